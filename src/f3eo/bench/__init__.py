@@ -1,0 +1,1 @@
+"""Compare optimizers on real tasks at equal cost, and write down what was measured."""

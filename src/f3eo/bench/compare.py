@@ -1,0 +1,184 @@
+"""Compare methods on tasks over seeds at equal cost, and keep what is measured."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from f3eo.bench.methods import METHODS
+from f3eo.bench.pool import execute
+from f3eo.bench.progress import Display
+from f3eo.bench.report import write_report
+from f3eo.bench.row import Row
+from f3eo.bench.run import Run
+from f3eo.bench.store import Store
+from f3eo.bench.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What to compare, and where it is kept.
+
+    Args:
+        name: the folder below `folder`; a second comparison of this name resumes.
+        tasks: names of tasks.
+        methods: names of methods.
+        seeds: runs of each method on each task, with seeds 0, 1, …
+        budget: plain gradients per run; None takes each task's own.
+        overrides: hyper-parameters by method, over the tuned ones.
+        workers: processes, with one torch thread each.
+        folder: parent of the comparison's folder.
+        command: what was typed, for the record.
+
+    Raises:
+        ValueError: a name nobody knows, a number out of range.
+    """
+
+    name: str = "compare"
+    tasks: Sequence[str] = tuple(TASKS)
+    methods: Sequence[str] = tuple(METHODS)
+    seeds: int = 6
+    budget: int | None = None
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    workers: int = 2
+    folder: Path = Path("runs")
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name in (".", "..") or set(self.name) & set("/\\"):
+            raise ValueError(f"the name of a comparison is one folder's name, got {self.name!r}")
+        _check("task", self.tasks, TASKS)
+        _check("method", self.methods, METHODS)
+        _check("method", self.overrides, METHODS, may_be_empty=True)
+        for number in ("seeds", "workers", "budget"):
+            value = getattr(self, number)
+            if value is not None and value < 1:
+                raise ValueError(f"{number} must be at least 1, got {value}")
+        for method, options in self.overrides.items():
+            METHODS[method].options(options)
+
+    @property
+    def path(self) -> Path:
+        """The folder of this comparison."""
+        return self.folder / self.name
+
+    def runs(self) -> list[Run]:
+        """Every run, seed by seed, so that an early end leaves equal numbers of seeds."""
+        return [
+            Run(
+                task=task.name,
+                method=method,
+                seed=seed,
+                budget=self.budget or task.budget,
+                batch=task.batch,
+                options=METHODS[method].options(
+                    task.options.get(method, {}), self.overrides.get(method, {})
+                ),
+            )
+            for seed in range(self.seeds)
+            for task in map(TASKS.__getitem__, self.tasks)
+            for method in self.methods
+        ]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a comparison ended.
+
+    Attributes:
+        rows: its rows, earlier ones included.
+        trained: runs carried out just now.
+        missing: runs that are still to be done.
+        report: the page.
+    """
+
+    rows: list[Row]
+    trained: int
+    missing: int
+    report: Path
+
+
+def compare(comparison: Comparison, console: Console) -> Outcome:
+    """Carry out the runs that are not there yet, and write the report.
+
+    Runs that finished or diverged are not repeated; runs that failed for another reason are
+    tried again. Ctrl-C ends it early and in order: every finished run is kept and reported.
+    """
+    runs = comparison.runs()
+    store = Store(comparison.path)
+    rows, aside = store.arrange(lambda row: agrees(row, runs))
+    known = {row["key"]: row for row in rows}
+    missing = [
+        run for run in runs if known.get(run.key, {"status": "failed"})["status"] == "failed"
+    ]
+    _tell(console, store, aside, len(runs), len(missing))
+    trained = 0
+    if missing:
+        rest = [row for row in rows if row["status"] != "failed"]
+        try:
+            with (
+                Display(console, runs, rest) as display,
+                closing(execute(missing, comparison.workers)) as updates,
+            ):
+                for update in updates:
+                    if update.row:
+                        row = update.row | {"command": comparison.command}
+                        store.append(row)
+                        known[row["key"]] = row
+                        trained += 1
+                    display.show(update)
+        except KeyboardInterrupt:
+            pass
+    rows = list(known.values())
+    report = comparison.path / "report.html"
+    write_report(rows, report, comparison.name)
+    return Outcome(rows, trained, len(missing) - trained, report)
+
+
+def agrees(row: Row, runs: Sequence[Run]) -> bool:
+    """Whether a row may stand beside these runs.
+
+    On a task the runs do not touch any row may; else its budget and the like must be equal to
+    theirs, and its options, too, if the runs have its method.
+    """
+    here = [run for run in runs if run.task == row["task"]]
+    setting = {name: value for name, value in row["config"].items() if name != "options"}
+    if any(run.setting != setting for run in here):
+        return False
+    return all(
+        run.options == row["config"]["options"] for run in here if run.method == row["method"]
+    )
+
+
+def _check(
+    kind: str,
+    names: Sequence[str] | Mapping[str, Any],
+    known: Mapping[str, Any],
+    may_be_empty: bool = False,
+) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}; choose from {', '.join(known)}")
+    if not names and not may_be_empty:
+        raise ValueError(f"no {kind} given; choose from {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a {kind} is named twice: {', '.join(names)}")
+
+
+def _tell(console: Console, store: Store, aside: int, total: int, missing: int) -> None:
+    """Say what was found in the folder, where it matters."""
+    if store.damaged:
+        console.print(
+            f"Dropped {store.damaged} damaged line(s) in {store.results.parent}: "
+            "a run was killed while it was written down."
+        )
+    if aside:
+        console.print(
+            f"{aside} row(s) of another configuration moved to {store.earlier}; "
+            "they come back with their configuration. Another --name keeps both apart."
+        )
+    if missing < total:
+        console.print(f"{total - missing} of {total} runs are there already and are not repeated.")

@@ -1,0 +1,23 @@
+"""AdamW: torch.optim.AdamW (arXiv 1711.05101)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import AdamW
+
+from f3eo.bench.methods.method import GradientStepper, Method, Stepper
+
+
+def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+    """AdamW on all parameters; nothing is random, the seed is unused."""
+    return GradientStepper(AdamW(model.parameters(), **options))
+
+
+METHOD = Method(
+    name="adamw",
+    label="AdamW",
+    colour="#0072b2",
+    defaults={"lr": 3e-3, "weight_decay": 1e-2},
+    build=build,
+)

@@ -1,0 +1,23 @@
+"""SGD with momentum: torch.optim.SGD."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD
+
+from f3eo.bench.methods.method import GradientStepper, Method, Stepper
+
+
+def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+    """SGD on all parameters; nothing is random, the seed is unused."""
+    return GradientStepper(SGD(model.parameters(), **options))
+
+
+METHOD = Method(
+    name="sgd",
+    label="SGD",
+    colour="#6b7280",
+    defaults={"lr": 0.3, "momentum": 0.9, "weight_decay": 1e-3},
+    build=build,
+)

@@ -1,0 +1,32 @@
+"""scikit-learn's digits: 1,797 real scans of 8 x 8 pixels, shipped with the package."""
+
+from functools import partial
+
+import torch
+
+from f3eo.bench.tasks.mlp import mlp
+from f3eo.bench.tasks.task import Data, Samples, Task
+
+TRAIN = 600  # a third: leaves a gap to close, and 1,197 test scans to resolve it
+
+
+def load() -> Data:
+    """The scans with pixels in [0, 1], split once and for all."""
+    from sklearn.datasets import load_digits  # here: slow, and not every run needs it
+
+    x, y = load_digits(return_X_y=True)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    pixels = torch.as_tensor(x, dtype=torch.float32)[order] / 16
+    labels = torch.as_tensor(y, dtype=torch.int64)[order]
+    return Data(Samples(pixels[:TRAIN], labels[:TRAIN]), Samples(pixels[TRAIN:], labels[TRAIN:]))
+
+
+TASK = Task(
+    name="digits",
+    description="scikit-learn's digits, 600 scans to train on and 1,197 to test; MLP 64-100-100-10",
+    load=load,
+    model=partial(mlp, 64, 100, 100, 10),
+    batch=50,
+    budget=2_000,
+    options={},
+)

@@ -1,0 +1,33 @@
+"""MNIST-1D: digits drawn as noisy, shifted curves of 40 points (arXiv 2011.14439)."""
+
+from functools import partial
+
+import torch
+
+from f3eo.bench.tasks.mlp import mlp
+from f3eo.bench.tasks.task import Data, Samples, Task
+
+
+def load() -> Data:
+    """The standard set, generated (not downloaded) from its own fixed seed."""
+    from mnist1d.data import get_dataset_args, make_dataset  # here: slow, and seldom needed
+
+    raw = make_dataset(get_dataset_args())
+
+    def samples(x: str, y: str) -> Samples:
+        return Samples(
+            torch.as_tensor(raw[x], dtype=torch.float32), torch.as_tensor(raw[y], dtype=torch.int64)
+        )
+
+    return Data(samples("x", "y"), samples("x_test", "y_test"))
+
+
+TASK = Task(
+    name="mnist1d",
+    description="MNIST-1D, 4,000 curves to train on and 1,000 to test; MLP 40-100-100-10",
+    load=load,
+    model=partial(mlp, 40, 100, 100, 10),
+    batch=100,
+    budget=5_000,
+    options={},
+)

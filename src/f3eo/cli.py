@@ -1,0 +1,120 @@
+"""The command line: `f3eo COMMAND`, one function per command."""
+
+import json
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from tyro.conf import arg
+
+from f3eo.bench.compare import Comparison
+from f3eo.bench.compare import compare as carry_out
+from f3eo.bench.methods import METHODS
+from f3eo.bench.row import Row
+from f3eo.bench.tasks import TASKS
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, by the custom of shells."""
+
+OWN, NONE = "(default: each task's own)", "(default: tuned)"
+
+app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def compare(
+    name: Annotated[str, arg(metavar="NAME")] = "compare",
+    tasks: Annotated[tuple[str, ...], arg(metavar="TASK ...")] = tuple(TASKS),
+    methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = tuple(METHODS),
+    seeds: Annotated[int, arg(metavar="N")] = 6,
+    budget: Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)] = None,
+    set: Annotated[tuple[str, ...], arg(metavar="M.OPTION=X ...", help_behavior_hint=NONE)] = (),
+    workers: Annotated[int, arg(metavar="N")] = 2,
+    folder: Annotated[Path, arg(metavar="PATH")] = Path("runs"),
+) -> int:
+    """Train a small model with several optimizers at equal cost and write a report.
+
+    Every method may spend the same number of plain gradients. The report is
+    FOLDER/NAME/report.html, one page that needs no network; every row behind it is in
+    results.jsonl beside it. The defaults take two to three minutes on two cores. Ctrl-C keeps
+    what is finished, and the same command goes on from there.
+
+    Args:
+        name: What to call it; a name used before resumes.
+        tasks: What to train on.
+        methods: What to train with.
+        seeds: Runs of each method on each task.
+        budget: Cost of a run in plain gradients.
+        set: Hyper-parameters, e.g. sgd.lr=0.1 f3eo.ratio=0.2.
+        workers: Processes side by side, one thread each.
+        folder: Where comparisons are kept.
+    """
+    console = Console()
+    comparison = Comparison(
+        name=name,
+        tasks=tasks,
+        methods=methods,
+        seeds=seeds,
+        budget=budget,
+        overrides=_overrides(set),
+        workers=workers,
+        folder=folder,
+        command=_command(),
+    )
+    outcome = carry_out(comparison, console)
+    for (task, method, error), count in _failures(outcome.rows).items():
+        console.print(f"{task}, {method}: {count} failed: {error}", style="red", markup=False)
+    console.print(f"Report: [bold]{outcome.report}[/bold]", highlight=False)
+    if outcome.missing:
+        console.print(
+            f"Interrupted with {outcome.missing} runs to go. Finished runs are kept; "
+            "to go on, give the same command again:",
+        )
+        console.print(f"  {comparison.command}", highlight=False, markup=False, soft_wrap=True)
+        return INTERRUPTED
+    return 0
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        return app.cli(prog="f3eo")
+    except ValueError as error:
+        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _failures(rows: list[Row]) -> Counter[tuple[str, str, str]]:
+    """How often each error came up, by task and method."""
+    lost = [row for row in rows if row["status"] != "finished"]
+    return Counter((row["task"], row["method"], row["error"]) for row in lost)
+
+
+def _overrides(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """`("sgd.lr=0.1",)` as `{"sgd": {"lr": 0.1}}`."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        method, dot, option = name.partition(".")
+        if not (equals and dot and method and option):
+            raise ValueError(f"--set takes METHOD.OPTION=VALUE, e.g. sgd.lr=0.1, got {text!r}")
+        try:
+            found.setdefault(method, {})[option] = json.loads(value)
+        except ValueError:
+            raise ValueError(f"--set takes a number as value, got {value!r} in {text!r}") from None
+    return found
+
+
+def _command() -> str:
+    """What was typed, so that it can be typed again."""
+    return shlex.join(["f3eo", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

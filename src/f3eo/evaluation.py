@@ -1,0 +1,243 @@
+"""One checked evaluation of the user's closure, and the world around it that can be put back."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from f3eo import batch as batches
+from f3eo.likelihood import Likelihood
+
+Closure = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What one step differentiates.
+
+    Args:
+        closure: the user's function; called with `batch`.
+        batch: its arguments, samples in dimension 0; empty if the closure takes none.
+        parameters: every tensor the optimizer trains.
+        structured: for each parameter, whether it belongs to the structure term.
+        model: the module behind the closure, if known: for buffers, names and refusals.
+        generator: source of the random signs, labels and parts; None is torch's global one.
+    """
+
+    closure: Closure
+    batch: tuple[Any, ...]
+    parameters: list[Tensor]
+    structured: list[bool] = field(default_factory=list)
+    model: nn.Module | None = None
+    generator: torch.Generator | None = None
+
+    def part(self, index: Tensor) -> "Problem":
+        """The same problem on the samples at `index`."""
+        return replace(self, batch=batches.selected(self.batch, index))
+
+    def name(self, parameter: Tensor) -> str:
+        """The parameter's name in the model, or its place and shape."""
+        for name, p in self.model.named_parameters() if self.model is not None else ():
+            if p is parameter:
+                return name
+        place = next((i for i, p in enumerate(self.parameters) if p is parameter), None)
+        return f"parameter {place} of shape {tuple(parameter.shape)}"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a closure gave: per-sample losses of shape (B,), and the likelihood they came from."""
+
+    losses: Tensor
+    likelihood: Likelihood | None
+
+
+def evaluate(problem: Problem, *, per_sample: bool, twice: bool) -> Output:
+    """Run the closure once, with gradients enabled, and check what it returns.
+
+    Args:
+        problem: closure, batch and parameters.
+        per_sample: refuse a scalar loss; otherwise it counts as one sample.
+        twice: run the forward so that it can be differentiated twice (fused attention and cuDNN
+            RNNs cannot: pytorch#116350, pytorch#5261).
+
+    Returns:
+        Losses of shape (B,), attached to the graph.
+
+    Raises:
+        TypeError: neither a tensor nor a likelihood.
+        ValueError: a scalar, a wrong number of samples, or losses no parameter has a part in.
+        RuntimeError: the closure called `backward`.
+    """
+    with torch.enable_grad(), _untouched_grads(problem.parameters), ExitStack() as stack:
+        if twice:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if _has_cudnn_rnn(problem.model):
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        result = problem.closure(*problem.batch)
+        likelihood = result if isinstance(result, Likelihood) else None
+        losses = likelihood.losses() if likelihood is not None else result
+        if any(p.grad is not None for p in problem.parameters):
+            raise RuntimeError(
+                "the closure called backward(): F3EO differentiates by itself; return the "
+                "per-sample losses and remove backward() and zero_grad() from the closure"
+            )
+    return Output(_checked(losses, problem, per_sample), likelihood)
+
+
+def _checked(losses: Any, problem: Problem, per_sample: bool) -> Tensor:
+    if not isinstance(losses, Tensor):
+        raise TypeError(
+            f"the closure returns per-sample losses (a tensor) or a likelihood (Categorical, "
+            f"Gaussian), received {type(losses).__name__}"
+        )
+    if losses.ndim == 0:
+        if per_sample:
+            raise ValueError(
+                "the closure returned a scalar loss, per-sample losses are needed: use "
+                'reduction="none" so that dimension 0 counts the samples (or estimator=Batch())'
+            )
+        losses = losses.reshape(1)
+    elif (count := batches.size(problem.batch)) is not None and losses.shape[0] != count:
+        raise ValueError(
+            f"the closure returned losses of shape {tuple(losses.shape)} for a batch of {count} "
+            f"samples; dimension 0 must count the samples (for positions: (B, T), not (B·T,))"
+        )
+    if not losses.is_floating_point():
+        raise TypeError(f"losses must be real floating point, received {losses.dtype}")
+    if not losses.requires_grad:
+        raise ValueError(
+            "the losses depend on no parameter that requires a gradient; look for detach(), "
+            "no_grad() or a model whose parameters are all frozen"
+        )
+    return losses if losses.ndim == 1 else losses.flatten(1).mean(1)
+
+
+@contextmanager
+def _untouched_grads(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Set .grad aside, so that a backward() in the closure shows and does no harm."""
+    grads = [p.grad for p in parameters]
+    for p, g in zip(parameters, grads, strict=True):
+        if g is not None:
+            p.grad = None
+    try:
+        yield
+    finally:
+        for p, g in zip(parameters, grads, strict=True):
+            if p.grad is not g:
+                p.grad = g
+
+
+def _has_cudnn_rnn(model: nn.Module | None) -> bool:
+    return (
+        torch.cuda.is_available()
+        and model is not None
+        and any(isinstance(m, nn.RNNBase) for m in model.modules())
+    )
+
+
+def mixing(model: nn.Module | None) -> list[str]:
+    """Names of modules whose forward mixes the samples of a batch (batch statistics)."""
+    return [
+        name or type(module).__name__
+        for name, module in (model.named_modules() if model is not None else ())
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+    ]
+
+
+def refuse_mixing(problem: Problem, what: str) -> None:
+    """Raise where per-sample gradients are not defined because modules mix the samples.
+
+    Raises:
+        ValueError: names the modules and the ways out.
+    """
+    if names := mixing(problem.model):
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise ValueError(
+            f"{what} needs samples that do not mix, but {shown} normalise(s) with batch "
+            f"statistics; replace by GroupNorm or LayerNorm, freeze the statistics with .eval() on "
+            f"these modules, or use estimator=Batch()"
+        )
+
+
+class World:
+    """Everything a closure may change besides its result: buffers, random states, .grad.
+
+    Args:
+        problem: whose model, parameters and generator are looked after.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._buffers = [
+            (b, b.detach().clone())
+            for b in (problem.model.buffers() if problem.model is not None else ())
+        ]
+        self._grads = [(p, p.grad) for p in problem.parameters]
+        self._generator = problem.generator
+        self._drawn = problem.generator.get_state() if problem.generator is not None else None
+        self._devices = {p.device for p in problem.parameters if p.device.type != "cpu"}
+        self._random = _random_states(self._devices)
+
+    def restore_buffers(self) -> None:
+        """Put every buffer back to its value at construction."""
+        with torch.no_grad():
+            for buffer, value in self._buffers:
+                buffer.copy_(value)
+
+    def restore(self) -> None:
+        """Put everything back to its state at construction."""
+        self.restore_buffers()
+        for p, g in self._grads:
+            p.grad = g
+        if self._generator is not None and self._drawn is not None:
+            self._generator.set_state(self._drawn)
+        _set_random_states(self._random)
+
+
+class Replay:
+    """A function of no arguments that can be run again as if it were the first time.
+
+    The first call draws random numbers and updates buffers as usual. Every further one sees the
+    random state of the first (the same dropout masks) and leaves no trace: random states and
+    buffers are as before the call.
+
+    Args:
+        function: what to run.
+        problem: whose buffers and devices are looked after.
+    """
+
+    def __init__(self, function: Callable[[], list[Tensor]], problem: Problem) -> None:
+        self._function = function
+        self._problem = problem
+        self._devices = {p.device for p in problem.parameters if p.device.type != "cpu"}
+        self._first: list[tuple[torch.device, Tensor]] | None = None
+
+    def __call__(self) -> list[Tensor]:
+        """The function's result."""
+        if self._first is None:
+            self._first = _random_states(self._devices)
+            return self._function()
+        world = World(self._problem)
+        _set_random_states(self._first)
+        try:
+            return self._function()
+        finally:
+            world.restore()
+
+
+def _random_states(devices: set[torch.device]) -> list[tuple[torch.device, Tensor]]:
+    states = [(torch.device("cpu"), torch.get_rng_state())]
+    return states + [(d, torch.get_device_module(d).get_rng_state(d)) for d in devices]
+
+
+def _set_random_states(states: list[tuple[torch.device, Tensor]]) -> None:
+    for device, state in states:
+        if device.type == "cpu":
+            torch.set_rng_state(state)
+        else:
+            torch.get_device_module(device).set_rng_state(state, device)

@@ -1,0 +1,269 @@
+"""Records every operation in which a parameter meets samples during one forward pass.
+
+A tensor plays one of three roles: it carries samples, it derives from parameters alone (views,
+reparametrisations, position tables), or it is constant. An operation that takes tensors of the first
+two roles is a `Use`: its parameters have a per-sample gradient there. Operations are seen at the level
+of torch functions, so tied, packed, bare and reparametrised parameters and modules called twice need no
+care of their own: they are several uses of one tensor.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils.hooks import RemovableHandle
+
+from f3eo import batch as batches
+from f3eo.fisher.ghost.registry import RULES, Rule
+
+
+class Role(Enum):
+    """Role of a tensor that derives from no parameter; others hold the set of their sources."""
+
+    SAMPLES = 1
+    CONSTANT = 2
+
+
+Sources = frozenset[int]
+_MARK = "_f3eo_role"
+_EXPANSIONS = {
+    torch.Tensor.expand,
+    torch.Tensor.expand_as,
+    torch.Tensor.repeat,
+    torch.Tensor.broadcast_to,
+    torch.broadcast_to,
+}
+
+
+@dataclass(frozen=True)
+class Use:
+    """One operation in which parameters meet samples.
+
+    Args:
+        operation: the function, out of place, or the class of a module with a rule of its own.
+        rule: its registered rule, or None.
+        args, kwargs: as it was called.
+        sampled: ids of the tensors among them that carry samples.
+        parameters: the tensors among them that are, or derive from, parameters.
+        outputs, edges, shapes: places, graph nodes and shapes of the outputs that need a gradient.
+        versions: the tensors among the arguments, and how often each had been written to.
+    """
+
+    operation: Any
+    rule: Rule | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    sampled: frozenset[int]
+    parameters: list[Tensor]
+    outputs: list[int]
+    edges: list[GradientEdge]
+    shapes: list[torch.Size]
+    versions: list[tuple[Tensor, int]]
+
+    @property
+    def name(self) -> str:
+        """The operation's name, for messages."""
+        return resolve_name(self.operation) or getattr(
+            self.operation, "__name__", repr(self.operation)
+        )
+
+
+class Capture(TorchFunctionMode):
+    """Context manager around one forward pass; `uses` holds what was recorded.
+
+    Args:
+        parameters: the leaves whose uses are recorded.
+        batch: the closure's arguments, which carry samples. If there are none, every tensor from
+            outside the forward pass that is no buffer of `model` counts as carrying samples.
+        model: the module behind the closure, if known.
+    """
+
+    def __init__(
+        self, parameters: Sequence[Tensor], batch: tuple[Any, ...], model: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.uses: list[Use] = []
+        self._leaves = {id(p): frozenset([id(p)]) for p in parameters if p.requires_grad}
+        self._given = [t for t in batches.tensors(batch) if t.ndim]
+        self._samples = batches.size(batch)
+        self._model = model
+        self._constants = {id(t) for t in (*model.buffers(), *model.parameters())} if model else set()
+        self._hooks: list[RemovableHandle] = []
+        self._inside = 0
+        self._token = object()
+
+    def __enter__(self) -> "Capture":
+        for tensor in self._given:
+            self._mark(tensor, Role.SAMPLES)
+        for module in self._model.modules() if self._model is not None else ():
+            if type(module) in RULES:
+                self._hooks.append(module.register_forward_pre_hook(self._enter_module))
+                self._hooks.append(
+                    module.register_forward_hook(self._leave_module, with_kwargs=True)
+                )
+        return super().__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        for hook in self._hooks:
+            hook.remove()
+        for tensor in self._given:
+            tensor.__dict__.pop(_MARK, None)
+
+    def sources(self, tensor: Tensor) -> Sources:
+        """Ids of the leaf parameters that a parameter-like tensor derives from."""
+        role = self._role(tensor)
+        return role if isinstance(role, frozenset) else frozenset()
+
+    def _role(self, tensor: Tensor) -> Role | Sources:
+        if (leaf := self._leaves.get(id(tensor))) is not None:
+            return leaf
+        token, role = tensor.__dict__.get(_MARK, (None, None))
+        if token is self._token:
+            return role
+        if self._given or tensor.ndim == 0 or id(tensor) in self._constants:
+            return Role.CONSTANT
+        self._samples = self._samples or tensor.shape[0]
+        self._mark(tensor, Role.SAMPLES)
+        return Role.SAMPLES
+
+    def _mark(self, tensor: Tensor, role: Role | Sources) -> None:
+        if id(tensor) not in self._leaves:
+            derived = isinstance(role, frozenset) and tensor.requires_grad
+            kept = derived or role is Role.SAMPLES
+            tensor.__dict__[_MARK] = (self._token, role if kept else Role.CONSTANT)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._inside:
+            return func(*args, **kwargs)
+        _refuse(func, args, kwargs)
+        inputs = list(flat((*args, *kwargs.values())))
+        roles = [self._role(t) for t in inputs]
+        met = any(r is Role.SAMPLES for r in roles)
+        derived = [r for r in roles if isinstance(r, frozenset)]
+        writes = _writes(func, args)
+
+        if met and derived and (functional := _out_of_place(func, args)) is not None:
+            # The same through a value of its own, so that input and output stay apart.
+            args = (args[0].clone(), *args[1:])
+            self._mark(args[0], roles[0])
+            result = functional(*args, **kwargs)
+            self._record(functional, args, kwargs, result)
+            result = inputs[0].copy_(result)
+        else:
+            result = func(*args, **kwargs)
+            if derived and not met and self._expands(func, args[0], result):
+                met = True
+            if met and derived:
+                self._record(func, args, kwargs, result)
+
+        role = Role.SAMPLES if met else frozenset().union(*derived) if derived else Role.CONSTANT
+        for output in flat((result,)):
+            self._mark(output, role)
+        if writes and role is not Role.CONSTANT:
+            self._mark(args[0] if result is None else inputs[0], role)
+            if inputs[0]._base is not None:
+                self._mark(inputs[0]._base, role)
+        return result
+
+    def _expands(self, func: Any, parameter: Any, result: Any) -> bool:
+        """A parameter repeated for every sample (class tokens): the result carries samples."""
+        if func not in _EXPANSIONS or (self._samples or 0) < 2:
+            return False
+        missing = result.ndim - parameter.ndim
+        before = (1,) * missing + tuple(parameter.shape)
+        return (
+            before[:1] == (1,)
+            and result.shape[:1] == (self._samples,)
+            and all(b in (1, a) for b, a in zip(before, result.shape, strict=True))
+        )
+
+    def _record(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        tensors = list(flat((*args, *kwargs.values())))
+        if isinstance(operation, type):
+            tensors += list(args[0].parameters())
+        parameters = {id(t): t for t in tensors if self.sources(t) and t.requires_grad}
+        outputs = {k: t for k, t in enumerate(flat((result,))) if t.requires_grad}
+        if operation is torch.Tensor.__setitem__ or kwargs.get("out") is not None:
+            raise NotImplementedError(
+                f"{resolve_name(operation)} writes a parameter into a tensor that carries samples, "
+                f"which cannot be followed: build that tensor with torch.cat, torch.where or a sum, "
+                f"or use estimator=Sign()"
+            )
+        if not outputs or not parameters:
+            return
+        self.uses.append(
+            Use(
+                operation=operation,
+                rule=RULES.get(operation),
+                args=args,
+                kwargs=kwargs,
+                sampled=frozenset(id(t) for t in tensors if self._role(t) is Role.SAMPLES),
+                parameters=list(parameters.values()),
+                outputs=list(outputs),
+                edges=[get_gradient_edge(t) for t in outputs.values()],
+                shapes=[t.shape for t in outputs.values()],
+                versions=[(t, t._version) for t in tensors],
+            )
+        )
+
+    def _enter_module(self, module: nn.Module, args: Any) -> None:
+        self._inside += 1
+
+    def _leave_module(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        self._inside -= 1
+        if not self._inside:
+            for output in flat((result,)):
+                self._mark(output, Role.SAMPLES)
+            self._record(type(module), (module, *args), kwargs, result)
+
+
+def flat(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Every tensor among values and the tuples and lists in them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from flat(value)
+
+
+def _writes(func: Any, args: tuple[Any, ...]) -> bool:
+    name = getattr(func, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__") or func is torch.Tensor.__setitem__
+    return in_place and bool(args) and isinstance(args[0], Tensor)
+
+
+def _out_of_place(func: Any, args: tuple[Any, ...]) -> Any:
+    """The function behind add_, mul_, … that returns a new tensor, or None."""
+    return getattr(torch.Tensor, func.__name__[:-1], None) if _writes(func, args) else None
+
+
+def _refuse(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if func is F.batch_norm and (kwargs.get("training") or (len(args) > 5 and args[5])):
+        raise ValueError(
+            "a BatchNorm in training mode mixes the samples of a batch, per-sample gradients are not "
+            "defined: replace it by GroupNorm, freeze its statistics with .eval(), or use "
+            "estimator=Batch()"
+        )
+    if func is F.embedding and (kwargs.get("sparse") or kwargs.get("scale_grad_by_freq")):
+        raise ValueError(
+            "an Embedding with sparse=True or scale_grad_by_freq=True has no per-sample gradient "
+            "here: construct it with both False"
+        )

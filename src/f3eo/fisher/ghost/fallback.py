@@ -1,0 +1,79 @@
+"""Exact per-sample gradients of any operation, by torch.func, for operations without a rule."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from f3eo.fisher.ghost.capture import Use, flat
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Place of a tensor that carries samples in an operation's arguments, split as (B, …)."""
+
+    tensor: Tensor
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Place of the k-th parameter in an operation's arguments."""
+
+    k: int
+
+
+def fallback(
+    use: Use, arguments: tuple[tuple[Any, ...], dict[str, Any]], deltas: Sequence[Tensor]
+) -> Callable[[slice], Sequence[Tensor]]:
+    """G_i = (∂f(x_i, w)/∂w)ᵀ δ_i, each sample as a batch of one, for every parameter of a use.
+
+    Args:
+        use: the recorded operation f.
+        arguments: its args and kwargs, with `Sample` in place of what carries samples.
+        deltas: gradients of Σℓ in its outputs, split as (B, …).
+
+    Returns:
+        A differentiable function: slice of samples → gradients (n, *shape) per parameter.
+    """
+    order = {id(p): k for k, p in enumerate(use.parameters)}
+    args, kwargs = mapped_arguments(
+        lambda t: Weight(order[id(t)]) if id(t) in order else t, arguments
+    )
+    samples: list[Tensor] = []
+    mapped_arguments(lambda v: samples.append(v.tensor), (args, kwargs), Sample)
+    place = {id(t): k for k, t in enumerate(samples)}
+
+    def single(xs: list[Tensor], ds: list[Tensor]) -> tuple[Tensor, ...]:
+        def forward(*weights: Tensor) -> list[Tensor]:
+            filled = mapped_arguments(lambda v: xs[place[id(v.tensor)]], (args, kwargs), Sample)
+            filled = mapped_arguments(lambda v: weights[v.k], filled, Weight)
+            result = list(flat((use.operation(*filled[0], **filled[1]),)))
+            return [result[i] for i in use.outputs]
+
+        return vjp(forward, *use.parameters)[1](ds)
+
+    def gradients(part: slice) -> Sequence[Tensor]:
+        rows = vmap(single, randomness="same")
+        return rows([x[part] for x in samples], [d[part] for d in deltas])
+
+    return gradients
+
+
+def mapped_arguments(
+    function: Callable[[Any], Any],
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    kind: type = Tensor,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same args and kwargs with `function` applied to every member of type `kind`."""
+
+    def visit(value: Any) -> Any:
+        if isinstance(value, kind):
+            return function(value)
+        if type(value) in (tuple, list):
+            return type(value)(visit(v) for v in value)
+        return value
+
+    args, kwargs = arguments
+    return tuple(visit(v) for v in args), {k: visit(v) for k, v in kwargs.items()}

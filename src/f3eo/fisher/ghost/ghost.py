@@ -1,0 +1,208 @@
+"""Per-sample squared gradient norms from one forward pass and gradients in pre-activations alone.
+
+Goodfellow 2015 (1510.01799) for linear layers; here for every operation, tied and reused parameters
+included, and differentiable, so that ½∇ of their mean is (1/B) Σ H_i g_i by one more backward pass.
+"""
+
+import inspect
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import f3eo.fisher.ghost.rules  # noqa: F401  (registers the rules)
+from f3eo.evaluation import Output, Problem, evaluate, refuse_mixing
+from f3eo.fisher.ghost.capture import Capture, Use
+from f3eo.fisher.ghost.fallback import Sample, fallback, mapped_arguments
+from f3eo.fisher.ghost.layout import Layout, find
+from f3eo.fisher.ghost.norms import Contribution, Norms, contribution, norms
+from f3eo.fisher.ghost.registry import Rule
+from f3eo.fisher.ghost.verify import verify
+
+logger = logging.getLogger("f3eo")
+
+Layouts = list[list[Layout]]
+
+
+class Ghost:
+    """One forward pass of a problem with the uses of its parameters.
+
+    Args:
+        problem: closure, batch and parameters.
+        memory: bytes that per-sample gradients written out may take at a time.
+        known: layouts found before, by signature of the recorded uses; new ones are added after
+            they have been found and checked against the gradients of single samples.
+
+    Raises:
+        ValueError: operations whose samples mix.
+        RuntimeError: per-sample gradients that do not add up to a sample's own gradient.
+    """
+
+    def __init__(self, problem: Problem, memory: int, known: dict[Any, Layouts]) -> None:
+        refuse_mixing(problem, "the per-sample trace")
+        self._problem = problem
+        self._memory = memory
+        with Capture(problem.parameters, problem.batch, problem.model) as self._capture:
+            self.output: Output = evaluate(problem, per_sample=True, twice=True)
+        self.losses = self.output.losses
+        self._uses = self._capture.uses
+        self._layouts = self._find_layouts(known)
+
+    def norms(
+        self, outputs: Tensor, cotangent: Tensor | None = None, *, create_graph: bool = True
+    ) -> Norms:
+        """‖J_iᵀ c_i‖² for every sample i, J_i the Jacobian of `outputs` of sample i.
+
+        Args:
+            outputs: (B, …), samples independent of one another.
+            cotangent: c in the same shape, may depend on the parameters; default ones.
+            create_graph: whether the norms can be differentiated.
+        """
+        if len(self.losses) == 0:
+            return Norms(outputs.flatten(1).sum(1) if outputs.ndim > 1 else outputs, {})
+        edges = [edge for use in self._uses for edge in use.edges]
+        cotangent = torch.ones_like(outputs) if cotangent is None else cotangent
+        deltas = torch.autograd.grad(
+            outputs, edges, cotangent, create_graph=create_graph, retain_graph=True,
+            allow_unused=True,
+        ) if edges else ()
+        return self._norms(deltas)
+
+    def _norms(self, deltas: Sequence[Tensor | None]) -> Norms:
+        per_use = iter(deltas)
+        contributions = [
+            item
+            for use, layouts in zip(self._uses, self._layouts, strict=True)
+            for item in self._contributions(use, layouts, [next(per_use) for _ in use.edges])
+        ]
+        return norms(
+            contributions,
+            self._problem.parameters,
+            self._problem.structured,
+            self._capture.sources,
+            self.losses,
+            self._memory,
+        )
+
+    def _contributions(
+        self, use: Use, layouts: list[Layout], deltas: list[Tensor | None]
+    ) -> list[Contribution]:
+        if all(d is None for d in deltas):
+            return []
+        _refuse_overwritten(use)
+        samples = len(self.losses)
+        split = [
+            layout.split(self.losses.new_zeros(shape) if d is None else d, samples)
+            for d, shape, layout in zip(deltas, use.shapes, layouts, strict=True)
+        ]
+        arguments = mapped_arguments(
+            lambda t: Sample(_split(t, use, layouts[0], samples)) if id(t) in use.sampled else t,
+            (use.args, use.kwargs),
+        )
+        if (terms := _terms(use, arguments, split)) is not None:
+            return terms
+        rows = fallback(use, arguments, split)
+        inputs = [*split]
+        mapped_arguments(lambda v: inputs.append(v.tensor), arguments, Sample)
+        return [Contribution(use.parameters, rows, inputs)]
+
+    def _find_layouts(self, known: dict[Any, Layouts]) -> Layouts:
+        """Layouts of all uses, from `known` or by the gradients of the first and the last sample."""
+        samples = len(self.losses)
+        if samples < 2:
+            return [[Layout(0) for _ in use.shapes] for use in self._uses]
+        signature = tuple(
+            (use.operation, tuple(map(len, use.shapes)), tuple(map(id, use.parameters)))
+            for use in self._uses
+        )
+        if signature in known:
+            return known[signature]
+        edges = [edge for use in self._uses for edge in use.edges]
+        leaves = self._problem.parameters
+        probes = []
+        for i in (0, samples - 1):
+            gradients = torch.autograd.grad(
+                self.losses[i], [*edges, *leaves], retain_graph=True, allow_unused=True
+            )
+            probes.append((i, gradients[: len(edges)], gradients[len(edges) :]))
+        self._layouts = find(self._uses, [(i, deltas) for i, deltas, _ in probes], samples)
+        for i, deltas, expected in probes:
+            with torch.no_grad():
+                found = self._norms(deltas)
+            problem = self._problem
+            verify(found, i, expected, leaves, problem.structured, problem.name)
+        known[signature] = self._layouts
+        self._log_fallbacks()
+        return self._layouts
+
+    def _log_fallbacks(self) -> None:
+        for use in self._uses:
+            if use.rule is None:
+                size = sum(p.numel() * p.element_size() for p in use.parameters)
+                logger.info(
+                    "no rule for %s with %s: exact per-sample gradients by torch.func, "
+                    "%.3g MB a sample, at most %.3g MB at a time",
+                    use.name,
+                    ", ".join(self._problem.name(p) for p in use.parameters),
+                    size / 2**20,
+                    max(self._memory, size) / 2**20,
+                )
+
+
+def _terms(
+    use: Use, arguments: tuple[tuple[Any, ...], dict[str, Any]], deltas: Sequence[Tensor]
+) -> list[Contribution] | None:
+    """What the rule gives, or None where there is none or it leaves a parameter out."""
+    if use.rule is None:
+        return None
+    args, kwargs = mapped_arguments(lambda v: v.tensor, arguments, Sample)
+    delta = deltas[0] if len(deltas) == 1 else tuple(deltas)
+    terms = use.rule(delta, *args, **kwargs)
+    if terms is None:
+        return None
+    if isinstance(use.operation, type):
+        named = dict(args[0].named_parameters())
+    else:
+        named = _signature(use.rule).bind(delta, *args, **kwargs).arguments
+    places = [(name, p) for p in use.parameters for name, value in named.items() if value is p]
+    if {id(p) for _, p in places} != {id(p) for p in use.parameters}:
+        return None
+    if any(name not in terms for name, _ in places):
+        return None
+    return [contribution(p, terms[n]() if callable(terms[n]) else terms[n]) for n, p in places]
+
+
+@lru_cache(maxsize=256)
+def _signature(rule: Rule) -> inspect.Signature:
+    return inspect.signature(rule)
+
+
+def _split(tensor: Tensor, use: Use, layout: Layout, samples: int) -> Tensor:
+    """An argument as (B, …), its sample dimension found by that of the operation's output."""
+    shape = use.shapes[0]
+    rows, dim = shape[layout.dim], layout.dim
+    if tensor.ndim > dim and tensor.shape[dim] == rows:
+        return layout.split(tensor, samples)
+    missing = len(shape) - tensor.ndim
+    if 0 <= missing <= dim and tensor.shape[dim - missing] == rows:
+        return layout.split(tensor.reshape((1,) * missing + tensor.shape), samples)
+    if tensor.shape[:1] == (samples,):
+        return Layout(0).split(tensor, samples)
+    raise NotImplementedError(
+        f"{use.name}: cannot tell where an argument of shape {tuple(tensor.shape)} keeps the "
+        f"{samples} samples (output of shape {tuple(shape)}): register a rule for its module, or use "
+        f"estimator=Sign()"
+    )
+
+
+def _refuse_overwritten(use: Use) -> None:
+    for tensor, version in use.versions:
+        if tensor._version != version:
+            raise RuntimeError(
+                f"an input of {use.name}, of shape {tuple(tensor.shape)}, was modified in place "
+                f"after it was used: per-sample gradients need its value; use the out-of-place "
+                f"operation there"
+            )

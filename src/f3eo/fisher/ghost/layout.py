@@ -1,0 +1,85 @@
+"""Where an operation's output keeps the samples, found by experiment.
+
+Models move samples about: (B, T, d) becomes (B·T, d) or (T, B, d) inside. The gradient of one sample's
+loss is zero in every other sample's part of an output, whatever the code did to get there; two such
+gradients show where the samples are, and whether they mix.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from f3eo.fisher.ghost.capture import Use
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Dimension `dim` counts B samples times k rows each, the samples outside or inside."""
+
+    dim: int
+    inside: bool = False
+
+    def split(self, tensor: Tensor, samples: int, dim: int | None = None) -> Tensor:
+        """(B, …) views in which each sample stands alone as a batch of k: (…, B·k, …) → (B, …, k, …)."""
+        dim = self.dim if dim is None else dim
+        rows = tensor.shape[dim] // max(samples, 1)
+        if rows == 1 and dim == 0:
+            return tensor.unsqueeze(1)
+        sizes = (rows, samples) if self.inside else (samples, rows)
+        return tensor.unflatten(dim, sizes).movedim(dim + self.inside, 0)
+
+
+def candidates(shape: torch.Size, samples: int) -> list[Layout]:
+    """All layouts a shape allows, the likeliest first."""
+    dims = [d for d, size in enumerate(shape) if samples and size % samples == 0 and size]
+    exact = [Layout(d) for d in dims if shape[d] == samples]
+    folded = [d for d in dims if shape[d] != samples]
+    return exact + [Layout(d) for d in folded] + [Layout(d, inside=True) for d in folded]
+
+
+def consistent(layout: Layout, gradient: Tensor, sample: int, samples: int) -> bool:
+    """Whether the gradient of one sample's loss vanishes outside that sample's part."""
+    parts = layout.split(gradient, samples)
+    others = torch.arange(samples, device=parts.device) != sample
+    return not bool(parts[others].any())
+
+
+def find(
+    uses: Sequence[Use], probes: Sequence[tuple[int, Sequence[Tensor | None]]], samples: int
+) -> list[list[Layout]]:
+    """The layout of every output of every use.
+
+    Args:
+        uses: recorded operations.
+        probes: pairs (i, gradients of ℓ_i in all outputs of all uses, in order).
+        samples: B.
+
+    Raises:
+        ValueError: an operation whose samples mix, by its name and shape.
+    """
+    layouts = []
+    outputs = iter(range(sum(len(use.shapes) for use in uses)))
+    for use in uses:
+        found = []
+        for shape in use.shapes:
+            o = next(outputs)
+            fitting = [
+                layout
+                for layout in candidates(shape, samples)
+                if all(
+                    (g := gradients[o]) is None or consistent(layout, g, i, samples)
+                    for i, gradients in probes
+                )
+            ]
+            if not fitting:
+                raise ValueError(
+                    f"{use.name} with output of shape {tuple(shape)} mixes the {samples} samples of "
+                    f"the batch, so per-sample gradients are not defined there: keep every sample's "
+                    f"output a function of that sample alone (no batch statistics), hand the batch "
+                    f"to the closure as arguments, or use estimator=Batch()"
+                )
+            found.append(fitting[0])
+        layouts.append(found)
+    return layouts

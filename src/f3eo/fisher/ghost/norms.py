@@ -1,0 +1,191 @@
+"""Squared norms of per-sample gradients over all parameters, from their terms at every use."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from f3eo.fisher.ghost.recompute import recomputed
+from f3eo.fisher.ghost.terms import Outer, Term
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """Per-sample gradients that one use gives to some parameters (leaves, or derived from leaves).
+
+    Args:
+        parameters: the tensors.
+        rows: slice of samples → per-sample gradients (n, *shape) of each.
+        inputs: the tensors with a graph that `rows` uses.
+        term: their closed form, if there is one parameter and it has one.
+    """
+
+    parameters: list[Tensor]
+    rows: Callable[[slice], Sequence[Tensor]]
+    inputs: list[Tensor]
+    term: Term | None = None
+
+
+def contribution(parameter: Tensor, term: Term) -> Contribution:
+    """The contribution of one term."""
+    inputs = [t for t in vars(term).values() if isinstance(t, Tensor)]
+    return Contribution([parameter], lambda part: (term.rows(part),), inputs, term)
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Over all samples of a batch.
+
+    Args:
+        squared: ‖G_i‖² over the structured leaves, (B,), differentiable.
+        totals: Σ_i G_i for every leaf that contributes, by the leaf's id, detached.
+    """
+
+    squared: Tensor
+    totals: dict[int, Tensor]
+
+
+def norms(
+    contributions: Sequence[Contribution],
+    leaves: Sequence[Tensor],
+    structured: Sequence[bool],
+    sources: Callable[[Tensor], frozenset[int]],
+    losses: Tensor,
+    memory: int,
+) -> Norms:
+    """Squared norms and totals of Σ over uses, cross terms of several uses included.
+
+    Args:
+        contributions: of every use.
+        leaves: the parameters.
+        structured: whether a leaf's gradient counts in the norm.
+        sources: ids of the leaves that a tensor derives from.
+        losses: (B,); gives B, dtype and device.
+        memory: bytes that gradients written out may take at a time.
+    """
+    by_id = {id(p): p for p in leaves}
+    counted = {id(p) for p, s in zip(leaves, structured, strict=True) if s}
+    dtype = torch.promote_types(losses.dtype, torch.float32)
+    squared = losses.new_zeros(len(losses), dtype=dtype)
+    totals: dict[int, Tensor] = {}
+    for ids, group in _components(contributions, sources):
+        members = [by_id[i] for i in sorted(ids, key=list(by_id).index)]
+        term = _single_term(group, members)
+        if term is not None:
+            with torch.no_grad():
+                totals[id(members[0])] = term.total()
+            if id(members[0]) in counted:
+                squared = squared + term.squared_norms().to(squared)
+        else:
+            written, sums = _written_out(group, members, counted, sources, len(losses), memory)
+            squared = squared + written.to(squared)
+            totals.update({id(p): t for p, t in zip(members, sums, strict=True)})
+    return Norms(squared, totals)
+
+
+def _components(
+    contributions: Sequence[Contribution], sources: Callable[[Tensor], frozenset[int]]
+) -> list[tuple[frozenset[int], list[Contribution]]]:
+    """Contributions grouped so that no leaf is in two groups."""
+    groups: list[tuple[frozenset[int], list[Contribution]]] = []
+    for item in contributions:
+        ids = frozenset().union(*(sources(p) for p in item.parameters))
+        joined = [g for g in groups if g[0] & ids]
+        groups = [g for g in groups if not g[0] & ids]
+        members = [c for _, group in joined for c in group] + [item]
+        groups.append((ids.union(*(g[0] for g in joined)), members))
+    return groups
+
+
+def _single_term(group: Sequence[Contribution], members: Sequence[Tensor]) -> Term | None:
+    """The closed form of a group of one leaf; several outer products are one with more positions."""
+    if len(members) != 1 or any(c.parameters[0] is not members[0] for c in group):
+        return None
+    terms = [c.term for c in group]
+    if len(terms) == 1:
+        term = terms[0]
+    elif all(isinstance(t, Outer) and t.shape == terms[0].shape for t in terms):  # pyright: ignore
+        outers = [t for t in terms if isinstance(t, Outer)]
+        left = torch.cat([t.left for t in outers], 1)
+        term = Outer(left, torch.cat([t.right for t in outers], 1), outers[0].shape)
+    else:
+        term = None
+    return term if term is not None and term.closed() else None
+
+
+def _written_out(
+    group: Sequence[Contribution],
+    members: Sequence[Tensor],
+    counted: set[int],
+    sources: Callable[[Tensor], frozenset[int]],
+    samples: int,
+    memory: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """Norms and totals from gradients written out, a slice of samples at a time."""
+    written = {id(p): p for c in group for p in c.parameters} | {id(p): p for p in members}
+    step = max(1, memory // sum(p.numel() * p.element_size() for p in written.values()))
+    inputs = [t for c in group for t in (*c.inputs, *c.parameters)] + list(members)
+
+    def evaluate(part: slice) -> tuple[Tensor, ...]:
+        gradients = _leaf_gradients(group, members, sources, part)
+        kept = [g.flatten(1) for p, g in zip(members, gradients, strict=True) if id(p) in counted]
+        squared = _sum(_wide(g).square().sum(1) for g in kept)
+        if squared is None:
+            squared = gradients[0].new_zeros(len(gradients[0]))
+        return squared, *(g.detach().sum(0) for g in gradients)
+
+    if step >= samples:
+        squared, *totals = evaluate(slice(0, samples))
+        return squared, totals
+    parts = [slice(i, min(i + step, samples)) for i in range(0, samples, step)]
+    results = [recomputed(lambda part=part: evaluate(part), inputs) for part in parts]
+    squared = torch.cat([r[0] for r in results])
+    return squared, [torch.stack(t).sum(0) for t in zip(*(r[1:] for r in results), strict=True)]
+
+
+def _leaf_gradients(
+    group: Sequence[Contribution],
+    members: Sequence[Tensor],
+    sources: Callable[[Tensor], frozenset[int]],
+    part: slice,
+) -> list[Tensor]:
+    """Per-sample gradients of every leaf of a group, (n, *shape) each."""
+    direct: dict[int, Tensor] = {}
+    tensors = {id(p): p for c in group for p in c.parameters}
+    for item in group:
+        for parameter, rows in zip(item.parameters, item.rows(part), strict=True):
+            known = direct.get(id(parameter))
+            direct[id(parameter)] = rows if known is None else known + rows
+    gradients = {id(p): direct.pop(id(p)) for p in members if id(p) in direct}
+    for key, rows in direct.items():
+        # Derived from leaves by operations without samples: pull back through their graph.
+        origin = [p for p in members if id(p) in sources(tensors[key])]
+        pulled = torch.autograd.grad(
+            tensors[key],
+            origin,
+            rows,
+            retain_graph=True,
+            create_graph=torch.is_grad_enabled(),
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+        for p, g in zip(origin, pulled, strict=True):
+            if g is not None:
+                known = gradients.get(id(p))
+                gradients[id(p)] = g if known is None else known + g
+    count = part.stop - part.start
+    return [
+        gradients[id(p)] if id(p) in gradients else p.new_zeros(count, *p.shape) for p in members
+    ]
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor | None:
+    total = None
+    for t in tensors:
+        total = t if total is None else total + t
+    return total

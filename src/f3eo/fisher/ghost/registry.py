@@ -1,0 +1,50 @@
+"""Rules that give the per-sample gradients of an operation's parameters, registered by decorator.
+
+A rule is called as `rule(delta, *args, **kwargs)` with the arguments of the operation itself and
+returns a `Term` for each argument that is a parameter, by the argument's name in the rule's own
+signature. Everything that carries samples has a new first dimension B, in front of what the operation
+would see if each sample were alone, as a batch of one: `F.linear` on (B, p) gets x as (B, 1, p) and
+delta, the gradient of Σℓ in the operation's output, as (B, 1, q). Parameters come as they are.
+
+    @register(torch.nn.functional.linear)
+    def linear(delta, input, weight, bias=None):
+        return {"weight": Outer(delta.flatten(1, -2), input.flatten(1, -2)), ...}
+
+A rule must be differentiable. Where a term may not be needed its place can hold a function that gives
+it. A rule returns None (or leaves a parameter out) where it does not know the
+case: the exact fallback then takes over. A module class can be registered instead of a function; its
+rule is called as `rule(delta, module, *args, **kwargs)` and names the module's parameters.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from torch import nn
+
+Rule = Callable[..., Mapping[str, Any] | None]
+R = TypeVar("R", bound=Rule)
+
+RULES: dict[Any, Rule] = {}
+
+
+def register(*operations: Callable[..., Any] | type[nn.Module]) -> Callable[[R], R]:
+    """Use the decorated rule for these torch functions or module classes, in place of any other.
+
+    Args:
+        operations: functions as `torch.overrides` names them (`torch.nn.functional.conv2d`,
+            `torch.Tensor.add`), or subclasses of `torch.nn.Module`; a module's subclasses are not
+            included, since their forward may differ.
+
+    Raises:
+        TypeError: something that is neither.
+    """
+    for operation in operations:
+        if not callable(operation):
+            raise TypeError(f"register takes functions or Module classes, received {operation!r}")
+
+    def decorate(rule: R) -> R:
+        for operation in operations:
+            RULES[operation] = rule
+        return rule
+
+    return decorate

@@ -1,0 +1,49 @@
+"""Arithmetic in which a parameter is broadcast against samples: biases, scales, tokens, tables."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from f3eo.fisher.ghost.registry import register
+from f3eo.fisher.ghost.terms import Dense, Term
+
+
+def unbroadcast(values: Tensor, shape: torch.Size) -> Tensor:
+    """(B, *z) summed for each sample to (B, *shape), where `shape` broadcasts to z."""
+    extra = tuple(range(1, values.ndim - len(shape)))
+    values = values.sum(extra) if extra else values
+    ones = [d for d, size in enumerate(shape, 1) if size == 1 and values.shape[d] != 1]
+    return values.sum(ones, keepdim=True) if ones else values
+
+
+def binary(
+    function: Callable[..., Tensor], delta: Tensor, input: Any, other: Any, **options: Any
+) -> dict[str, Callable[[], Term]]:
+    """f(input, other), the derivative of f left to autograd; a parameter on either side."""
+
+    def term(side: int) -> Term:
+        operands = [input, other]
+        shape = operands[side].shape
+        with torch.enable_grad():
+            operands[side] = operands[side].expand(delta.shape)
+            value = function(*operands, **options)
+            (values,) = torch.autograd.grad(value, operands[side], delta, create_graph=True)
+        return Dense(unbroadcast(values, shape))
+
+    return {"input": partial(term, 0), "other": partial(term, 1)}
+
+
+for _name in ("add", "sub", "mul", "div", "true_divide"):
+    for _owner in (torch, torch.Tensor):
+        _function = getattr(_owner, _name)
+        register(_function)(partial(binary, _function))
+
+
+@register(torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.repeat)
+@register(torch.Tensor.broadcast_to, torch.broadcast_to)
+def expand(delta: Tensor, input: Tensor, *sizes: Any) -> dict[str, Term]:
+    """A parameter repeated for every sample, such as a class token."""
+    return {"input": Dense(unbroadcast(delta, input.shape))}

@@ -1,0 +1,27 @@
+"""Look-up of rows: G_i has δ_t in row index_t."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from f3eo.fisher.ghost.registry import register
+from f3eo.fisher.ghost.terms import Rows, Term
+
+
+@register(F.embedding)
+def embedding(
+    delta: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> dict[str, Term]:
+    """Weight (count, n); the row `padding_idx` gets no gradient."""
+    index = input.flatten(1)
+    values = delta.reshape(*index.shape, -1)
+    if padding_idx is not None:
+        padding = padding_idx % weight.shape[0]
+        values = values * (index != padding).unsqueeze(-1)
+    return {"weight": Rows(index, values, weight.shape[0])}

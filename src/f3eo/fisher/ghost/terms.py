@@ -1,0 +1,130 @@
+"""Forms in which per-sample gradients of a parameter come, and what can be had without their sum.
+
+Letters: N samples, T positions of a sample, m × n the parameter as a matrix.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Term(ABC):
+    """Per-sample gradients G_i, i < N, of one parameter."""
+
+    @abstractmethod
+    def rows(self, part: slice) -> Tensor:
+        """The gradients G_i of a slice of samples, written out: (n, *shape)."""
+
+    @abstractmethod
+    def total(self) -> Tensor:
+        """Σ_i G_i, in the parameter's shape."""
+
+    def closed(self) -> bool:
+        """Whether `squared_norms` is cheaper than writing the gradients out."""
+        return True
+
+    @abstractmethod
+    def squared_norms(self) -> Tensor:
+        """‖G_i‖² for every sample; (N,)."""
+
+
+@dataclass(frozen=True)
+class Dense(Term):
+    """Gradients written out.
+
+    Args:
+        values: (N, *shape).
+    """
+
+    values: Tensor
+
+    def rows(self, part: slice) -> Tensor:
+        """See `Term.rows`."""
+        return self.values[part]
+
+    def total(self) -> Tensor:
+        """See `Term.total`."""
+        return self.values.sum(0)
+
+    def squared_norms(self) -> Tensor:
+        """See `Term.squared_norms`."""
+        return self.values.flatten(1).square().sum(1)
+
+
+@dataclass(frozen=True)
+class Outer(Term):
+    """Sums of outer products, G_i = Σ_t left_it ⊗ right_it.
+
+    Args:
+        left: (N, T, m).
+        right: (N, T, n).
+        shape: of the parameter, m · n elements; default (m, n).
+    """
+
+    left: Tensor
+    right: Tensor
+    shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        dtype = torch.promote_types(self.left.dtype, self.right.dtype)
+        object.__setattr__(self, "left", self.left.to(dtype))
+        object.__setattr__(self, "right", self.right.to(dtype))
+        shape = self.shape or (self.left.shape[-1], self.right.shape[-1])
+        object.__setattr__(self, "shape", tuple(shape))
+
+    def rows(self, part: slice) -> Tensor:
+        """See `Term.rows`."""
+        products = self.left[part].mT @ self.right[part]
+        return products.reshape(-1, *self.shape)
+
+    def total(self) -> Tensor:
+        """See `Term.total`; one matrix product over samples and positions."""
+        return (self.left.flatten(0, 1).mT @ self.right.flatten(0, 1)).view(self.shape)
+
+    def closed(self) -> bool:
+        """Gram form costs T²(m + n) multiplications a sample, the gradients written out T·m·n."""
+        positions, m, n = self.left.shape[1], self.left.shape[2], self.right.shape[2]
+        return positions * (m + n) <= m * n
+
+    def squared_norms(self) -> Tensor:
+        """‖G_i‖² = Σ_ts (left_t·left_s)(right_t·right_s) for every sample; (N,)."""
+        if self.left.shape[1] == 1:
+            return self.left.square().sum((1, 2)) * self.right.square().sum((1, 2))
+        gram = self.left @ self.left.mT
+        return (gram * (self.right @ self.right.mT)).sum((1, 2))
+
+
+@dataclass(frozen=True)
+class Rows(Term):
+    """Sums of rows, G_i = Σ_t e(index_it) ⊗ values_it, e(k) the k-th of `count` unit vectors.
+
+    Args:
+        index: (N, T), int64.
+        values: (N, T, n).
+        count: number of rows of the parameter.
+    """
+
+    index: Tensor
+    values: Tensor
+    count: int
+
+    def rows(self, part: slice) -> Tensor:
+        """See `Term.rows`."""
+        index, values = self.index[part], self.values[part]
+        out = values.new_zeros(len(index), self.count, values.shape[-1])
+        return out.scatter_add(1, index.unsqueeze(-1).expand_as(values), values)
+
+    def total(self) -> Tensor:
+        """See `Term.total`."""
+        flat = self.values.flatten(0, 1)
+        out = flat.new_zeros(self.count, flat.shape[-1])
+        return out.index_add(0, self.index.flatten(), flat)
+
+    def squared_norms(self) -> Tensor:
+        """‖G_i‖² = Σ_ts [index_t = index_s] (values_t·values_s); (N,)."""
+        if self.index.shape[1] == 1:
+            return self.values.square().sum((1, 2))
+        same = self.index.unsqueeze(1) == self.index.unsqueeze(2)
+        return ((self.values @ self.values.mT) * same).sum((1, 2))

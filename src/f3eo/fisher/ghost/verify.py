@@ -1,0 +1,65 @@
+"""A check of the recorded uses against what autograd says of one sample: no wrong number in silence."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from f3eo.fisher.ghost.norms import Norms
+from f3eo.tensors import squared_norm
+
+TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-2, torch.bfloat16: 0.2, torch.float16: 0.2}
+"""Largest relative difference that rounding explains; wrong rules and mixed samples give more."""
+
+
+def verify(
+    found: Norms,
+    sample: int,
+    expected: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    structured: Sequence[bool],
+    name: Callable[[Tensor], str],
+) -> None:
+    """Compare ∇ℓ_i, its squared norm, and everybody else's zero, with what the uses add up to.
+
+    Args:
+        found: norms and totals from the gradients of ℓ_i alone.
+        sample: i.
+        expected: ∇ℓ_i by autograd, None where ℓ_i does not depend on a parameter.
+        parameters, structured: the leaves, and whether they count in the norm.
+        name: of a parameter, for the message.
+
+    Raises:
+        RuntimeError: names the parameter whose gradient differs.
+    """
+    present = [(p, g) for p, g in zip(parameters, expected, strict=True) if g is not None]
+    if not present or not all(bool(torch.isfinite(g).all()) for _, g in present):
+        return
+    scale = float(squared_norm([g for _, g in present]).sqrt())
+    for p, g in present:
+        total = found.totals.get(id(p), torch.zeros_like(g)).to(g.dtype)
+        tolerance = TOLERANCE.get(g.dtype, 1e-2)
+        if float((total - g).norm()) > tolerance * max(float(g.norm()), 1e-4 * scale):
+            raise RuntimeError(
+                f"the per-sample gradients of {name(p)} do not add up to its gradient "
+                f"(‖difference‖ {float((total - g).norm()):.3g}, ‖gradient‖ {float(g.norm()):.3g}): "
+                f"some use of it is hidden from torch functions (custom autograd.Function, "
+                f"torch.compile, torch.jit, an extension) or draws other random numbers when "
+                f"repeated; register a rule for that module, or use estimator=Sign()"
+            )
+    counted = [
+        g
+        for g, s in zip(expected, structured, strict=True)
+        if s and g is not None
+    ]
+    norm = float(squared_norm(counted))
+    wrong = found.squared.clone()
+    wrong[sample] -= norm
+    tolerance = max(TOLERANCE.get(g.dtype, 1e-2) for _, g in present)
+    if float(wrong.abs().max()) > 2 * tolerance * max(norm, 1e-4 * scale**2):
+        raise RuntimeError(
+            f"the squared gradient norm of sample {sample} is {norm:.6g}, its uses give "
+            f"{float(found.squared[sample]):.6g} (and up to "
+            f"{float(wrong.abs().max()):.3g} for others): an operation mixes samples or a rule "
+            f"is wrong; please report it, and use estimator=Sign() meanwhile"
+        )

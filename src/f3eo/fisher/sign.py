@@ -1,0 +1,103 @@
+"""Random signs: an unbiased estimate of the per-sample trace for any architecture."""
+
+import torch
+from torch import Tensor
+
+from f3eo import batch as batches
+from f3eo.evaluation import Problem, Replay, evaluate, mixing
+from f3eo.fisher.estimator import Estimator, Gradients
+from f3eo.fisher.whole_batch import attached_gradient
+from f3eo.products import DoubleBackward, Engine, Objective
+from f3eo.tensors import filled, inner, scaled, squared_norm
+
+
+class Sign(Estimator):
+    """‖B^{-1/2} Σ_i r_i ∇ℓ_i‖² with random signs r_i = ±1: expectation Tr F̂ over the signs.
+
+    Its variance is (2/B²) Σ_{i≠j} (∇ℓ_i·∇ℓ_j)². The batch is split into its positive and its negative
+    samples; the sum of their gradients gives ∇L and the difference the signed one, so ∇L costs nothing
+    more. Without a batch to split, or where BatchNorm ties the samples together, both come from one
+    forward pass by two backward passes.
+
+    Args:
+        engine: how the Hessian product is computed; default `DoubleBackward()`.
+        balanced: as many positive as negative signs; for even B the expectation is then
+            (1/(B−1)) Σ‖∇ℓ_i − ∇L‖² = Tr Cov(∇ℓ), the trace without the mean gradient's part.
+    """
+
+    additive = True
+
+    def __init__(self, engine: Engine | None = None, *, balanced: bool = False) -> None:
+        self.engine = engine or DoubleBackward()
+        self.balanced = balanced
+        self.forwards = 3.0 + self.engine.forwards
+
+    def gradients(self, problem: Problem) -> Gradients:
+        """See `Estimator.gradients`."""
+        count = batches.size(problem.batch)
+        if not count or mixing(problem.model):
+            together = _Together(self, problem)
+            objectives, weights = [Replay(together, problem)], [1.0, -1.0]
+        else:
+            together = None
+            signs = self.signs(count, problem.generator)
+            halves = [(w, (signs == w).nonzero().flatten()) for w in (1.0, -1.0)]
+            halves = [(w, index) for w, index in halves if len(index)]
+            objectives = [self._part(problem.part(index)) for _, index in halves]
+            weights = [w for w, _ in halves]
+        result = self.engine.product(
+            objectives, weights, problem.parameters, problem.structured
+        )
+        samples = together.samples if together is not None else count or 1
+        return Gradients(
+            loss=torch.stack(result.values).sum() / samples,
+            samples=samples,
+            gradient=[_mean(column, samples) for column in zip(*result.gradients, strict=True)],
+            structure=scaled(result.product, 1 / samples),
+            trace=squared_norm(result.vector) / samples,
+        )
+
+    def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """See `Estimator.trace`; by double backward, whatever the engine."""
+        losses = evaluate(problem, per_sample=True, twice=True).losses
+        signs = self.signs(len(losses), problem.generator).to(losses)
+        vector = attached_gradient(torch.dot(signs, losses), problem)
+        return losses, inner(vector, vector) / max(len(losses), 1)
+
+    def signs(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """r, shape (count,), ±1."""
+        device = generator.device if generator is not None else "cpu"
+        if self.balanced:
+            order = torch.randperm(count, generator=generator, device=device)
+            return 1.0 - 2.0 * (order % 2)
+        return 1.0 - 2.0 * torch.randint(0, 2, (count,), generator=generator, device=device)
+
+    def _part(self, problem: Problem) -> Objective:
+        def objective() -> list[Tensor]:
+            return [evaluate(problem, per_sample=True, twice=self.engine.twice).losses.sum()]
+
+        return Replay(objective, problem)
+
+
+class _Together:
+    """Sums of the positive and of the negative losses from one forward pass, signs drawn once."""
+
+    def __init__(self, estimator: Sign, problem: Problem) -> None:
+        self._estimator = estimator
+        self._problem = problem
+        self._signs: Tensor | None = None
+        self.samples = 0
+
+    def __call__(self) -> list[Tensor]:
+        estimator, problem = self._estimator, self._problem
+        losses = evaluate(problem, per_sample=True, twice=estimator.engine.twice).losses
+        if self._signs is None:
+            self.samples = len(losses)
+            self._signs = estimator.signs(self.samples, problem.generator).to(losses.device)
+        positive = (self._signs > 0).to(losses)
+        return [torch.dot(losses, positive), torch.dot(losses, 1 - positive)]
+
+
+def _mean(column: tuple[Tensor | None, ...], samples: int) -> Tensor | None:
+    present = [g for g in column if g is not None]
+    return sum(present[1:], present[0]) / samples if present else None

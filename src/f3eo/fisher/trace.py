@@ -1,0 +1,45 @@
+"""The Fisher trace as a number and as a term of a loss."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from f3eo.evaluation import Closure, Problem
+from f3eo.fisher.estimator import Estimator
+from f3eo.fisher.per_sample import PerSample
+
+
+def fisher_trace(
+    model: nn.Module | Iterable[Tensor],
+    closure: Closure,
+    *batch: Any,
+    estimator: Estimator | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Per-sample losses and Tr F = (1/B) Σ_i ‖∇ℓ_i‖², both differentiable.
+
+    A gradient penalty in a loop of one's own is `(losses.mean() + 0.5 * weight * trace).backward()`;
+    ∇(½ Tr F) = (1/B) Σ_i H_i ∇ℓ_i. The trace can be differentiated once. (f3eo-theory, "Trace Trick")
+
+    Args:
+        model: a module, or its parameters; those that require no gradient do not count.
+        closure: called with `batch`; returns per-sample losses or a likelihood.
+        batch: tensors, or nestings of them, with the samples in dimension 0.
+        estimator: default `PerSample()`, which is exact.
+        generator: source of random signs and labels, for estimators that draw.
+
+    Returns:
+        losses (B,) and trace (scalar, 0 for an empty batch).
+
+    Raises:
+        ValueError, TypeError: a closure or model that does not fit, with the cure.
+    """
+    module = model if isinstance(model, nn.Module) else None
+    parameters = list(model.parameters() if isinstance(model, nn.Module) else model)
+    parameters = [p for p in parameters if p.requires_grad]
+    if not parameters:
+        raise ValueError("fisher_trace needs at least one parameter with requires_grad=True")
+    problem = Problem(closure, batch, parameters, [True] * len(parameters), module, generator)
+    return (estimator or PerSample()).trace(problem)

@@ -1,0 +1,463 @@
+"""F3EO: any torch optimizer, trained on the loss and on the trace of the Fisher information."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from f3eo import batch as batches
+from f3eo.evaluation import Closure, Problem, World, mixing
+from f3eo.fisher import Estimator, Gradients, PerSample, plain_gradient
+from f3eo.tensors import filled, plus, scaled, squared_norm
+from f3eo.updates import (
+    Decoupled,
+    Ratio,
+    Rule,
+    Weight,
+    is_diagonal,
+    is_known,
+    metric,
+    weighted,
+)
+from f3eo.validation import check_model, check_parameters, in_range
+
+Base = type[Optimizer] | Callable[..., Optimizer] | Optimizer
+
+
+class F3EO(Optimizer):
+    """Descends L and Tr F at once: θ ← θ − base(∇L + λ h⊥), h = ½∇Tr F, h⊥ the part of it that leaves L.
+
+    One step with the defaults: per-sample losses from the closure; ∇L and the exact h from one forward
+    pass (7 forward passes' worth in all, a plain gradient being 3, SAM 6); h projected off ∇L; scaled to
+    `weight` times ‖∇L‖; base optimizer stepped. A weight of zero is the base optimizer bit for bit.
+
+    Args:
+        model: a module, or parameters or parameter groups, as for any torch optimizer. With a module
+            buffers are protected and messages have names. A group with `"structure": False` is
+            trained on the loss alone: it takes no part in Tr F, h or the projection.
+        base: an optimizer class (or another callable that makes one from parameters and `options`),
+            or a built instance. Groups are shared with it, state is not.
+        estimator: how Tr F and its gradient are measured; default `PerSample()`.
+        rule: what is taken from h; default `Decoupled()`.
+        weight: how much of it; default `Ratio(0.3)`.
+        fraction: part of each batch, drawn at random, on which h is measured; in (0, 1], default 1.
+            Unbiased; a step then costs 3 + 4·fraction forward passes.
+        every: steps between two measurements of h, whose direction is used in between; default 1.
+        chunk: largest number of samples that go through the model at once; default no bound.
+        max_norm: ∇L is scaled down to this norm and the structure term by the same factor; default no
+            bound. (`clip_grad_norm_` has no place to act.)
+        on_nonfinite: what a non-finite loss, gradient or structure gradient does: "skip" leaves
+            parameters, state and buffers untouched, counts (`skipped`) and warns once; "raise" raises
+            FloatingPointError.
+        generator: source of the random parts, signs and labels; default torch's global one.
+        options: passed to `base` if it is a class.
+
+    Raises:
+        TypeError, ValueError: arguments that do not fit; the message names the cure.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Iterable[Any],
+        base: Base,
+        *,
+        estimator: Estimator | None = None,
+        rule: Rule | None = None,
+        weight: Weight | None = None,
+        fraction: float = 1.0,
+        every: int = 1,
+        chunk: int | None = None,
+        max_norm: float | None = None,
+        on_nonfinite: str = "skip",
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> None:
+        self.model = model if isinstance(model, nn.Module) else None
+        self.estimator = estimator if estimator is not None else PerSample()
+        self.rule = rule if rule is not None else Decoupled()
+        self.weight = weight if weight is not None else Ratio(0.3)
+        for part, kind in ((self.estimator, Estimator), (self.rule, Rule), (self.weight, Weight)):
+            if not isinstance(part, kind):
+                raise TypeError(
+                    f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, received "
+                    f"{part!r}; pass an object, such as PerSample(), Decoupled(), Ratio(0.3)"
+                )
+        self.fraction = in_range("fraction", fraction, 0.0, 1.0)
+        self.every = in_range("every", every, 0, None, integer=True)
+        self.chunk = None if chunk is None else in_range("chunk", chunk, 0, None, integer=True)
+        self.max_norm = None if max_norm is None else in_range("max_norm", max_norm, 0.0, None)
+        if on_nonfinite not in ("skip", "raise"):
+            raise ValueError(f'on_nonfinite must be "skip" or "raise", received {on_nonfinite!r}')
+        if self.fraction < 1 and not self.estimator.additive:
+            raise ValueError(
+                f"fraction={fraction} needs an estimator that is a mean over samples, received "
+                f"{type(self.estimator).__name__}: use PerSample(), Sign() or ModelSampled()"
+            )
+        self.on_nonfinite = on_nonfinite
+        self.generator = generator
+        check_model(self.model, self.estimator)
+
+        base = _built(base, model, options)
+        super().__init__(base.param_groups, {**base.defaults, "structure": True})
+        base.param_groups = self.param_groups
+        self.base = base
+        check_parameters(self.param_groups, self.model)
+        if not is_known(base) and not self.rule.replaces_gradient and self.weight.value:
+            warnings.warn(
+                f"F3EO knows no metric of {type(base).__name__}: the structure term is projected in "
+                f"the Euclidean metric and joins the gradient, so the base may turn a part of it "
+                f"back into the loss; see f3eo.register_metric",
+                stacklevel=2,
+            )
+        self.steps = 0
+        """Steps taken, skipped ones not counted."""
+        self.skipped = 0
+        """Steps skipped because something was not finite."""
+        self.trace: Tensor | None = None
+        """The last estimate of Tr F, detached; None before the first."""
+        self._pending: tuple[Gradients, World] | None = None
+
+    # What a step costs.
+
+    @property
+    def gradient_equivalents(self) -> float:
+        """Cost of one step in plain gradients, counted in forward passes (3 a gradient)."""
+        if self.weight.value == 0:
+            return 1.0
+        fresh = self.fraction * self.estimator.forwards + (1 - self.fraction) * 3
+        return (fresh + 3 * (self.every - 1)) / self.every / 3
+
+    # One step.
+
+    def step(self, closure: Closure | None = None, *batch: Any) -> Tensor:  # pyright: ignore
+        """Differentiate, combine, and let the base optimizer step.
+
+        Args:
+            closure: called with `batch`; runs the forward pass once and returns per-sample losses
+                (dimension 0 counts the samples, further ones are averaged) or a likelihood. It does
+                not call `backward`. Without one, what `accumulate` gathered is used.
+            batch: tensors, or nestings of them, with the samples in dimension 0.
+
+        Returns:
+            The mean loss, detached.
+
+        Raises:
+            RuntimeError: nothing accumulated and no closure, or both.
+            FloatingPointError: something was not finite and `on_nonfinite="raise"`.
+        """
+        if closure is not None:
+            if self._pending is not None:
+                raise RuntimeError(
+                    "step(closure) after accumulate(): call step() without arguments to use what was "
+                    "accumulated, or zero_grad() to drop it"
+                )
+            self.accumulate(closure, *batch)
+        if self._pending is None:
+            raise RuntimeError(
+                "step() without a closure needs accumulate(closure, *batch) before it"
+            )
+        (gradients, world), self._pending = self._pending, None
+        self._apply(gradients, world)
+        return gradients.loss
+
+    def accumulate(self, closure: Closure, *batch: Any) -> Tensor:
+        """Add one micro-batch's ∇L and structure gradient to the coming `step()`.
+
+        With estimators that are means over samples (all but `Batch`), accumulated micro-batches equal
+        the one big batch; random signs are drawn per micro-batch, so there they do in expectation.
+
+        Args:
+            closure, batch: see `step`.
+
+        Returns:
+            The micro-batch's mean loss, detached.
+
+        Raises:
+            ValueError: a second micro-batch with an estimator that is no mean over samples.
+        """
+        if self._pending is not None:
+            self._refuse_parts("a second micro-batch")
+        problem = self._problem(closure, batch)
+        world = World(problem)
+        try:
+            with torch.enable_grad():
+                gradients = self._measure(problem)
+        except BaseException:
+            world.restore()
+            raise
+        loss = gradients.loss
+        if self._pending is not None:
+            before, world = self._pending
+            gradients = before.merged(gradients)
+        self._pending = (gradients, world)
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear gradients, and what `accumulate` gathered."""
+        self._pending = None
+        super().zero_grad(set_to_none)
+
+    def _problem(self, closure: Closure, batch: tuple[Any, ...]) -> Problem:
+        trained = [
+            (p, group["structure"])
+            for group in self.param_groups
+            for p in group["params"]
+            if p.requires_grad
+        ]
+        parameters, structured = [p for p, _ in trained], [bool(s) for _, s in trained]
+        return Problem(closure, batch, parameters, structured, self.model, self.generator)
+
+    def _measure(self, problem: Problem) -> Gradients:
+        """∇L, and h where this step measures it, chunk by chunk."""
+        count = batches.size(problem.batch)
+        if count == 0:
+            raise ValueError("the batch holds no samples: its mean loss is not defined; leave it out")
+        if self.chunk is None or (count is not None and count <= self.chunk):
+            return self._measure_chunk(problem, count)
+        if count is None:
+            raise ValueError(f"chunk={self.chunk} needs the batch: use step(closure, *batch)")
+        self._refuse_parts(f"chunk={self.chunk}")
+        parts = torch.arange(count).split(self.chunk)
+        chunks = [self._measure_chunk(problem.part(index), len(index)) for index in parts]
+        merged = chunks[0]
+        for chunk in chunks[1:]:
+            merged = merged.merged(chunk)
+        return merged
+
+    def _measure_chunk(self, problem: Problem, count: int | None) -> Gradients:
+        if not self._measures_structure(problem):
+            return plain_gradient(problem, per_sample=self.estimator.per_sample)
+        if self.fraction == 1:
+            return self.estimator.gradients(problem)
+        if count is None:
+            raise ValueError(f"fraction={self.fraction} needs the batch: use step(closure, *batch)")
+        self._refuse_parts(f"fraction={self.fraction}")
+        first = max(1, round(self.fraction * count))
+        inside, outside = batches.random_parts(count, first, self.generator)
+        measured = self.estimator.gradients(problem.part(inside))
+        if not len(outside):
+            return measured
+        rest = plain_gradient(problem.part(outside), per_sample=True)
+        whole = measured.merged(rest)
+        return Gradients(
+            whole.loss, whole.samples, whole.gradient, measured.structure, measured.trace
+        )
+
+    def _refuse_parts(self, what: str) -> None:
+        if not self.estimator.additive:
+            raise ValueError(
+                f"{what} needs an estimator that is a mean over samples: the product H·g of a batch "
+                f"is not the sum over its parts; use PerSample(), Sign() or ModelSampled(), received "
+                f"{type(self.estimator).__name__}"
+            )
+        if names := mixing(self.model):
+            raise ValueError(
+                f"{what} splits the batch, but {', '.join(names[:3])} use(s) the statistics of all "
+                f"of it: freeze them with .eval(), or replace them by GroupNorm"
+            )
+
+    def _measures_structure(self, problem: Problem) -> bool:
+        if self.weight.at(self.steps) == 0 or not any(problem.structured):
+            return False
+        stored = all(
+            "structure" in self.state[p]
+            for p, s in zip(problem.parameters, problem.structured, strict=True)
+            if s
+        )
+        return self.steps % self.every == 0 or not stored
+
+    # What was measured becomes an update.
+
+    def _apply(self, gradients: Gradients, world: World) -> None:
+        problem = self._problem(lambda: None, ())
+        if problem_found := _not_finite(gradients):
+            self._skip(problem_found, world)
+            return
+        with torch.no_grad():
+            self._update(gradients, problem)
+        self.steps += 1
+        self.trace = gradients.trace if gradients.trace is not None else self.trace
+
+    def _skip(self, what: str, world: World) -> None:
+        if self.on_nonfinite == "raise":
+            world.restore()
+            raise FloatingPointError(
+                f"{what} is not finite: lower the learning rate or the weight, check the data, or use "
+                f'on_nonfinite="skip"'
+            )
+        world.restore_buffers()
+        self.skipped += 1
+        if self.skipped == 1:
+            warnings.warn(
+                f"{what} is not finite: the step is skipped, as are all further ones of this kind "
+                f"(counted in F3EO.skipped)",
+                stacklevel=4,
+            )
+
+    def _update(self, gradients: Gradients, problem: Problem) -> None:
+        parameters, inside = problem.parameters, problem.structured
+        chosen = [p for p, s in zip(parameters, inside, strict=True) if s]
+        signs = self._signs()
+        # Both g and h point uphill from here on; a group that maximizes ascends its loss.
+        loss = [
+            g if g is None or signs[id(p)] > 0 else -g
+            for p, g in zip(parameters, gradients.gradient, strict=True)
+        ]
+        if self.max_norm is not None:
+            loss = _clipped(loss, self.max_norm)
+        uphill = filled([g for g, s in zip(loss, inside, strict=True) if s], chosen)
+        value = self.weight.at(self.steps)
+        structure = gradients.structure
+        if structure is None and value and chosen:
+            structure = [self.state[p]["structure"] for p in chosen]
+
+        after = is_diagonal(self.base) and not self.rule.replaces_gradient
+        term = None
+        if structure is not None and not after:
+            term = self._term(uphill, structure, None, value, chosen)
+        joined = {id(p): t for p, t in zip(chosen, term or [], strict=False)}
+        for p, g in zip(parameters, loss, strict=True):
+            total = _total(g, joined.get(id(p)), self.rule.replaces_gradient and term is not None)
+            p.grad = total if total is None or signs[id(p)] > 0 else -total
+        self.base.step()
+        if structure is not None and after:
+            diagonal = metric(self.base, chosen)
+            term = self._term(uphill, structure, diagonal, value, chosen)
+            rates = {id(p): group["lr"] for group in self.param_groups for p in group["params"]}
+            for p, t, d in zip(chosen, term, diagonal or [], strict=True):
+                p.sub_(rates[id(p)] * d * t)
+
+    def _term(
+        self,
+        gradient: list[Tensor],
+        structure: list[Tensor],
+        diagonal: list[Tensor] | None,
+        value: float,
+        chosen: list[Tensor],
+    ) -> list[Tensor]:
+        direction = self.rule.direction(gradient, structure, diagonal)
+        if self.every > 1:
+            for p, d in zip(chosen, direction, strict=True):
+                self.state[p]["structure"] = d
+        return weighted(direction, gradient, diagonal, self.weight, value)
+
+    def _signs(self) -> dict[int, int]:
+        return {
+            id(p): -1 if group.get("maximize") else 1
+            for group in self.param_groups
+            for p in group["params"]
+        }
+
+    # Groups, state, copies.
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, to the base optimizer too."""
+        if "base" not in self.__dict__:
+            super().add_param_group(param_group)
+            return
+        check_parameters([{**param_group, "params": _listed(param_group["params"])}], self.model)
+        self.base.add_param_group(param_group)
+        param_group.setdefault("structure", self.defaults["structure"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of F3EO ("state", "param_groups", "f3eo") and of its base ("base")."""
+        state = super().state_dict()
+        state["base"] = self.base.state_dict()
+        state["f3eo"] = {
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "generator": None if self.generator is None else self.generator.get_state(),
+        }
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore both parts.
+
+        Raises:
+            ValueError: a state dict of another optimizer.
+        """
+        if "base" not in state_dict or "f3eo" not in state_dict:
+            raise ValueError(
+                f"not a state dict of F3EO (keys {sorted(state_dict)}): load one of the base "
+                f"optimizer with optimizer.base.load_state_dict"
+            )
+        super().load_state_dict(state_dict)
+        self.base.load_state_dict(state_dict["base"])
+        self.base.param_groups = self.param_groups
+        own = state_dict["f3eo"]
+        self.steps, self.skipped = own["steps"], own["skipped"]
+        if self.generator is not None and own["generator"] is not None:
+            self.generator.set_state(own["generator"].cpu())
+        self._pending = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        hooks = {key for key in self.__dict__ if key.startswith("_optimizer_")}
+        dropped = hooks | {"_pending", "_zero_grad_profile_name"}
+        return {k: v for k, v in self.__dict__.items() if k not in dropped} | {"_pending": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.base.param_groups = self.param_groups
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        # torch.amp.GradScaler asks for this before it steps an optimizer.
+        raise RuntimeError(
+            "F3EO does not work with GradScaler: a loss scale S multiplies the gradient by S and the "
+            "structure gradient by S²; use bfloat16 autocast, which needs no scaling, and call "
+            "optimizer.step(closure, *batch) itself"
+        )
+
+
+def _built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]) -> Optimizer:
+    if isinstance(base, Optimizer):
+        if options:
+            raise ValueError(
+                f"options {sorted(options)} belong to the base optimizer, which is already built: set "
+                f"them where it is constructed, or pass its class"
+            )
+    elif callable(base):
+        base = base(model.parameters() if isinstance(model, nn.Module) else model, **options)
+    if not isinstance(base, Optimizer) or isinstance(base, F3EO):
+        raise TypeError(
+            f"base must be a torch.optim.Optimizer class or instance (SGD, AdamW, …), received "
+            f"{base!r}"
+        )
+    closure = inspect.signature(type(base).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TypeError(
+            f"{type(base).__name__} evaluates the loss several times a step and cannot be a base: use "
+            f"SGD, AdamW or another that steps from gradients alone"
+        )
+    return base
+
+
+def _listed(parameters: Any) -> list[Any]:
+    return [parameters] if isinstance(parameters, Tensor) else list(parameters)
+
+
+def _not_finite(gradients: Gradients) -> str | None:
+    """What is not finite, or None; one synchronisation with the device."""
+    present = [g for g in gradients.gradient if g is not None]
+    structure = gradients.structure or []
+    device = gradients.loss.device
+    sizes = [gradients.loss, squared_norm(present), squared_norm(structure)]
+    finite = torch.stack([s.detach().to(device).double() for s in sizes]).isfinite().tolist()
+    names = ("the loss", "the gradient", "the structure gradient")
+    return next((n for n, f in zip(names, finite, strict=True) if not f), None)
+
+
+def _clipped(gradient: list[Tensor | None], max_norm: float) -> list[Tensor | None]:
+    present = [g for g in gradient if g is not None]
+    factor = (max_norm / (squared_norm(present).sqrt() + 1e-6)).clamp(max=1.0)
+    return [None if g is None else scaled([g], factor)[0] for g in gradient]
+
+
+def _total(gradient: Tensor | None, term: Tensor | None, replaces: bool) -> Tensor | None:
+    if term is None or gradient is None:
+        return gradient if term is None or not replaces else term
+    return term if replaces else plus([gradient], [term])[0]

@@ -1,0 +1,60 @@
+"""Exact Hessian-vector products by differentiating the gradient (Pearlmutter 1994)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from f3eo.products.engine import Engine, Objective, Product
+from f3eo.tensors import filled
+
+
+class DoubleBackward(Engine):
+    """H v = ∇⟨∇s, v⟩ for s = Σ w_k f_k, exact to rounding; keeps the graph of the gradient."""
+
+    twice = True
+    forwards = 6.0
+
+    def product(
+        self,
+        objectives: Sequence[Objective],
+        weights: Sequence[float],
+        parameters: Sequence[Tensor],
+        structured: Sequence[bool],
+    ) -> Product:
+        """See `Engine.product`."""
+        values = [value for objective in objectives for value in objective()]
+        gradients = [
+            torch.autograd.grad(v, parameters, create_graph=True, allow_unused=True)
+            for v in values
+        ]
+        chosen = [p for p, s in zip(parameters, structured, strict=True) if s]
+        vector = weighted_sum(gradients, weights, structured, chosen)
+        # A vector that depends on no parameter (a loss linear in them) has no graph: H v = 0.
+        graphed = [v for v in vector if v.requires_grad]
+        product = torch.autograd.grad(
+            graphed, chosen, [v.detach() for v in graphed], allow_unused=True
+        ) if graphed else [None] * len(chosen)
+        return Product(
+            values=[v.detach() for v in values],
+            gradients=[[None if g is None else g.detach() for g in gs] for gs in gradients],
+            vector=[v.detach() for v in vector],
+            product=filled(product, chosen),
+        )
+
+
+def weighted_sum(
+    gradients: Sequence[Sequence[Tensor | None]],
+    weights: Sequence[float],
+    structured: Sequence[bool],
+    chosen: Sequence[Tensor],
+) -> list[Tensor]:
+    """v = Σ w_k ∇f_k on the structured parameters."""
+    columns = [
+        column for column, s in zip(zip(*gradients, strict=True), structured, strict=True) if s
+    ]
+    vector = []
+    for parameter, column in zip(chosen, columns, strict=True):
+        terms = [w * g for w, g in zip(weights, column, strict=True) if g is not None]
+        vector.append(sum(terms[1:], terms[0]) if terms else torch.zeros_like(parameter))
+    return vector

@@ -1,0 +1,54 @@
+"""The interface of everything that multiplies the Hessian of a loss with its own gradient."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Objective = Callable[[], list[Tensor]]
+"""Evaluates scalars with their graph; may be called again and then gives the same function."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """v = Σ w_k ∇f_k and H v with H = Σ w_k ∇²f_k.
+
+    Args:
+        values: the scalars f_k, detached.
+        gradients: ∇f_k for every k, detached, a tensor per parameter.
+        vector: v on the structured parameters.
+        product: H v on the structured parameters, detached.
+    """
+
+    values: list[Tensor]
+    gradients: list[list[Tensor | None]]
+    vector: list[Tensor]
+    product: list[Tensor]
+
+
+class Engine(ABC):
+    """Computes ½∇‖Σ w_k ∇f_k‖² = H v; the factor 2 of ∇‖v‖² = 2 H v is left out everywhere."""
+
+    twice: bool
+    """Whether the objectives' graphs are differentiated twice."""
+
+    forwards: float
+    """Cost beyond the gradients themselves, in forward passes (a plain gradient costs 3)."""
+
+    @abstractmethod
+    def product(
+        self,
+        objectives: Sequence[Objective],
+        weights: Sequence[float],
+        parameters: Sequence[Tensor],
+        structured: Sequence[bool],
+    ) -> Product:
+        """Gradients of all objectives, and H v on the structured parameters.
+
+        Args:
+            objectives: each gives one or more scalars f_k.
+            weights: w_k, one for every scalar in order.
+            parameters: what ∇ is taken for.
+            structured: for each parameter, whether it is part of v.
+        """

@@ -1,0 +1,81 @@
+"""Refusals of models and parameters that F3EO cannot train correctly, each with its cure."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from f3eo.fisher import Batch, Estimator, Sign
+
+
+def in_range(name: str, value: Any, low: float, high: float | None, *, integer: bool = False) -> Any:
+    """A number in (low, high], or an integer in that range.
+
+    Raises:
+        TypeError, ValueError: anything else, with the received value.
+    """
+    kind = int if integer else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"{name} must be {'an integer' if integer else 'a number'}, received {value!r}")
+    if not value > low or (high is not None and value > high):
+        bound = f"in ({low}, {high}]" if high is not None else f"> {low}"
+        raise ValueError(f"{name} must be {bound}, received {value!r}")
+    return value
+
+
+def check_model(model: nn.Module | None, estimator: Estimator) -> None:
+    """Refuse wrappers and layers whose gradients would be wrong.
+
+    Raises:
+        NotImplementedError, ValueError: the wrapper or layer, and what to do instead.
+    """
+    if model is None:
+        return
+    kinds = {kind.__name__ for kind in type(model).__mro__}
+    if kinds & {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}:
+        raise NotImplementedError(
+            f"F3EO does not average over processes: with {type(model).__name__} every process would "
+            f"train on its own gradient; train on one process, or pass model.module and average "
+            f"gradients yourself"
+        )
+    twice = not isinstance(estimator, (Batch, Sign)) or estimator.engine.twice
+    if "OptimizedModule" in kinds and twice:
+        raise NotImplementedError(
+            "a compiled model cannot be differentiated twice (pytorch#91469): pass the module from "
+            "before torch.compile, or use estimator=Sign(FiniteDifference())"
+        )
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
+            raise ValueError(
+                f"{name or type(module).__name__} gives sparse gradients, which have no Hessian "
+                f"products here: construct it with sparse=False"
+            )
+
+
+def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> None:
+    """Refuse parameters that are complex, sparse, or not the model's.
+
+    Raises:
+        ValueError: the parameter's place and what to do instead.
+    """
+    known = {id(p) for p in model.parameters()} if model is not None else None
+    for g, group in enumerate(groups):
+        if not isinstance(group.get("structure", True), bool):
+            raise ValueError(
+                f'"structure" of group {g} must be True or False, received {group["structure"]!r}'
+            )
+        for i, p in enumerate(group["params"]):
+            p = p[1] if isinstance(p, tuple) else p
+            place = f"parameter {i} of group {g} (shape {tuple(p.shape)})"
+            if p.is_complex():
+                raise ValueError(
+                    f"{place} is complex, for which Tr F is not defined here: store its real and "
+                    f"imaginary parts (torch.view_as_real)"
+                )
+            if p.layout is not torch.strided:
+                raise ValueError(f"{place} is sparse: F3EO needs dense parameters (to_dense())")
+            if known is not None and id(p) not in known:
+                raise ValueError(
+                    f"{place} does not belong to the model: pass the module that holds all parameters, "
+                    f"or the parameters alone in place of the model"
+                )

@@ -1,0 +1,59 @@
+"""Runs that take a moment, and rows that were never trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from f3eo.bench.environment import machine, versions
+from f3eo.bench.methods import METHODS
+from f3eo.bench.run import Run
+from f3eo.bench.tasks import TASKS
+
+MakeRun = Callable[..., Run]
+MakeRow = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def make_run() -> MakeRun:
+    def make(method: str = "sgd", task: str = "digits", seed: int = 0, **changes: Any) -> Run:
+        options = METHODS[method].options(changes.pop("options", {}))
+        usual = {"budget": 24, "batch": TASKS[task].batch, "evaluations": 4, "probe": 50}
+        return Run(task, method, seed, options=options, **(usual | changes))
+
+    return make
+
+
+@pytest.fixture
+def make_row(make_run: MakeRun) -> MakeRow:
+    def make(accuracy: float = 0.5, **changes: Any) -> dict[str, Any]:
+        run = make_run(**changes)
+        last = {
+            "step": 10,
+            "gradients": 20.0,
+            "seconds": 1.0 + run.seed,
+            "train_loss": 0.5,
+            "test_loss": 2 - accuracy,
+            "test_accuracy": accuracy,
+            "fisher_trace": 3.0,
+        }
+        return {
+            "key": run.key,
+            "task": run.task,
+            "method": run.method,
+            "seed": run.seed,
+            "config": run.config,
+            "status": "finished",
+            "error": None,
+            "traceback": None,
+            "steps": 10,
+            "gradient_equivalents": 2.0,
+            "final": last,
+            "curve": {name: [value / 2, value] for name, value in last.items()},
+            "versions": versions(),
+            "machine": machine(),
+            "time": "2026-01-01T00:00:00+00:00",
+            "command": "f3eo compare --name made-up",
+        }
+
+    return make

@@ -1,0 +1,20 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from f3eo.bench.methods import METHODS
+from f3eo.bench.plots import spread
+
+
+@given(st.lists(st.floats(-1, 2), max_size=8).map(sorted))
+def test_names_never_cover_each_other_and_stay_in_order_and_below_the_top(wanted):
+    places = spread(wanted, 0.1)
+    assert all(b - a > 0.1 - 1e-9 for a, b in zip(places, places[1:], strict=False))
+    assert all(place <= 1.0 for place in places)
+
+
+def test_names_with_room_stay_where_they_are():
+    assert spread([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
+
+
+def test_no_two_methods_share_a_colour():
+    assert len({method.colour for method in METHODS.values()}) == len(METHODS)

@@ -1,0 +1,114 @@
+import base64
+import re
+
+import pytest
+
+from f3eo.bench.methods import METHODS
+from f3eo.bench.report import number, render, write_report
+
+
+@pytest.fixture
+def rows(make_row):
+    """Three seeds of all methods on two tasks, F3EO clearly ahead and SGD failed once."""
+    levels = {"sgd": 0.5, "adamw": 0.3, "muon": 0.301, "sam": 0.5, "f3eo": 0.9}
+    found = [
+        make_row(levels[method] + 0.01 * seed, method=method, task=task, seed=seed)
+        for task in ("digits", "mnist1d")
+        for method in METHODS
+        for seed in range(3)
+    ]
+    lost = {"status": "failed", "final": None, "curve": None, "error": "ValueError: <b>bad</b>"}
+    return [*found, make_row(method="sgd", seed=7) | lost | {"traceback": "Traceback: deep"}]
+
+
+@pytest.fixture
+def page(rows):
+    return render(rows, "my comparison")
+
+
+def test_the_page_needs_nothing_but_itself(page):
+    links = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page)
+    assert links and all(link.startswith(("data:", "#")) for link in links)
+    assert not re.search(r"@import|<script|<link|url\(", page)
+    images = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)
+    assert len(images) == 6
+    for image in images:
+        svg = base64.b64decode(image).decode()
+        assert svg.startswith("<?xml")
+        assert not re.search(r'href="(?!#)', svg)
+
+
+def test_every_method_task_and_failure_is_there(page, rows):
+    for method in METHODS.values():
+        assert f"{method.label}</td>" in page
+    assert "<h2>digits</h2>" in page and "<h2>mnist1d</h2>" in page
+    assert "30 of 31 runs finished" in page
+    assert "ValueError: &lt;b&gt;bad&lt;/b&gt;" in page and "Traceback: deep" in page
+    assert "<b>bad" not in page
+    assert "3 of 4" in page
+
+
+def test_the_table_holds_means_and_intervals(page):
+    # accuracies 90, 91, 92 %: mean 91, half width 4.3027 * 1 / sqrt(3) = 2.48
+    assert "91.0 <small>± 2.5</small>" in page
+    assert "1.090 <small>± 0.025</small>" in page
+
+
+def test_verdicts_are_plain_sentences(page):
+    text = " ".join(re.sub(r"<[^>]+>", "", page).split())
+    assert "F3EO has the highest mean test accuracy: it is better than SAM, SGD, Muon and" in text
+    assert "AdamW is not distinguishable from Muon; worse than F3EO" in text
+
+
+def test_configuration_machine_versions_and_command_are_there(page, rows):
+    assert "f3eo compare --name made-up" in page
+    assert rows[0]["machine"]["processor"] in page
+    assert f"torch {rows[0]['versions']['torch']}" in page
+    assert "lr 0.3, momentum 0.9" in page
+    assert "environments" not in page
+
+
+def test_rows_of_two_machines_are_pointed_out(rows):
+    rows[0]["machine"] = rows[0]["machine"] | {"cores": 999}
+    assert "The rows come from 2 environments" in render(rows, "x")
+
+
+def test_one_seed_gives_no_verdict(make_row):
+    page = render([make_row(0.5), make_row(0.9, method="f3eo")], "x")
+    assert "with a single seed nothing can be said about chance" in page
+    assert "± –" in page
+
+
+def test_a_page_can_be_written_without_any_finished_run(make_row):
+    lost = make_row() | {"status": "diverged", "final": None, "error": "too steep"}
+    page = render([lost], "x")
+    assert "No run finished." in page and "too steep" in page
+    assert "0 of 0 runs" in render([], "x")
+
+
+def test_the_same_rows_give_the_same_page(rows, tmp_path):
+    for name in ("a", "b"):
+        write_report(rows, tmp_path / f"{name}.html", "x")
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
+
+
+def test_a_method_or_task_of_another_version_is_shown_by_its_name(make_row):
+    rows = [make_row(seed=seed) | {"method": "lion", "task": "cifar"} for seed in range(2)]
+    assert "lion</td>" in render(rows, "x")
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (0, "0.00"),
+        (12.345, "12.3"),
+        (1234.5, "1234"),
+        (0.012345, "0.0123"),
+        (1e-7, "1.00e-07"),
+        (float("nan"), "–"),
+        (-0.5, "-0.500"),
+    ],
+)
+def test_numbers_have_three_digits(value, text):
+    assert number(value) == text

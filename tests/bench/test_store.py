@@ -1,0 +1,112 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from f3eo.bench import store as module
+from f3eo.bench.store import Store, read
+
+
+def row(key, value=0):
+    return {"key": key, "value": value}
+
+
+def always(row):
+    return True
+
+
+def test_rows_come_back_the_newest_of_each_key(tmp_path):
+    store = Store(tmp_path)
+    for one in (row("a"), row("b"), row("a", 1)):
+        store.append(one)
+    assert Store(tmp_path).arrange(always) == ([row("a", 1), row("b")], 0)
+
+
+def test_each_row_is_on_the_disk_before_append_returns(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(module.os, "fsync", synced.append)
+    Store(tmp_path).append(row("a"))
+    assert len(synced) == 1
+    assert json.loads((tmp_path / "results.jsonl").read_text()) == row("a")
+
+
+def test_a_truncated_last_line_is_dropped_and_the_next_row_is_whole(tmp_path):
+    store = Store(tmp_path)
+    store.append(row("a"))
+    store.append(row("b"))
+    whole = store.results.read_bytes()
+    store.results.write_bytes(whole[:-5])
+    again = Store(tmp_path)
+    assert again.arrange(always) == ([row("a")], 0)
+    assert again.damaged == 1
+    again.append(row("c"))
+    assert read(again.results) == ([row("a"), row("c")], 0)
+
+
+@pytest.mark.parametrize(
+    "junk", [b"not json\n", b"[1]\n", b'{"no": "key"}\n', b"\xff\xfe\n", b"\n"]
+)
+def test_a_damaged_line_in_the_middle_costs_only_itself(tmp_path, junk):
+    store = Store(tmp_path)
+    store.append(row("a"))
+    with store.results.open("ab") as file:
+        file.write(junk)
+    store.append(row("b"))
+    assert Store(tmp_path).arrange(always)[0] == [row("a"), row("b")]
+
+
+@given(st.integers(min_value=0, max_value=200))
+def test_cut_anywhere_only_the_cut_row_is_lost(tmp_path_factory, cut):
+    path = tmp_path_factory.mktemp("cut") / "results.jsonl"
+    lines = [module._line(row(key, "ü" * 3)) for key in "abcd"]
+    path.write_bytes(b"".join(lines)[:cut])
+    whole = sum(cut >= sum(map(len, lines[: i + 1])) for i in range(4))
+    rows, damaged = read(path)
+    assert [one["key"] for one in rows] == list("abcd"[:whole])
+    assert damaged == (0 < cut < sum(map(len, lines)) and cut != sum(map(len, lines[:whole])))
+
+
+def test_rows_set_aside_come_back_with_their_configuration(tmp_path):
+    store = Store(tmp_path)
+    store.append(row("a", 1))
+    store.append(row("b", 2))
+    assert store.arrange(lambda one: one["value"] == 2) == ([row("b", 2)], 1)
+    assert read(store.results)[0] == [row("b", 2)]
+    assert read(store.earlier)[0] == [row("a", 1)]
+    assert store.arrange(lambda one: one["value"] == 1) == ([row("a", 1)], 1)
+    kept, aside = store.arrange(always)
+    assert (sorted(one["key"] for one in kept), aside) == (["a", "b"], 0)
+
+
+def test_a_crash_while_sorting_loses_no_row(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    for key in "abc":
+        store.append(row(key))
+    replace, done = module._replace, []
+
+    def crashing(path, rows):
+        if done:
+            raise KeyboardInterrupt
+        replace(path, rows)
+        done.append(path)
+
+    monkeypatch.setattr(module, "_replace", crashing)
+    with pytest.raises(KeyboardInterrupt):
+        store.arrange(lambda one: one["key"] == "a")
+    monkeypatch.undo()
+    kept, _ = Store(tmp_path).arrange(always)
+    assert sorted(one["key"] for one in kept) == ["a", "b", "c"]
+
+
+def test_numbers_that_are_none_are_refused_rather_than_written(tmp_path):
+    with pytest.raises(ValueError):
+        Store(tmp_path).append(row("a", float("nan")))
+    assert read(tmp_path / "results.jsonl") == ([], 0)
+
+
+def test_nothing_to_sort_rewrites_nothing(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.append(row("a"))
+    monkeypatch.setattr(module, "_replace", lambda *_: pytest.fail("rewritten"))
+    store.arrange(always)

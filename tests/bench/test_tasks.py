@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from f3eo.bench.methods import METHODS
+from f3eo.bench.tasks import TASKS
+
+SIZES = {"digits": (600, 1197), "mnist1d": (4000, 1000)}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_data_is_the_same_at_every_call_and_of_the_promised_size(name):
+    first, second = TASKS[name].load(), TASKS[name].load()
+    assert (len(first.train.y), len(first.test.y)) == SIZES[name]
+    for one, other in zip((*first.train, *first.test), (*second.train, *second.test), strict=True):
+        assert torch.equal(one, other)
+    assert first.train.x.dtype == torch.float32
+    assert set(first.train.y.tolist()) == set(first.test.y.tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_validation_holds_out_training_samples_only(name):
+    data = TASKS[name].load()
+    split = data.validation(seed=3)
+    n = len(data.train.y)
+    assert len(split.test.y) == n // 5 and len(split.train.y) == n - n // 5
+    together = torch.cat([split.train.x, split.test.x])
+    assert sorted(together.flatten(1).tolist()) == sorted(data.train.x.flatten(1).tolist())
+    assert not torch.equal(split.test.x, data.validation(seed=4).test.x)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_model_depends_on_its_seed_alone(task):
+    before = torch.get_rng_state()
+    first = task.seeded_model(1)
+    torch.rand(7)
+    second, other = task.seeded_model(1), task.seeded_model(2)
+    torch.set_rng_state(before)
+    for a, b, c in zip(first.parameters(), second.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b) and not torch.equal(a, c)
+    task.seeded_model(3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_method_is_tuned_on_every_task_by_options_it_has(task):
+    assert set(task.options) == set(METHODS)
+    for method, options in task.options.items():
+        METHODS[method].options(options)

@@ -1,0 +1,113 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from f3eo import cli
+
+COMMAND = [sys.executable, "-m", "f3eo.cli", "compare"]
+TINY = ["--tasks", "digits", "--methods", "sgd", "--seeds", "2", "--budget", "24", "--workers", "1"]
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """Runs the command line in this process; returns its exit code and what it wrote."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["f3eo", *map(str, words)])
+        try:
+            code = cli.main()
+        except SystemExit as end:
+            code = end.code
+        streams = capsys.readouterr()
+        return code, " ".join((streams.out + streams.err).split())
+
+    return run
+
+
+def test_help_explains_every_option(typed):
+    code, text = typed("compare", "--help")
+    assert code == 0
+    for option in ("name", "tasks", "methods", "seeds", "budget", "set", "workers", "folder"):
+        assert f"--{option} " in text
+    for phrase in ("digits mnist1d", "sgd adamw muon sam f3eo", "Ctrl-C", "plain gradients"):
+        assert phrase in text
+
+
+def test_the_commands_are_listed(typed):
+    code, text = typed("--help")
+    assert code == 0 and "compare" in text and "write a report" in text
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--tasks", "nope"], "unknown task 'nope'; choose from digits, mnist1d"),
+        (["--methods", "adam"], "unknown method 'adam'; choose from sgd"),
+        (["--set", "sgd.lr"], "METHOD.OPTION=VALUE, e.g. sgd.lr=0.1, got 'sgd.lr'"),
+        (["--set", "lr=1"], "METHOD.OPTION=VALUE, e.g. sgd.lr=0.1, got 'lr=1'"),
+        (["--set", "sgd.lr=fast"], "takes a number as value, got 'fast'"),
+        (["--set", "sgd.rho=1"], "sgd has no option 'rho'; it has lr"),
+        (["--seeds", "0"], "seeds must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_an_error_that_names_the_cure(typed, tmp_path, words, message):
+    code, text = typed("compare", "--folder", tmp_path, *words)
+    assert code == 2 and message in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_from_the_command_line_to_the_report(typed, tmp_path):
+    words = ["compare", *TINY, "--folder", tmp_path, "--name", "small", "--set", "sgd.lr=0.25"]
+    code, text = typed(*words)
+    assert code == 0 and "report.html" in text
+    rows = [json.loads(line) for line in (tmp_path / "small/results.jsonl").open()]
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert {row["config"]["options"]["lr"] for row in rows} == {0.25}
+    assert rows[0]["command"].startswith("f3eo compare --tasks digits --methods sgd")
+    assert "f3eo compare --tasks digits" in (tmp_path / "small/report.html").read_text()
+    code, text = typed(*words)
+    assert code == 0 and "2 of 2 runs are there already" in text
+
+
+def test_a_method_that_fails_is_a_row_and_not_a_crash(typed, tmp_path):
+    words = ["--set", "sgd.momentum=-1", "--folder", tmp_path]
+    code, text = typed("compare", *TINY, *words)
+    assert code == 0 and "digits, sgd: 2 failed: ValueError: Invalid momentum value: -1" in text
+    rows = [json.loads(line) for line in (tmp_path / "compare/results.jsonl").open()]
+    assert [row["status"] for row in rows] == ["failed", "failed"]
+    assert "Invalid momentum value" in (tmp_path / "compare/report.html").read_text()
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
+    words = [*TINY, "--seeds", "2000", "--folder", str(tmp_path), "--name", "cut"]
+    process = subprocess.Popen(
+        COMMAND + words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"COLUMNS": "400"},
+    )
+    results = tmp_path / "cut" / "results.jsonl"
+    deadline = time.monotonic() + 60
+    while not (results.exists() and results.read_bytes().count(b"\n") >= 2):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    rows = [json.loads(line) for line in results.open()]
+    left = int(re.search(r"with (\d+) runs to go", output)[1])
+    assert left + len(rows) == 2000
+    assert "f3eo compare --tasks digits --methods sgd" in output
+    assert (
+        f"{len(rows)} of {len(rows)} runs finished" in results.with_name("report.html").read_text()
+    )
