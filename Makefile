@@ -9,7 +9,7 @@ READY  := .venv/.ready
 .PHONY: help demo test lint types imports unit clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## compare F3EO with its rivals and write a report
 	$(BIN)/f3eo compare

@@ -31,6 +31,10 @@ def typed(monkeypatch, capsys):
     return run
 
 
+def rows_in(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
 def test_help_explains_every_option(typed):
     code, text = typed("compare", "--help")
     assert code == 0
@@ -67,7 +71,7 @@ def test_a_comparison_from_the_command_line_to_the_report(typed, tmp_path):
     words = ["compare", *TINY, "--folder", tmp_path, "--name", "small", "--set", "sgd.lr=0.25"]
     code, text = typed(*words)
     assert code == 0 and "report.html" in text
-    rows = [json.loads(line) for line in (tmp_path / "small/results.jsonl").open()]
+    rows = rows_in(tmp_path / "small")
     assert [row["seed"] for row in rows] == [0, 1]
     assert {row["config"]["options"]["lr"] for row in rows} == {0.25}
     assert rows[0]["command"].startswith("f3eo compare --tasks digits --methods sgd")
@@ -80,7 +84,7 @@ def test_a_method_that_fails_is_a_row_and_not_a_crash(typed, tmp_path):
     words = ["--set", "sgd.momentum=-1", "--folder", tmp_path]
     code, text = typed("compare", *TINY, *words)
     assert code == 0 and "digits, sgd: 2 failed: ValueError: Invalid momentum value: -1" in text
-    rows = [json.loads(line) for line in (tmp_path / "compare/results.jsonl").open()]
+    rows = rows_in(tmp_path / "compare")
     assert [row["status"] for row in rows] == ["failed", "failed"]
     assert "Invalid momentum value" in (tmp_path / "compare/report.html").read_text()
 
@@ -104,7 +108,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in output
-    rows = [json.loads(line) for line in results.open()]
+    rows = rows_in(tmp_path / "cut")
     left = int(re.search(r"with (\d+) runs to go", output)[1])
     assert left + len(rows) == 2000
     assert "f3eo compare --tasks digits --methods sgd" in output

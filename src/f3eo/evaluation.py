@@ -1,7 +1,7 @@
 """One checked evaluation of the user's closure, and the world around it that can be put back."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,7 +57,13 @@ class Output:
     likelihood: Likelihood | None
 
 
-def evaluate(problem: Problem, *, per_sample: bool, twice: bool) -> Output:
+def evaluate(
+    problem: Problem,
+    *,
+    per_sample: bool,
+    twice: bool,
+    around: AbstractContextManager[Any] | None = None,
+) -> Output:
     """Run the closure once, with gradients enabled, and check what it returns.
 
     Args:
@@ -65,6 +71,7 @@ def evaluate(problem: Problem, *, per_sample: bool, twice: bool) -> Output:
         per_sample: refuse a scalar loss; otherwise it counts as one sample.
         twice: run the forward so that it can be differentiated twice (fused attention and cuDNN
             RNNs cannot: pytorch#116350, pytorch#5261).
+        around: a context for the closure alone.
 
     Returns:
         Losses of shape (B,), attached to the graph.
@@ -79,9 +86,10 @@ def evaluate(problem: Problem, *, per_sample: bool, twice: bool) -> Output:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if _has_cudnn_rnn(problem.model):
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        result = problem.closure(*problem.batch)
-        likelihood = result if isinstance(result, Likelihood) else None
-        losses = likelihood.losses() if likelihood is not None else result
+        with around or nullcontext():
+            result = problem.closure(*problem.batch)
+            likelihood = result if isinstance(result, Likelihood) else None
+            losses = likelihood.losses() if likelihood is not None else result
         if any(p.grad is not None for p in problem.parameters):
             raise RuntimeError(
                 "the closure called backward(): F3EO differentiates by itself; return the "
@@ -116,6 +124,23 @@ def _checked(losses: Any, problem: Problem, per_sample: bool) -> Tensor:
             "no_grad() or a model whose parameters are all frozen"
         )
     return losses if losses.ndim == 1 else losses.flatten(1).mean(1)
+
+
+def check_reached(reached: Iterable[Any], parameters: Sequence[Tensor]) -> None:
+    """Refuse losses that depend on none of the parameters.
+
+    Args:
+        reached: what was found per parameter or use; nothing or None alone is a refusal.
+        parameters: that were looked for.
+
+    Raises:
+        ValueError: with the way out.
+    """
+    if all(item is None for item in reached):
+        raise ValueError(
+            f"the losses depend on none of the {len(parameters)} parameters: does the closure run "
+            f"the model that was handed over, on the batch that it is given?"
+        )
 
 
 @contextmanager

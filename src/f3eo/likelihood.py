@@ -1,7 +1,7 @@
 """Likelihoods: a loss that is a negative log-probability, with labels to draw.
 
-A sample's loss is ℓ_i = Σ_t w_t · (−log p(y_it | x_i)), its further dimensions t averaged: w_t = 1/T,
-or 1/(number of kept positions) where some are ignored.
+A sample's loss is ℓ_i = Σ_t w_t · (−log p(y_it | x_i)), its further dimensions t averaged: w_t =
+1/T, or 1/(number of kept positions) where some are ignored.
 """
 
 from abc import ABC, abstractmethod
@@ -42,7 +42,7 @@ class Likelihood(ABC):
         return (2 * signs - 1).to(f.device, f.dtype)
 
     def basis(self) -> Iterator[Tensor]:
-        """Every unit vector of one sample's parameters, laid over all samples: Σ gives E exactly."""
+        """Unit vectors of one sample's parameters, laid over all samples; summing is exact."""
         f = self.parameters
         for k in range(f[0].numel() if len(f) else 0):
             unit = f.new_zeros(f.shape[1:].numel())

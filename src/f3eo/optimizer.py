@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any
 
 import torch
@@ -12,16 +13,17 @@ from torch.optim import Optimizer
 from f3eo import batch as batches
 from f3eo.evaluation import Closure, Problem, World, mixing
 from f3eo.fisher import Estimator, Gradients, PerSample, plain_gradient
-from f3eo.tensors import filled, plus, scaled, squared_norm
+from f3eo.tensors import fetched, filled, inners, multiplied, plus, scaled
 from f3eo.updates import (
     Decoupled,
+    Products,
     Ratio,
     Rule,
     Weight,
     is_diagonal,
     is_known,
     metric,
-    weighted,
+    multiplier,
 )
 from f3eo.validation import check_model, check_parameters, in_range
 
@@ -29,15 +31,17 @@ Base = type[Optimizer] | Callable[..., Optimizer] | Optimizer
 
 
 class F3EO(Optimizer):
-    """Descends L and Tr F at once: θ ← θ − base(∇L + λ h⊥), h = ½∇Tr F, h⊥ the part of it that leaves L.
+    """Descends L and Tr F at once: θ ← θ − base(∇L + λ h⊥), h⊥ the part of ½∇Tr F that leaves L.
 
-    One step with the defaults: per-sample losses from the closure; ∇L and the exact h from one forward
-    pass (7 forward passes' worth in all, a plain gradient being 3, SAM 6); h projected off ∇L; scaled to
-    `weight` times ‖∇L‖; base optimizer stepped. A weight of zero is the base optimizer bit for bit.
+    One step with the defaults: per-sample losses from the closure; ∇L and the exact h from one
+    forward pass (7 forward passes' worth in all, a plain gradient being 3, SAM 6); h projected off
+    ∇L; scaled to `weight` times ‖∇L‖; base optimizer stepped. A weight of zero is the base
+    optimizer bit for bit.
 
     Args:
-        model: a module, or parameters or parameter groups, as for any torch optimizer. With a module
-            buffers are protected and messages have names. A group with `"structure": False` is
+        model: a module, or parameters or parameter groups, as for any torch optimizer. With a
+            module buffers are protected and messages have names. A group with `"structure": False`
+            is
             trained on the loss alone: it takes no part in Tr F, h or the projection.
         base: an optimizer class (or another callable that makes one from parameters and `options`),
             or a built instance. Groups are shared with it, state is not.
@@ -48,11 +52,11 @@ class F3EO(Optimizer):
             Unbiased; a step then costs 3 + 4·fraction forward passes.
         every: steps between two measurements of h, whose direction is used in between; default 1.
         chunk: largest number of samples that go through the model at once; default no bound.
-        max_norm: ∇L is scaled down to this norm and the structure term by the same factor; default no
-            bound. (`clip_grad_norm_` has no place to act.)
+        max_norm: ∇L is scaled down to this norm and the structure term by the same factor; default
+            no bound. (`clip_grad_norm_` has no place to act.)
         on_nonfinite: what a non-finite loss, gradient or structure gradient does: "skip" leaves
-            parameters, state and buffers untouched, counts (`skipped`) and warns once; "raise" raises
-            FloatingPointError.
+            parameters, state and buffers untouched, counts (`skipped`) and warns once; "raise"
+            raises FloatingPointError.
         generator: source of the random parts, signs and labels; default torch's global one.
         options: passed to `base` if it is a class.
 
@@ -83,8 +87,9 @@ class F3EO(Optimizer):
         for part, kind in ((self.estimator, Estimator), (self.rule, Rule), (self.weight, Weight)):
             if not isinstance(part, kind):
                 raise TypeError(
-                    f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, received "
-                    f"{part!r}; pass an object, such as PerSample(), Decoupled(), Ratio(0.3)"
+                    f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, "
+                    f"received {part!r}; pass an object, such as PerSample(), Decoupled(), "
+                    "Ratio(0.3)"
                 )
         self.fraction = in_range("fraction", fraction, 0.0, 1.0)
         self.every = in_range("every", every, 0, None, integer=True)
@@ -108,9 +113,9 @@ class F3EO(Optimizer):
         check_parameters(self.param_groups, self.model)
         if not is_known(base) and not self.rule.replaces_gradient and self.weight.value:
             warnings.warn(
-                f"F3EO knows no metric of {type(base).__name__}: the structure term is projected in "
-                f"the Euclidean metric and joins the gradient, so the base may turn a part of it "
-                f"back into the loss; see f3eo.register_metric",
+                f"F3EO knows no metric of {type(base).__name__}: the structure term is projected "
+                f"in the Euclidean metric and joins the gradient, so the base may turn a part of "
+                f"it back into the loss; see f3eo.register_metric",
                 stacklevel=2,
             )
         self.steps = 0
@@ -152,8 +157,8 @@ class F3EO(Optimizer):
         if closure is not None:
             if self._pending is not None:
                 raise RuntimeError(
-                    "step(closure) after accumulate(): call step() without arguments to use what was "
-                    "accumulated, or zero_grad() to drop it"
+                    "step(closure) after accumulate(): call step() without arguments to use what "
+                    "was accumulated, or zero_grad() to drop it"
                 )
             self.accumulate(closure, *batch)
         if self._pending is None:
@@ -167,8 +172,9 @@ class F3EO(Optimizer):
     def accumulate(self, closure: Closure, *batch: Any) -> Tensor:
         """Add one micro-batch's ∇L and structure gradient to the coming `step()`.
 
-        With estimators that are means over samples (all but `Batch`), accumulated micro-batches equal
-        the one big batch; random signs are drawn per micro-batch, so there they do in expectation.
+        With estimators that are means over samples (all but `Batch`), accumulated micro-batches
+        equal the one big batch; random signs are drawn per micro-batch, so there they do in
+        expectation.
 
         Args:
             closure, batch: see `step`.
@@ -215,7 +221,9 @@ class F3EO(Optimizer):
         """∇L, and h where this step measures it, chunk by chunk."""
         count = batches.size(problem.batch)
         if count == 0:
-            raise ValueError("the batch holds no samples: its mean loss is not defined; leave it out")
+            raise ValueError(
+                "the batch holds no samples: its mean loss is not defined; leave it out"
+            )
         if self.chunk is None or (count is not None and count <= self.chunk):
             return self._measure_chunk(problem, count)
         if count is None:
@@ -250,9 +258,9 @@ class F3EO(Optimizer):
     def _refuse_parts(self, what: str) -> None:
         if not self.estimator.additive:
             raise ValueError(
-                f"{what} needs an estimator that is a mean over samples: the product H·g of a batch "
-                f"is not the sum over its parts; use PerSample(), Sign() or ModelSampled(), received "
-                f"{type(self.estimator).__name__}"
+                f"{what} needs an estimator that is a mean over samples: the product H·g of a "
+                f"batch is not the sum over its parts; use PerSample(), Sign() or ModelSampled(), "
+                f"received {type(self.estimator).__name__}"
             )
         if names := mixing(self.model):
             raise ValueError(
@@ -274,19 +282,104 @@ class F3EO(Optimizer):
 
     def _apply(self, gradients: Gradients, world: World) -> None:
         problem = self._problem(lambda: None, ())
-        if problem_found := _not_finite(gradients):
-            self._skip(problem_found, world)
-            return
+        parameters, inside = problem.parameters, problem.structured
+        chosen = [p for p, s in zip(parameters, inside, strict=True) if s]
         with torch.no_grad():
-            self._update(gradients, problem)
+            uphill = self._uphill(gradients, parameters)
+            others = [g for g, s in zip(uphill, inside, strict=True) if g is not None and not s]
+            loss = filled([g for g, s in zip(uphill, inside, strict=True) if s], chosen)
+            value = self.weight.at(self.steps)
+            structure = gradients.structure
+            if structure is None and value and chosen:
+                structure = [self.state[p]["structure"] for p in chosen]
+
+            outside = fetched([gradients.loss, *inners(others, others)])
+            products = _products(loss, structure)
+            if found := _not_finite(outside[0], sum(outside[1:]), products):
+                self._skip(found, world)
+                return
+            clip = self._clip(sum(outside[1:]) + sum(p.gg for p in products))
+            self._update(parameters, uphill, chosen, loss, structure, products, value, clip)
         self.steps += 1
         self.trace = gradients.trace if gradients.trace is not None else self.trace
+
+    def _update(
+        self,
+        parameters: list[Tensor],
+        uphill: list[Tensor | None],
+        chosen: list[Tensor],
+        loss: list[Tensor],
+        structure: list[Tensor] | None,
+        products: list[Products],
+        value: float,
+        clip: float,
+    ) -> None:
+        """Write .grad, step the base, and add what stays out of its second moment."""
+        after = is_diagonal(self.base) and not self.rule.replaces_gradient
+        joined: dict[int, Tensor] = {}
+        if structure is not None and not after:
+            term = self._term(chosen, loss, structure, products, value)
+            if self.rule.replaces_gradient:
+                joined = {id(p): t for p, t in zip(chosen, term, strict=True)}
+            else:
+                total = plus(loss, term)
+                joined = {id(p): t for p, t in zip(chosen, total, strict=True)}
+        signs = self._signs()
+        for p, g in zip(parameters, uphill, strict=True):
+            # A parameter the loss does not use stays without a gradient, and the base off it.
+            total = None if g is None else joined.get(id(p), g)
+            if total is not None:
+                total = total * (clip * signs[id(p)]) if clip * signs[id(p)] != 1 else total
+            p.grad = total
+        self.base.step()
+        if structure is not None and after:
+            diagonal = metric(self.base, chosen)
+            assert diagonal is not None
+            products = _products(loss, structure, diagonal)
+            term = self._term(chosen, loss, structure, products, value)
+            rates = {id(p): group["lr"] for group in self.param_groups for p in group["params"]}
+            for p, t, d in zip(chosen, term, diagonal, strict=True):
+                p.sub_(rates[id(p)] * clip * d * t)
+
+    def _term(
+        self,
+        chosen: list[Tensor],
+        loss: list[Tensor],
+        structure: list[Tensor],
+        products: list[Products],
+        value: float,
+    ) -> list[Tensor]:
+        """λ d, d = h − c g."""
+        shares = self.rule.shares(products)
+        direction = structure
+        if any(shares):
+            direction = plus(structure, scaled(loss, shares), -1.0)
+        if self.every > 1:
+            for p, d in zip(chosen, direction, strict=True):
+                self.state[p]["structure"] = d
+        rounding = max((torch.finfo(p.dtype).eps for p in chosen), default=0.0)
+        factor = multiplier(products, shares, self.weight, value, rounding)
+        return scaled(direction, factor)
+
+    def _uphill(self, gradients: Gradients, parameters: list[Tensor]) -> list[Tensor | None]:
+        """Gradients of what is to become smaller: a group that maximizes has −∇L."""
+        signs = self._signs()
+        return [
+            -g if g is not None and signs[id(p)] < 0 else g
+            for p, g in zip(parameters, gradients.gradient, strict=True)
+        ]
+
+    def _clip(self, squared: float) -> float:
+        if self.max_norm is None:
+            return 1.0
+        return min(1.0, self.max_norm / (squared**0.5 + 1e-6))
 
     def _skip(self, what: str, world: World) -> None:
         if self.on_nonfinite == "raise":
             world.restore()
             raise FloatingPointError(
-                f"{what} is not finite: lower the learning rate or the weight, check the data, or use "
+                f"{what} is not finite: lower the learning rate or the weight, check the data, or "
+                "use "
                 f'on_nonfinite="skip"'
             )
         world.restore_buffers()
@@ -295,55 +388,8 @@ class F3EO(Optimizer):
             warnings.warn(
                 f"{what} is not finite: the step is skipped, as are all further ones of this kind "
                 f"(counted in F3EO.skipped)",
-                stacklevel=4,
+                stacklevel=5,
             )
-
-    def _update(self, gradients: Gradients, problem: Problem) -> None:
-        parameters, inside = problem.parameters, problem.structured
-        chosen = [p for p, s in zip(parameters, inside, strict=True) if s]
-        signs = self._signs()
-        # Both g and h point uphill from here on; a group that maximizes ascends its loss.
-        loss = [
-            g if g is None or signs[id(p)] > 0 else -g
-            for p, g in zip(parameters, gradients.gradient, strict=True)
-        ]
-        if self.max_norm is not None:
-            loss = _clipped(loss, self.max_norm)
-        uphill = filled([g for g, s in zip(loss, inside, strict=True) if s], chosen)
-        value = self.weight.at(self.steps)
-        structure = gradients.structure
-        if structure is None and value and chosen:
-            structure = [self.state[p]["structure"] for p in chosen]
-
-        after = is_diagonal(self.base) and not self.rule.replaces_gradient
-        term = None
-        if structure is not None and not after:
-            term = self._term(uphill, structure, None, value, chosen)
-        joined = {id(p): t for p, t in zip(chosen, term or [], strict=False)}
-        for p, g in zip(parameters, loss, strict=True):
-            total = _total(g, joined.get(id(p)), self.rule.replaces_gradient and term is not None)
-            p.grad = total if total is None or signs[id(p)] > 0 else -total
-        self.base.step()
-        if structure is not None and after:
-            diagonal = metric(self.base, chosen)
-            term = self._term(uphill, structure, diagonal, value, chosen)
-            rates = {id(p): group["lr"] for group in self.param_groups for p in group["params"]}
-            for p, t, d in zip(chosen, term, diagonal or [], strict=True):
-                p.sub_(rates[id(p)] * d * t)
-
-    def _term(
-        self,
-        gradient: list[Tensor],
-        structure: list[Tensor],
-        diagonal: list[Tensor] | None,
-        value: float,
-        chosen: list[Tensor],
-    ) -> list[Tensor]:
-        direction = self.rule.direction(gradient, structure, diagonal)
-        if self.every > 1:
-            for p, d in zip(chosen, direction, strict=True):
-                self.state[p]["structure"] = d
-        return weighted(direction, gradient, diagonal, self.weight, value)
 
     def _signs(self) -> dict[int, int]:
         return {
@@ -359,20 +405,28 @@ class F3EO(Optimizer):
         if "base" not in self.__dict__:
             super().add_param_group(param_group)
             return
-        check_parameters([{**param_group, "params": _listed(param_group["params"])}], self.model)
+        if isinstance(param_group, dict):  # else the base says what is wrong
+            param_group["params"] = _listed(param_group["params"])
+            check_parameters([param_group], self.model)
         self.base.add_param_group(param_group)
         param_group.setdefault("structure", self.defaults["structure"])
 
     def state_dict(self) -> dict[str, Any]:
         """State of F3EO ("state", "param_groups", "f3eo") and of its base ("base")."""
-        state = super().state_dict()
+        # The first hook on the result, so that the user's see all of it.
+        parts = self.register_state_dict_post_hook(F3EO._with_parts, prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            parts.remove()
+
+    def _with_parts(self, state: dict[str, Any]) -> None:
         state["base"] = self.base.state_dict()
         state["f3eo"] = {
             "steps": self.steps,
             "skipped": self.skipped,
             "generator": None if self.generator is None else self.generator.get_state(),
         }
-        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore both parts.
@@ -380,14 +434,20 @@ class F3EO(Optimizer):
         Raises:
             ValueError: a state dict of another optimizer.
         """
+        # The last hook on the argument, so that it sees what the user's made of it.
+        parts = self.register_load_state_dict_pre_hook(F3EO._load_parts)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            parts.remove()
+
+    def _load_parts(self, state_dict: dict[str, Any]) -> None:
         if "base" not in state_dict or "f3eo" not in state_dict:
             raise ValueError(
                 f"not a state dict of F3EO (keys {sorted(state_dict)}): load one of the base "
                 f"optimizer with optimizer.base.load_state_dict"
             )
-        super().load_state_dict(state_dict)
         self.base.load_state_dict(state_dict["base"])
-        self.base.param_groups = self.param_groups
         own = state_dict["f3eo"]
         self.steps, self.skipped = own["steps"], own["skipped"]
         if self.generator is not None and own["generator"] is not None:
@@ -396,7 +456,8 @@ class F3EO(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         hooks = {key for key in self.__dict__ if key.startswith("_optimizer_")}
-        dropped = hooks | {"_pending", "_zero_grad_profile_name"}
+        # "step" is here once a scheduler has wrapped it, bound to this very object.
+        dropped = hooks | {"_pending", "_zero_grad_profile_name", "step", "_opt_called"}
         return {k: v for k, v in self.__dict__.items() if k not in dropped} | {"_pending": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -407,8 +468,8 @@ class F3EO(Optimizer):
     def _step_supports_amp_scaling(self) -> bool:
         # torch.amp.GradScaler asks for this before it steps an optimizer.
         raise RuntimeError(
-            "F3EO does not work with GradScaler: a loss scale S multiplies the gradient by S and the "
-            "structure gradient by S²; use bfloat16 autocast, which needs no scaling, and call "
+            "F3EO does not work with GradScaler: a loss scale S multiplies the gradient by S and "
+            "the structure gradient by S²; use bfloat16 autocast, which needs no scaling, and call "
             "optimizer.step(closure, *batch) itself"
         )
 
@@ -417,8 +478,8 @@ def _built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]
     if isinstance(base, Optimizer):
         if options:
             raise ValueError(
-                f"options {sorted(options)} belong to the base optimizer, which is already built: set "
-                f"them where it is constructed, or pass its class"
+                f"options {sorted(options)} belong to the base optimizer, which is already built: "
+                f"set them where it is constructed, or pass its class"
             )
     elif callable(base):
         base = base(model.parameters() if isinstance(model, nn.Module) else model, **options)
@@ -430,34 +491,38 @@ def _built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]
     closure = inspect.signature(type(base).step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise TypeError(
-            f"{type(base).__name__} evaluates the loss several times a step and cannot be a base: use "
-            f"SGD, AdamW or another that steps from gradients alone"
+            f"{type(base).__name__} evaluates the loss several times a step and cannot be a base: "
+            f"use SGD, AdamW or another that steps from gradients alone"
         )
     return base
 
 
-def _listed(parameters: Any) -> list[Any]:
-    return [parameters] if isinstance(parameters, Tensor) else list(parameters)
+def _listed(parameters: Any) -> Any:
+    """Parameters as a list, an iterator's too; a set, which torch refuses, as it is."""
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    return parameters if isinstance(parameters, set) else list(parameters)
 
 
-def _not_finite(gradients: Gradients) -> str | None:
-    """What is not finite, or None; one synchronisation with the device."""
-    present = [g for g in gradients.gradient if g is not None]
-    structure = gradients.structure or []
-    device = gradients.loss.device
-    sizes = [gradients.loss, squared_norm(present), squared_norm(structure)]
-    finite = torch.stack([s.detach().to(device).double() for s in sizes]).isfinite().tolist()
-    names = ("the loss", "the gradient", "the structure gradient")
-    return next((n for n, f in zip(names, finite, strict=True) if not f), None)
+def _products(
+    loss: list[Tensor], structure: list[Tensor] | None, metric: list[Tensor] | None = None
+) -> list[Products]:
+    """⟨g, g⟩, ⟨g, h⟩, ⟨h, h⟩ of every tensor in a metric, in one synchronisation."""
+    structure = structure if structure is not None else [torch.zeros_like(g) for g in loss]
+    g, h = loss, structure
+    if metric is not None and loss:
+        g, h = multiplied(loss, metric), multiplied(structure, metric)
+    values = fetched([*inners(loss, g), *inners(structure, g), *inners(structure, h)])
+    count = len(loss)
+    return [Products(values[k], values[count + k], values[2 * count + k]) for k in range(count)]
 
 
-def _clipped(gradient: list[Tensor | None], max_norm: float) -> list[Tensor | None]:
-    present = [g for g in gradient if g is not None]
-    factor = (max_norm / (squared_norm(present).sqrt() + 1e-6)).clamp(max=1.0)
-    return [None if g is None else scaled([g], factor)[0] for g in gradient]
-
-
-def _total(gradient: Tensor | None, term: Tensor | None, replaces: bool) -> Tensor | None:
-    if term is None or gradient is None:
-        return gradient if term is None or not replaces else term
-    return term if replaces else plus([gradient], [term])[0]
+def _not_finite(loss: float, others: float, products: list[Products]) -> str | None:
+    """What is not finite, or None."""
+    if not isfinite(loss):
+        return "the loss"
+    if not isfinite(others + sum(p.gg for p in products)):
+        return "the gradient"
+    if not isfinite(sum(p.hh for p in products)):
+        return "the structure gradient"
+    return None

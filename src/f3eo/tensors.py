@@ -5,35 +5,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Vector = Sequence[Tensor]
+Vector = list[Tensor] | tuple[Tensor, ...]
 
 
-def _accumulate(tensor: Tensor) -> Tensor:
-    """Flat view in the precision in which sums over a whole model are taken."""
-    low = tensor.dtype in (torch.float16, torch.bfloat16)
-    return (tensor.float() if low else tensor).reshape(-1)
+def inners(a: Vector, b: Vector) -> list[Tensor]:
+    """⟨a_p, b_p⟩ for every tensor p; scalars, in float32 or wider."""
+    return [torch.dot(_flat(x), _flat(y).to(_wide(x.dtype))) for x, y in zip(a, b, strict=True)]
 
 
-def inner(a: Vector, b: Vector, metric: Vector | None = None) -> Tensor:
-    """⟨a, D b⟩ over all tensors together, with D the identity or a diagonal metric.
-
-    Args:
-        a, b: lists of tensors of equal shapes.
-        metric: the diagonal of D in the same shapes; None is the identity.
-
-    Returns:
-        A scalar on the device of the first tensor, float32 or wider; 0 for empty lists.
-    """
-    if metric is not None:
-        b = [x * d for x, d in zip(b, metric, strict=True)]
-    products = [
-        torch.dot(_accumulate(x), _accumulate(y).to(_accumulate(x).dtype))
-        for x, y in zip(a, b, strict=True)
-    ]
+def inner(a: Vector, b: Vector) -> Tensor:
+    """⟨a, b⟩ over all tensors together; a scalar on the device of the first, 0 for empty lists."""
+    products = inners(a, b)
     if not products:
         return torch.zeros(())
-    device, dtype = products[0].device, products[0].dtype
-    return torch.stack([p.to(device, dtype) for p in products]).sum()
+    first = products[0]
+    return torch.stack([p.to(first) for p in products]).sum()
 
 
 def squared_norm(a: Vector) -> Tensor:
@@ -41,22 +27,38 @@ def squared_norm(a: Vector) -> Tensor:
     return inner(a, a)
 
 
-def scaled(a: Vector, factor: Tensor | float) -> list[Tensor]:
-    """factor · a, each tensor in its own dtype and on its own device."""
-    return [(x * _local(factor, x)).to(x.dtype) for x in a]
+def scaled(a: Vector, factors: float | Sequence[float]) -> list[Tensor]:
+    """factor · a, one factor for all tensors or one for each."""
+    return list(torch._foreach_mul(a, factors))  # pyright: ignore[reportPrivateImportUsage]
 
 
-def plus(a: Vector, b: Vector, factor: Tensor | float = 1.0) -> list[Tensor]:
+def multiplied(a: Vector, b: Vector) -> list[Tensor]:
+    """a ∘ b, element by element."""
+    return list(torch._foreach_mul(a, b))  # pyright: ignore[reportPrivateImportUsage]
+
+
+def plus(a: Vector, b: Vector, factor: float = 1.0) -> list[Tensor]:
     """a + factor · b."""
-    return [(x + y * _local(factor, y)).to(x.dtype) for x, y in zip(a, b, strict=True)]
-
-
-def _local(factor: Tensor | float, like: Tensor) -> Tensor | float:
-    return factor.to(like.device) if isinstance(factor, Tensor) else factor
+    return list(torch._foreach_add(a, b, alpha=factor))  # pyright: ignore[reportPrivateImportUsage]
 
 
 def filled(gradients: Sequence[Tensor | None], like: Vector) -> list[Tensor]:
     """Gradients with zeros where a parameter received none."""
-    return [
-        torch.zeros_like(p) if g is None else g for g, p in zip(gradients, like, strict=True)
-    ]
+    return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, like, strict=True)]
+
+
+def fetched(scalars: Sequence[Tensor]) -> list[float]:
+    """The values of scalar tensors in one synchronisation with their device."""
+    if not scalars:
+        return []
+    device = scalars[0].device
+    return torch.stack([s.detach().to(device, torch.float64) for s in scalars]).tolist()
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """As a vector, in the precision in which sums over a whole model are taken."""
+    return tensor.reshape(-1).to(_wide(tensor.dtype))

@@ -8,7 +8,9 @@ from torch import nn
 from f3eo.fisher import Batch, Estimator, Sign
 
 
-def in_range(name: str, value: Any, low: float, high: float | None, *, integer: bool = False) -> Any:
+def in_range(
+    name: str, value: Any, low: float, high: float | None, *, integer: bool = False
+) -> Any:
     """A number in (low, high], or an integer in that range.
 
     Raises:
@@ -16,7 +18,9 @@ def in_range(name: str, value: Any, low: float, high: float | None, *, integer: 
     """
     kind = int if integer else (int, float)
     if isinstance(value, bool) or not isinstance(value, kind):
-        raise TypeError(f"{name} must be {'an integer' if integer else 'a number'}, received {value!r}")
+        raise TypeError(
+            f"{name} must be {'an integer' if integer else 'a number'}, received {value!r}"
+        )
     if not value > low or (high is not None and value > high):
         bound = f"in ({low}, {high}]" if high is not None else f"> {low}"
         raise ValueError(f"{name} must be {bound}, received {value!r}")
@@ -34,9 +38,9 @@ def check_model(model: nn.Module | None, estimator: Estimator) -> None:
     kinds = {kind.__name__ for kind in type(model).__mro__}
     if kinds & {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}:
         raise NotImplementedError(
-            f"F3EO does not average over processes: with {type(model).__name__} every process would "
-            f"train on its own gradient; train on one process, or pass model.module and average "
-            f"gradients yourself"
+            f"F3EO does not average over processes: with {type(model).__name__} every process "
+            f"would train on its own gradient; train on one process, or pass model.module and "
+            f"average gradients yourself"
         )
     twice = not isinstance(estimator, (Batch, Sign)) or estimator.engine.twice
     if "OptimizedModule" in kinds and twice:
@@ -76,6 +80,6 @@ def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> N
                 raise ValueError(f"{place} is sparse: F3EO needs dense parameters (to_dense())")
             if known is not None and id(p) not in known:
                 raise ValueError(
-                    f"{place} does not belong to the model: pass the module that holds all parameters, "
-                    f"or the parameters alone in place of the model"
+                    f"{place} does not belong to the model: pass the module that holds all "
+                    f"parameters, or the parameters alone in place of the model"
                 )

@@ -14,7 +14,7 @@ MakeRun = Callable[..., Run]
 MakeRow = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run() -> MakeRun:
     def make(method: str = "sgd", task: str = "digits", seed: int = 0, **changes: Any) -> Run:
         options = METHODS[method].options(changes.pop("options", {}))
@@ -24,7 +24,7 @@ def make_run() -> MakeRun:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_row(make_run: MakeRun) -> MakeRow:
     def make(accuracy: float = 0.5, **changes: Any) -> dict[str, Any]:
         run = make_run(**changes)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +10,7 @@ from f3eo.bench.plots import spread
 @given(st.lists(st.floats(-1, 2), max_size=8).map(sorted))
 def test_names_never_cover_each_other_and_stay_in_order_and_below_the_top(wanted):
     places = spread(wanted, 0.1)
-    assert all(b - a > 0.1 - 1e-9 for a, b in zip(places, places[1:], strict=False))
+    assert all(b - a > 0.1 - 1e-9 for a, b in pairwise(places))
     assert all(place <= 1.0 for place in places)
 
 

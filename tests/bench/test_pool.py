@@ -37,7 +37,7 @@ def test_a_worker_that_dies_gives_a_row_and_is_replaced(make_run):
             if update.row:
                 rows[update.row["key"]] = update.row
             elif update.run == runs[0] and not rows:
-                (worker,) = activeactive_children()
+                (worker,) = active_children()
                 os.kill(worker.pid, signal.SIGKILL)
     assert rows[runs[0].key]["status"] == "failed"
     assert "exit code -9" in rows[runs[0].key]["error"]

@@ -3,14 +3,7 @@ import math
 import pytest
 from scipy import stats
 
-from f3eo.bench.statistics import (
-    Difference,
-    curves,
-    differences,
-    finals,
-    interval,
-    relations,
-)
+from f3eo.bench.statistics import curves, differences, finals, interval
 
 
 def test_the_interval_is_students_t_by_hand():
@@ -52,15 +45,6 @@ def test_samples_without_spread_are_compared_without_dividing_by_zero():
 
 def test_a_method_with_one_seed_is_not_judged():
     assert differences({"a": [1.0, 2.0], "b": [3.0]}) == []
-
-
-@pytest.mark.parametrize("larger", [True, False])
-def test_relations_read_the_sign_and_the_direction(larger):
-    pairs = [Difference("a", "b", 1.0, 0.5, 1.5, 0.01), Difference("a", "c", 1.0, -1.0, 3.0, 0.2)]
-    good, bad = ("better", "worse") if larger else ("worse", "better")
-    assert relations(pairs, "a", larger) == {good: ["b"], bad: [], "level": ["c"]}
-    assert relations(pairs, "b", larger) == {good: [], bad: ["a"], "level": []}
-    assert relations(pairs, "c", larger) == {good: [], bad: [], "level": ["a"]}
 
 
 def test_finals_leave_out_what_did_not_finish(make_row):

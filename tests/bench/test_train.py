@@ -85,7 +85,9 @@ def test_a_divergence_is_a_result_with_the_curve_up_to_it(make_run):
 
 
 def test_a_budget_below_one_step_is_refused_with_the_cure(make_run):
-    with pytest.raises(ValueError, match="1 plain gradients does not pay .* sam.*raise the budget"):
+    with pytest.raises(
+        ValueError, match=r"1 plain gradients does not pay .* sam.*raise the budget"
+    ):
         train(make_run("sam", budget=1))
 
 

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from f3eo.bench.methods import METHODS
+from f3eo.bench.methods import colour, label
+from f3eo.bench.metrics import ACCURACY, TEST_LOSS, TRACE, TRAIN_LOSS, Metric
 from f3eo.bench.statistics import interval
 
 INK = "#374151"
@@ -42,34 +43,11 @@ STYLE: dict[Any, Any] = {
 }
 
 
-class Metric(NamedTuple):
-    """A measured quantity: its column, its name with unit, its axis, the factor it is shown in."""
-
-    column: str
-    name: str
-    scale: str = "linear"
-    factor: float = 1.0
-
-
-ACCURACY = Metric("test_accuracy", "Test accuracy (%)", factor=100)
-TEST_LOSS = Metric("test_loss", "Test loss (nats)", "log")
-TRAIN_LOSS = Metric("train_loss", "Training loss (nats)", "log")
-TRACE = Metric("fisher_trace", "Tr F on training samples", "log")
 AXES = {
     "step": "Steps",
     "seconds": "Training time (seconds)",
     "gradients": "Cost (plain gradients)",
 }
-
-
-def colour(method: str) -> str:
-    """The colour of a method, dark grey for one this version does not know."""
-    return METHODS[method].colour if method in METHODS else INK
-
-
-def label(method: str) -> str:
-    """The name of a method as the report shows it."""
-    return METHODS[method].label if method in METHODS else method
 
 
 def finals_figure(finals: pl.DataFrame, methods: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from f3eo.bench.methods import METHODS
+from f3eo.bench.methods import colour, label
 from f3eo.bench.pool import Update
 from f3eo.bench.row import Row
 from f3eo.bench.run import Run
@@ -77,7 +77,7 @@ class Display:
                 self._console.print(_line(update.row, self._done, self._total))
         self._bars.update(
             self._workers[update.worker],
-            description=f"{run.task}, {_label(run.method)}, seed {run.seed}",
+            description=f"{run.task}, {label(run.method)}, seed {run.seed}",
             completed=update.share,
         )
         self._bars.update(self._all, completed=self._done + sum(self._shares.values()))
@@ -93,7 +93,7 @@ class Display:
             table.add_column(task, justify="right")
         for method in self._methods:
             cells = [self._cell(task, method) for task in self._tasks]
-            table.add_row(Text(_label(method), style=_colour(method)), *cells)
+            table.add_row(Text(label(method), style=colour(method)), *cells)
         return table
 
     def _cell(self, task: str, method: str) -> Text:
@@ -111,16 +111,8 @@ class Display:
 
 def _line(row: Row, done: int, total: int) -> Text:
     """A finished run in one line."""
-    text = Text(f"{done:>4}/{total}  {row['task']}  {_label(row['method'])}  seed {row['seed']}  ")
+    text = Text(f"{done:>4}/{total}  {row['task']}  {label(row['method'])}  seed {row['seed']}  ")
     if row["final"]:
         final = row["final"]
         return text.append(f"{100 * final['test_accuracy']:.1f} %  {final['seconds']:.1f} s")
     return text.append(row["error"], style="red")
-
-
-def _label(method: str) -> str:
-    return METHODS[method].label if method in METHODS else method
-
-
-def _colour(method: str) -> str:
-    return METHODS[method].colour if method in METHODS else ""

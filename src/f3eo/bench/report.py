@@ -10,21 +10,12 @@ import jinja2
 import polars as pl
 
 from f3eo.bench import plots
+from f3eo.bench.methods import METHODS, colour, label
+from f3eo.bench.metrics import ACCURACY, TEST_LOSS
 from f3eo.bench.row import Row
-from f3eo.bench.statistics import (
-    LEVEL,
-    Difference,
-    Interval,
-    curves,
-    differences,
-    finals,
-    interval,
-    relations,
-)
+from f3eo.bench.statistics import LEVEL, Interval, curves, finals, interval
 from f3eo.bench.tasks import TASKS
-
-JUDGED = ((plots.ACCURACY, True), (plots.TEST_LOSS, False))
-"""The metrics methods are compared by, and whether larger is better."""
+from f3eo.bench.verdict import judge, summary
 
 
 def write_report(rows: Sequence[Row], path: Path, title: str) -> None:
@@ -41,7 +32,8 @@ def write_report(rows: Sequence[Row], path: Path, title: str) -> None:
 
 
 def render(rows: Sequence[Row], title: str) -> str:
-    """The page as text."""
+    """The page as text, the same for the same rows in whatever order."""
+    rows = sorted(rows, key=_place)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("f3eo.bench", "."),
         autoescape=True,
@@ -62,8 +54,8 @@ def render(rows: Sequence[Row], title: str) -> str:
         environments=_environments([row for row in rows if row["status"] == "finished"]),
         commands=_distinct(rows, "command"),
         level=LEVEL,
-        colour=plots.colour,
-        label=plots.label,
+        colour=colour,
+        label=label,
     )
 
 
@@ -72,100 +64,42 @@ def number(value: float, digits: int = 3) -> str:
     if not math.isfinite(value):
         return "–"
     if value == 0 or 1e-3 <= abs(value) < 1e6:
-        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
+        decimals = max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
         return f"{value:.{decimals}f}"
     return f"{value:.{digits - 1}e}"
+
+
+def _place(row: Row) -> tuple[int, str, int, str, int]:
+    """Tasks and methods in the order they are listed in, unknown ones last; then by seed."""
+    task, method = row["task"], row["method"]
+    listed = [*TASKS, task].index(task), [*METHODS, method].index(method)
+    return listed[0], task, listed[1], method, row["seed"]
 
 
 def _task(rows: Sequence[Row], name: str) -> dict[str, Any]:
     """What the page says about one task."""
     mine = [row for row in rows if row["task"] == name]
-    frame, lines = finals(mine), curves(mine)
+    frame = finals(mine)
+    accuracy, loss = verdicts = [judge(frame, metric) for metric in (ACCURACY, TEST_LOSS)]
     methods = _distinct(mine, "method")
-    ranked = _ranked(frame)
-    verdicts = [_verdict(frame, metric, larger_is_better) for metric, larger_is_better in JUDGED]
-    best = [
-        {method for method in ranked if method not in verdict["behind_best"]}
-        for verdict in verdicts
-    ]
+    ranked = accuracy.order
     return {
         "name": name,
         "description": TASKS[name].description if name in TASKS else "",
-        "summary": _summary(verdicts[0], ranked),
+        "summaries": [summary(verdict) for verdict in verdicts] if ranked else ["No run finished."],
         "table": [
-            _line(frame, mine, method, accuracy=method in best[0], loss=method in best[1])
+            _line(frame, mine, method)
+            | {"best_accuracy": method in accuracy.leaders, "best_loss": method in loss.leaders}
             for method in ranked + [method for method in methods if method not in ranked]
         ],
         "verdicts": verdicts,
-        "figures": _figures(frame, lines, ranked) if ranked else [],
+        "figures": _figures(frame, curves(mine), ranked) if ranked else [],
         "settings": [_setting(mine, name, method) for method in methods],
-        "setting": next(row["config"] for row in mine),
+        "setting": mine[0]["config"],
     }
 
 
-def _ranked(frame: pl.DataFrame) -> list[str]:
-    """The methods with a finished run, the most accurate first."""
-    if frame.is_empty():
-        return []
-    mean = frame.group_by("method").agg(pl.col("test_accuracy").mean())
-    return mean.sort("test_accuracy", "method", descending=[True, False])["method"].to_list()
-
-
-def _verdict(frame: pl.DataFrame, metric: plots.Metric, larger_is_better: bool) -> dict[str, Any]:
-    """Who is better than whom by one metric, and who cannot be told apart."""
-    samples = (
-        {}
-        if frame.is_empty()
-        else {
-            str(method): (part[metric.column] * metric.factor).to_list()
-            for (method,), part in frame.group_by("method", maintain_order=True)
-        }
-    )
-    order = sorted(samples, key=lambda m: interval(samples[m]).mean, reverse=larger_is_better)
-    pairs = differences({method: samples[method] for method in order})
-    found = {method: relations(pairs, method, larger_is_better) for method in order}
-    return {
-        "metric": metric.name,
-        "order": order,
-        "relations": found,
-        "single": [method for method in order if len(samples[method]) < 2],
-        "matrix": {(pair.first, pair.second): pair for pair in pairs}
-        | {(pair.second, pair.first): _turned(pair) for pair in pairs},
-        "behind_best": found[order[0]]["better"] if order else [],
-    }
-
-
-def _turned(pair: Difference) -> Difference:
-    return Difference(pair.second, pair.first, -pair.mean, -pair.high, -pair.low, pair.p)
-
-
-def _summary(verdict: dict[str, Any], ranked: Sequence[str]) -> str:
-    """One plain sentence on the task's accuracies."""
-    if not ranked:
-        return "No run finished."
-    first = ranked[0]
-    lead = f"{plots.label(first)} has the highest mean test accuracy"
-    if len(ranked) == 1:
-        return f"{lead}; nothing to compare it with."
-    if verdict["single"]:
-        return f"{lead}; with a single seed nothing can be said about chance."
-    found = verdict["relations"][first]
-    parts = []
-    if found["better"]:
-        parts.append(f"it is better than {_names(found['better'])}")
-    if found["level"]:
-        parts.append(f"it is not distinguishable from {_names(found['level'])}")
-    return f"{lead}: {', and '.join(parts)}."
-
-
-def _names(methods: Sequence[str]) -> str:
-    labels = [plots.label(method) for method in methods]
-    return " and ".join([", ".join(labels[:-1]), labels[-1]] if len(labels) > 1 else labels)
-
-
-def _line(
-    frame: pl.DataFrame, rows: Sequence[Row], method: str, accuracy: bool, loss: bool
-) -> dict[str, Any]:
+def _line(frame: pl.DataFrame, rows: Sequence[Row], method: str) -> dict[str, Any]:
     """One method's line of the table of results."""
     mine = [row for row in rows if row["method"] == method]
     part = frame if frame.is_empty() else frame.filter(pl.col("method") == method)
@@ -179,8 +113,6 @@ def _line(
         "loss": cell("test_loss"),
         "trace": cell("fisher_trace"),
         "seconds": cell("seconds"),
-        "best_accuracy": accuracy,
-        "best_loss": loss,
         "steps": next((row["steps"] for row in mine if row["steps"]), None),
         "cost": next((row["gradient_equivalents"] for row in mine if row["steps"]), None),
         "finished": len(part),

@@ -1,9 +1,9 @@
-"""Means, intervals and verdicts from the final metrics of finished runs."""
+"""Means, intervals and differences over seeds, from the rows of finished runs."""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -84,23 +84,6 @@ def _welch(first: str, second: str, a: Sequence[float], b: Sequence[float]) -> D
     test: Any = stats.ttest_ind(a, b, equal_var=False)
     low, high = test.confidence_interval(0.95)
     return Difference(first, second, mean, float(low), float(high), float(test.pvalue))
-
-
-Relation = Literal["better", "worse", "level"]
-
-
-def relations(
-    pairs: Sequence[Difference], method: str, larger_is_better: bool
-) -> dict[Relation, list[str]]:
-    """The methods that one is better than, worse than, and not distinguishable from."""
-    found: dict[Relation, list[str]] = {"better": [], "worse": [], "level": []}
-    for pair in pairs:
-        if method not in (pair.first, pair.second):
-            continue
-        other = pair.second if method == pair.first else pair.first
-        ahead = ((pair.mean > 0) == (method == pair.first)) == larger_is_better
-        found["level" if not pair.distinguishable else "better" if ahead else "worse"].append(other)
-    return found
 
 
 def finals(rows: Sequence[Row]) -> pl.DataFrame:

@@ -1,5 +1,6 @@
 """Train one model: pure in its run, so that the same run gives the same result bit for bit."""
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -57,13 +58,16 @@ def measure(model: nn.Module, closure: Closure, probe: Samples, test: Samples) -
     with torch.no_grad():
         test_loss = closure(test.x, test.y).mean().item()
         accuracy = (model(test.x).argmax(-1) == test.y).double().mean().item()
-    losses, trace = fisher_trace(model, closure, probe.x, probe.y)
+    train_loss = trace = math.nan
+    if math.isfinite(test_loss):  # else there is no gradient to speak of
+        losses, exact = fisher_trace(model, closure, probe.x, probe.y)
+        train_loss, trace = losses.detach().mean().item(), exact.detach().item()
     model.train()
     return {
-        "train_loss": losses.detach().mean().item(),
+        "train_loss": train_loss,
         "test_loss": test_loss,
         "test_accuracy": accuracy,
-        "fisher_trace": trace.detach().item(),
+        "fisher_trace": trace,
     }
 
 
@@ -113,7 +117,7 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
             step += 1
         seconds += perf_counter() - start
         point = measure(model, closure, probe, data.test)
-        if not total.isfinite() or not all(map(numpy.isfinite, point.values())):
+        if not total.isfinite() or not all(map(math.isfinite, point.values())):
             return Result(steps, stepper.gradient_equivalents, dict(curve), diverged=True)
         position = {
             "step": step,

@@ -7,4 +7,13 @@ from f3eo.fisher.sign import Sign
 from f3eo.fisher.trace import fisher_trace
 from f3eo.fisher.whole_batch import Batch
 
-__all__ = ["Batch", "Estimator", "Gradients", "ModelSampled", "PerSample", "Sign", "fisher_trace", "plain_gradient"]
+__all__ = [
+    "Batch",
+    "Estimator",
+    "Gradients",
+    "ModelSampled",
+    "PerSample",
+    "Sign",
+    "fisher_trace",
+    "plain_gradient",
+]

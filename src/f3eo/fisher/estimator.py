@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f3eo.evaluation import Problem, evaluate
+from f3eo.evaluation import Problem, check_reached, evaluate
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ class Gradients:
     gradient: list[Tensor | None]
     structure: list[Tensor] | None
     trace: Tensor | None
-
 
     def merged(self, other: "Gradients") -> "Gradients":
         """Both batches as one: means weighted by their numbers of samples."""
@@ -93,6 +92,7 @@ def plain_gradient(problem: Problem, *, per_sample: bool) -> Gradients:
     losses = evaluate(problem, per_sample=per_sample, twice=False).losses
     loss = losses.mean()
     gradient = torch.autograd.grad(loss, problem.parameters, allow_unused=True)
+    check_reached(gradient, problem.parameters)
     return Gradients(loss.detach(), len(losses), list(gradient), None, None)
 
 

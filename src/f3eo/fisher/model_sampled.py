@@ -15,16 +15,16 @@ from f3eo.tensors import inner
 
 
 class ModelSampled(Estimator):
-    """Tr F = E_x E_{ŷ~p_θ}‖∇ℓ(x, ŷ)‖², value and gradient unbiased; equal to the Gauss-Newton trace.
+    """Tr F = E_x E_{ŷ~p_θ}‖∇ℓ(x, ŷ)‖² = Tr GGN, value and gradient unbiased.
 
     The closure returns a likelihood. F = Jᵀ S Sᵀ J with J the Jacobian of its parameters f (logits,
-    means) and S Sᵀ the Hessian of ℓ in f. With signs ε = ±1 that do not depend on θ, E‖Jᵀ S ε‖² = Tr F
-    for every θ, so its gradient is unbiased if it also flows through S(θ). Drawing ŷ and differentiating
-    ‖∇ℓ(ŷ)‖² with ŷ held fixed would miss the score term E[∇log p(ŷ) ‖·‖²].
+    means) and S Sᵀ the Hessian of ℓ in f. With signs ε = ±1 that do not depend on θ, E‖Jᵀ S ε‖² =
+    Tr F for every θ, so its gradient is unbiased if it also flows through S(θ). Drawing ŷ and
+    differentiating ‖∇ℓ(ŷ)‖² with ŷ held fixed would miss the score term E[∇log p(ŷ) ‖·‖²].
 
     Args:
-        over: `PerSample()` (default; exact over samples) or `Sign()` (any architecture; the signs of
-            the samples are those of ε).
+        over: `PerSample()` (default; exact over samples) or `Sign()` (any architecture; the signs
+            of the samples are those of ε).
         probes: draws of ε to average; None sums over all columns of S, exact, as many passes as one
             sample has logits.
 

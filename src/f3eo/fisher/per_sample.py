@@ -14,8 +14,8 @@ class PerSample(Estimator):
 
     One forward pass, gradients in pre-activations, one backward pass through both: 7 forward passes
     where a plain gradient costs 3. Every operation that takes parameters is covered: by a rule (see
-    `f3eo.register`) or by the exact torch.func fallback, which is logged. On the first batch of a new
-    model the result is checked against two single samples.
+    `f3eo.register`) or by the exact torch.func fallback, which is logged. On the first batch of a
+    new model the result is checked against two single samples.
 
     Args:
         memory: bytes that per-sample gradients written out may take at a time; default 256 MiB.

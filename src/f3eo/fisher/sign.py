@@ -8,16 +8,16 @@ from f3eo.evaluation import Problem, Replay, evaluate, mixing
 from f3eo.fisher.estimator import Estimator, Gradients
 from f3eo.fisher.whole_batch import attached_gradient
 from f3eo.products import DoubleBackward, Engine, Objective
-from f3eo.tensors import filled, inner, scaled, squared_norm
+from f3eo.tensors import inner, squared_norm
 
 
 class Sign(Estimator):
     """‖B^{-1/2} Σ_i r_i ∇ℓ_i‖² with random signs r_i = ±1: expectation Tr F̂ over the signs.
 
-    Its variance is (2/B²) Σ_{i≠j} (∇ℓ_i·∇ℓ_j)². The batch is split into its positive and its negative
-    samples; the sum of their gradients gives ∇L and the difference the signed one, so ∇L costs nothing
-    more. Without a batch to split, or where BatchNorm ties the samples together, both come from one
-    forward pass by two backward passes.
+    Its variance is (2/B²) Σ_{i≠j} (∇ℓ_i·∇ℓ_j)². The batch is split into its positive and its
+    negative samples; the sum of their gradients gives ∇L and the difference the signed one, so ∇L
+    costs nothing more. Without a batch to split, or where BatchNorm ties the samples together,
+    both come from one forward pass by two backward passes.
 
     Args:
         engine: how the Hessian product is computed; default `DoubleBackward()`.
@@ -45,15 +45,13 @@ class Sign(Estimator):
             halves = [(w, index) for w, index in halves if len(index)]
             objectives = [self._part(problem.part(index)) for _, index in halves]
             weights = [w for w, _ in halves]
-        result = self.engine.product(
-            objectives, weights, problem.parameters, problem.structured
-        )
+        result = self.engine.product(objectives, weights, problem.parameters, problem.structured)
         samples = together.samples if together is not None else count or 1
         return Gradients(
             loss=torch.stack(result.values).sum() / samples,
             samples=samples,
             gradient=[_mean(column, samples) for column in zip(*result.gradients, strict=True)],
-            structure=scaled(result.product, 1 / samples),
+            structure=[h / samples for h in result.product],
             trace=squared_norm(result.vector) / samples,
         )
 

@@ -20,8 +20,9 @@ def fisher_trace(
 ) -> tuple[Tensor, Tensor]:
     """Per-sample losses and Tr F = (1/B) Σ_i ‖∇ℓ_i‖², both differentiable.
 
-    A gradient penalty in a loop of one's own is `(losses.mean() + 0.5 * weight * trace).backward()`;
-    ∇(½ Tr F) = (1/B) Σ_i H_i ∇ℓ_i. The trace can be differentiated once. (f3eo-theory, "Trace Trick")
+    A gradient penalty in a loop of one's own is `(losses.mean() + 0.5 * weight *
+    trace).backward()`; ∇(½ Tr F) = (1/B) Σ_i H_i ∇ℓ_i. The trace can be differentiated once.
+    (f3eo-theory, "Trace Trick")
 
     Args:
         model: a module, or its parameters; those that require no gradient do not count.

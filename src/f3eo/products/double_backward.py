@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from f3eo.evaluation import check_reached
 from f3eo.products.engine import Engine, Objective, Product
 from f3eo.tensors import filled
 
@@ -25,16 +26,18 @@ class DoubleBackward(Engine):
         """See `Engine.product`."""
         values = [value for objective in objectives for value in objective()]
         gradients = [
-            torch.autograd.grad(v, parameters, create_graph=True, allow_unused=True)
-            for v in values
+            torch.autograd.grad(v, parameters, create_graph=True, allow_unused=True) for v in values
         ]
+        check_reached([g for gs in gradients for g in gs], parameters)
         chosen = [p for p, s in zip(parameters, structured, strict=True) if s]
         vector = weighted_sum(gradients, weights, structured, chosen)
         # A vector that depends on no parameter (a loss linear in them) has no graph: H v = 0.
         graphed = [v for v in vector if v.requires_grad]
-        product = torch.autograd.grad(
-            graphed, chosen, [v.detach() for v in graphed], allow_unused=True
-        ) if graphed else [None] * len(chosen)
+        product = (
+            torch.autograd.grad(graphed, chosen, [v.detach() for v in graphed], allow_unused=True)
+            if graphed
+            else [None] * len(chosen)
+        )
         return Product(
             values=[v.detach() for v in values],
             gradients=[[None if g is None else g.detach() for g in gs] for gs in gradients],

@@ -4,7 +4,7 @@ from f3eo.updates.coupled import Coupled
 from f3eo.updates.decoupled import Decoupled, DecoupledPerTensor
 from f3eo.updates.direct import Direct
 from f3eo.updates.metric import is_diagonal, is_known, metric, register_metric
-from f3eo.updates.rule import Rule, weighted
+from f3eo.updates.rule import Products, Rule, multiplier
 from f3eo.updates.weight import Cap, Fixed, Ratio, Warmup, Weight
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "DecoupledPerTensor",
     "Direct",
     "Fixed",
+    "Products",
     "Ratio",
     "Rule",
     "Warmup",
@@ -21,6 +22,6 @@ __all__ = [
     "is_diagonal",
     "is_known",
     "metric",
+    "multiplier",
     "register_metric",
-    "weighted",
 ]

@@ -1,9 +1,8 @@
 """The penalty: descend the loss plus a multiple of the trace."""
 
-from torch import Tensor
+from collections.abc import Sequence
 
-from f3eo.tensors import Vector
-from f3eo.updates.rule import Rule
+from f3eo.updates.rule import Products, Rule
 
 
 class Coupled(Rule):
@@ -13,6 +12,6 @@ class Coupled(Rule):
     `PerSample()` the Fisher penalty (2012.14193).
     """
 
-    def direction(self, gradient: Vector, structure: Vector, metric: Vector | None) -> list[Tensor]:
-        """See `Rule.direction`: h."""
-        return list(structure)
+    def shares(self, products: Sequence[Products]) -> list[float]:
+        """See `Rule.shares`: c = 0, the direction is h."""
+        return [0.0] * len(products)

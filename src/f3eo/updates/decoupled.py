@@ -1,42 +1,32 @@
 """The method: descend the trace where that leaves the loss alone."""
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
-from f3eo.tensors import Vector, inner, plus
-from f3eo.updates.rule import Rule
+from f3eo.updates.rule import Products, Rule, together
 
 
 class Decoupled(Rule):
-    """update = g + λ h⊥, h⊥ = h − (⟨h, D g⟩/⟨g, D g⟩) g over all parameters together.
+    """update = g + λ h⊥, h⊥ = h − (⟨h, g⟩/⟨g, g⟩) g over all parameters together.
 
-    ⟨g, D h⊥⟩ = 0: to first order the structure term does not change what the step does to the loss.
-    D is the base optimizer's preconditioner (identity for SGD). (f3eo-theory, "解耦策略")
+    ⟨g, h⊥⟩ = 0 in the base optimizer's metric: to first order the structure term does not change
+    what the step does to the loss. (f3eo-theory, "解耦策略")
     """
 
-    def direction(self, gradient: Vector, structure: Vector, metric: Vector | None) -> list[Tensor]:
-        """See `Rule.direction`: h⊥; h itself where g is zero."""
-        return _orthogonal(gradient, structure, metric)
+    def shares(self, products: Sequence[Products]) -> list[float]:
+        """See `Rule.shares`: c = ⟨h, g⟩/⟨g, g⟩, the same for every tensor; 0 where g is 0."""
+        return [_share(together(products))] * len(products)
 
 
 class DecoupledPerTensor(Rule):
-    """As `Decoupled`, but with a projection of its own in every tensor: ⟨g_p, D h⊥_p⟩ = 0 for each p.
+    """As `Decoupled`, but each tensor is projected by itself: ⟨g_p, h⊥_p⟩ = 0 for every p.
 
-    A different method, and a stricter one: as many directions are removed as there are tensors.
+    A different method, and a stricter one: it removes as many directions as there are tensors.
     """
 
-    def direction(self, gradient: Vector, structure: Vector, metric: Vector | None) -> list[Tensor]:
-        """See `Rule.direction`."""
-        return [
-            _orthogonal([g], [h], None if metric is None else [metric[k]])[0]
-            for k, (g, h) in enumerate(zip(gradient, structure, strict=True))
-        ]
+    def shares(self, products: Sequence[Products]) -> list[float]:
+        """See `Rule.shares`: c_p = ⟨h_p, g_p⟩/⟨g_p, g_p⟩."""
+        return [_share(p) for p in products]
 
 
-def _orthogonal(g: Vector, h: Vector, metric: Vector | None) -> list[Tensor]:
-    length = inner(g, g, metric)
-    share = torch.where(length > 0, inner(g, h, metric) / length, torch.zeros_like(length))
-    rest = plus(h, g, -share)
-    # Once more: where h is nearly parallel to g, rounding leaves a part of g in the small difference.
-    left = torch.where(length > 0, inner(g, rest, metric) / length, torch.zeros_like(length))
-    return plus(rest, g, -left)
+def _share(products: Products) -> float:
+    return products.gh / products.gg if products.gg > 0 else 0.0

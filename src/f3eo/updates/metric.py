@@ -1,7 +1,7 @@
 """The diagonal D of a base optimizer's preconditioner, read from its state after its step.
 
-A base moves by −lr · D m, m its (averaged) gradient. The structure term is projected and measured in D
-and applied as −lr · D λh⊥ after the base's own step, so it never enters a second moment.
+A base moves by −lr · D m, m its (averaged) gradient. The structure term is projected and measured
+in D and applied as −lr · D λh⊥ after the base's own step, so it never enters a second moment.
 
 | base | D |
 |---|---|
@@ -11,7 +11,11 @@ and applied as −lr · D λh⊥ after the base's own step, so it never enters a
 | Adamax | 1/u, u the infinity norm (ε is in it) |
 | RMSprop | 1/(√v + ε), centred: v less the squared mean |
 | Adagrad | 1/(√G + ε), times its decay of the learning rate |
-| any other (Muon, Adadelta, Rprop, …) | unknown: the structure term is projected in the Euclidean metric and joins the gradient, so the base's preconditioner may turn it back into the loss |
+| any other | unknown |
+
+With an unknown metric (Muon, Adadelta, Rprop, …) the structure term is projected in the Euclidean
+metric and joins the gradient, so the base's preconditioner may turn a part of it back into the
+loss.
 """
 
 from collections.abc import Callable

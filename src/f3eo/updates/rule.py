@@ -1,38 +1,66 @@
-"""The interface of every update rule."""
+"""The interface of every update rule, and what all of them share.
+
+Rules work in the plane of the loss gradient g and the structure gradient h: the structure
+direction is d = h − c g, and a rule is the choice of c. So all it takes is three inner products
+per tensor. Both g
+and h point uphill: the base optimizer moves against them.
+
+Inner products are taken in the base optimizer's metric, ⟨a, b⟩ = aᵀ D b with D its preconditioner
+(identity for SGD): the base moves by −D g, so what leaves the loss alone is orthogonal to g in D.
+"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from torch import Tensor
-
-from f3eo.tensors import Vector, inner, scaled
 from f3eo.updates.weight import Weight
 
 
-class Rule(ABC):
-    """What an update takes from the structure gradient h beside the loss gradient g.
+@dataclass(frozen=True)
+class Products:
+    """Inner products in the base's metric of one tensor's gradients, or of all tensors together."""
 
-    Vectors hold the structured parameters only. Both g and h point uphill: the base optimizer moves
-    against them. `metric` is the diagonal of the base optimizer's preconditioner D, None for the
-    identity: the base moves by −D g, so what leaves the loss alone is orthogonal to g in D.
-    """
+    gg: float
+    gh: float
+    hh: float
+
+
+class Rule(ABC):
+    """What an update takes from the structure gradient h beside the loss gradient g."""
 
     replaces_gradient: bool = False
-    """Whether the structure term stands in place of the loss gradient."""
+    """Whether the structure term stands in place of the loss gradient instead of beside it."""
 
     @abstractmethod
-    def direction(self, gradient: Vector, structure: Vector, metric: Vector | None) -> list[Tensor]:
-        """The structure direction, before it is scaled."""
+    def shares(self, products: Sequence[Products]) -> list[float]:
+        """c for every tensor from the products of every tensor; d = h − c g."""
 
 
-def weighted(
-    direction: Vector, gradient: Vector, metric: Vector | None, weight: Weight, value: float
-) -> list[Tensor]:
-    """λ times a structure direction; lengths are taken in the base's metric, ‖x‖² = ⟨x, D x⟩.
+def together(products: Sequence[Products]) -> Products:
+    """The products of all tensors as one vector."""
+    return Products(
+        sum(p.gg for p in products), sum(p.gh for p in products), sum(p.hh for p in products)
+    )
+
+
+def multiplier(
+    products: Sequence[Products],
+    shares: Sequence[float],
+    weight: Weight,
+    value: float,
+    rounding: float,
+) -> float:
+    """λ, such that the structure term is λ d.
 
     Args:
-        direction, gradient, metric: the rule's direction, g, D.
-        weight: how λ follows from the lengths.
+        products, shares: of every tensor.
+        weight: how λ follows from ‖g‖ and ‖d‖.
         value: the weight's constant at this step.
+        rounding: relative rounding unit of the products. A d that is smaller than h by as much is
+            noise: λ is 0 then.
     """
-    lengths = (inner(v, v, metric).clamp(min=0).sqrt() for v in (gradient, direction))
-    return scaled(direction, weight.factor(value, *lengths))
+    whole = together(products)
+    squared = sum(p.hh - 2 * c * p.gh + c * c * p.gg for p, c in zip(products, shares, strict=True))
+    if not squared > 16 * rounding * whole.hh:
+        return 0.0
+    return weight.factor(value, whole.gg**0.5, squared**0.5)

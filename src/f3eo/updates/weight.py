@@ -3,18 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
-
 Schedule = Callable[[int], float]
 
 
 class Weight(ABC):
-    """λ from the lengths of the loss gradient g and of the structure direction h.
+    """λ from the lengths of the loss gradient g and of the structure direction d.
 
     Args:
         value: the weight's own constant, at least 0.
-        schedule: step (0, 1, …) → factor on `value`, such as `warmup(500)`; default constant 1.
+        schedule: step (0, 1, …) → factor on `value`, such as `Warmup(500)`; default constant 1.
 
     Raises:
         ValueError: a negative or non-finite value.
@@ -31,28 +28,28 @@ class Weight(ABC):
         return self.value * (self.schedule(step) if self.schedule is not None else 1.0)
 
     @abstractmethod
-    def factor(self, value: float, gradient: Tensor, structure: Tensor) -> Tensor:
-        """λ from the constant at this step, ‖g‖ and ‖h‖; 0 where h is 0."""
+    def factor(self, value: float, gradient: float, direction: float) -> float:
+        """λ from the constant at this step, ‖g‖ and ‖d‖; where d is 0 it does not matter."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.value})"
 
 
 class Ratio(Weight):
-    """λ = κ‖g‖/‖h‖: the structure term is κ times as long as the gradient, whatever their scales.
+    """λ = κ‖g‖/‖d‖: the structure term is κ times as long as the gradient, whatever their scales.
 
     Args:
         value: κ; 0.1 to 0.5 is a good range.
         schedule: see `Weight`.
     """
 
-    def factor(self, value: float, gradient: Tensor, structure: Tensor) -> Tensor:
-        """κ‖g‖/‖h‖."""
-        return value * _quotient(gradient, structure)
+    def factor(self, value: float, gradient: float, direction: float) -> float:
+        """κ‖g‖/‖d‖."""
+        return value * gradient / direction if direction > 0 else 0.0
 
 
 class Cap(Weight):
-    """λ = min(value, limit·‖g‖/‖h‖): a fixed weight whose term is never longer than limit·‖g‖.
+    """λ = min(value, limit·‖g‖/‖d‖): a fixed weight whose term is never longer than limit·‖g‖.
 
     Args:
         value: λ.
@@ -60,38 +57,41 @@ class Cap(Weight):
         schedule: see `Weight`.
     """
 
-    def __init__(
-        self, value: float, limit: float = 1.0, schedule: Schedule | None = None
-    ) -> None:
+    def __init__(self, value: float, limit: float = 1.0, schedule: Schedule | None = None) -> None:
         super().__init__(value, schedule)
         if not limit > 0:
             raise ValueError(f"Cap needs limit > 0, received {limit}")
         self.limit = limit
 
-    def factor(self, value: float, gradient: Tensor, structure: Tensor) -> Tensor:
-        """min(λ, limit·‖g‖/‖h‖)."""
-        return (self.limit * _quotient(gradient, structure)).clamp(max=value)
+    def factor(self, value: float, gradient: float, direction: float) -> float:
+        """min(λ, limit·‖g‖/‖d‖)."""
+        return min(value, self.limit * gradient / direction) if direction > 0 else 0.0
 
 
 class Fixed(Weight):
-    """λ = value: the update descends L + (λ/2) Tr F exactly; its scale depends on model and loss.
+    """λ = value: with `Coupled()` the update descends L + (λ/2) Tr F.
+
+    A good value depends on model, loss and data.
 
     Args:
         value: λ.
         schedule: see `Weight`.
     """
 
-    def factor(self, value: float, gradient: Tensor, structure: Tensor) -> Tensor:
+    def factor(self, value: float, gradient: float, direction: float) -> float:
         """λ."""
-        return torch.full_like(structure, value)
+        return value
 
 
 class Warmup:
-    """Factor that grows linearly from 1/steps at step 0 to 1 at step steps − 1 and stays there.
+    """Factor that grows linearly from 1/steps to 1 over `steps` steps and stays there.
 
     Args:
         steps: length of the warm-up in optimizer steps, at least 1.
-        delay: steps before it during which the factor is 0; default 0.
+        delay: steps before it, during which the factor is 0; default 0.
+
+    Raises:
+        ValueError: steps below 1 or a negative delay.
     """
 
     def __init__(self, steps: int, delay: int = 0) -> None:
@@ -105,7 +105,3 @@ class Warmup:
     def __call__(self, step: int) -> float:
         """The factor at a step."""
         return min(1.0, max(0.0, (step - self.delay + 1) / self.steps))
-
-
-def _quotient(gradient: Tensor, structure: Tensor) -> Tensor:
-    return torch.where(structure > 0, gradient / structure, torch.zeros_like(structure))

@@ -9,4 +9,15 @@ METHODS: Mapping[str, Method] = {
     module.METHOD.name: module.METHOD for module in (sgd, adamw, muon, sam, f3eo)
 }
 
-__all__ = ["METHODS", "Closure", "Method", "Stepper"]
+
+def label(name: str) -> str:
+    """How tables and figures call a method, even one this version does not know."""
+    return METHODS[name].label if name in METHODS else name
+
+
+def colour(name: str) -> str:
+    """The colour of a method as #rrggbb, dark grey for one this version does not know."""
+    return METHODS[name].colour if name in METHODS else "#374151"
+
+
+__all__ = ["METHODS", "Closure", "Method", "Stepper", "colour", "label"]

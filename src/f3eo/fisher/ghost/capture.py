@@ -1,9 +1,10 @@
 """Records every operation in which a parameter meets samples during one forward pass.
 
 A tensor plays one of three roles: it carries samples, it derives from parameters alone (views,
-reparametrisations, position tables), or it is constant. An operation that takes tensors of the first
-two roles is a `Use`: its parameters have a per-sample gradient there. Operations are seen at the level
-of torch functions, so tied, packed, bare and reparametrised parameters and modules called twice need no
+reparametrisations, position tables), or it is constant. An operation that takes tensors of the
+first two roles is a `Use`: its parameters have a per-sample gradient there. Operations are seen at
+the level of torch functions, so tied, packed, bare and reparametrised parameters and modules
+called twice need no
 care of their own: they are several uses of one tensor.
 """
 
@@ -93,7 +94,9 @@ class Capture(TorchFunctionMode):
         self._given = [t for t in batches.tensors(batch) if t.ndim]
         self._samples = batches.size(batch)
         self._model = model
-        self._constants = {id(t) for t in (*model.buffers(), *model.parameters())} if model else set()
+        self._constants = (
+            {id(t) for t in (*model.buffers(), *model.parameters())} if model else set()
+        )
         self._hooks: list[RemovableHandle] = []
         self._inside = 0
         self._token = object()
@@ -114,7 +117,7 @@ class Capture(TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
         for tensor in self._given:
-            tensor.__dict__.pop(_MARK, None)
+            vars(tensor).pop(_MARK, None)
 
     def sources(self, tensor: Tensor) -> Sources:
         """Ids of the leaf parameters that a parameter-like tensor derives from."""
@@ -124,7 +127,7 @@ class Capture(TorchFunctionMode):
     def _role(self, tensor: Tensor) -> Role | Sources:
         if (leaf := self._leaves.get(id(tensor))) is not None:
             return leaf
-        token, role = tensor.__dict__.get(_MARK, (None, None))
+        token, role = getattr(tensor, _MARK, (None, Role.CONSTANT))
         if token is self._token:
             return role
         if self._given or tensor.ndim == 0 or id(tensor) in self._constants:
@@ -137,7 +140,7 @@ class Capture(TorchFunctionMode):
         if id(tensor) not in self._leaves:
             derived = isinstance(role, frozenset) and tensor.requires_grad
             kept = derived or role is Role.SAMPLES
-            tensor.__dict__[_MARK] = (self._token, role if kept else Role.CONSTANT)
+            setattr(tensor, _MARK, (self._token, role if kept else Role.CONSTANT))
 
     def __torch_function__(
         self,
@@ -168,6 +171,9 @@ class Capture(TorchFunctionMode):
             if derived and not met and self._expands(func, args[0], result):
                 met = True
             if met and derived:
+                if isinstance(result, Tensor) and result._is_view():
+                    # Writing into a view later would rebase its node, and with it the edge.
+                    result = result.clone()
                 self._record(func, args, kwargs, result)
 
         role = Role.SAMPLES if met else frozenset().union(*derived) if derived else Role.CONSTANT
@@ -202,8 +208,8 @@ class Capture(TorchFunctionMode):
         if operation is torch.Tensor.__setitem__ or kwargs.get("out") is not None:
             raise NotImplementedError(
                 f"{resolve_name(operation)} writes a parameter into a tensor that carries samples, "
-                f"which cannot be followed: build that tensor with torch.cat, torch.where or a sum, "
-                f"or use estimator=Sign()"
+                f"which cannot be followed: build that tensor with torch.cat, torch.where or a "
+                f"sum, or use estimator=Sign()"
             )
         if not outputs or not parameters:
             return
@@ -246,7 +252,7 @@ def flat(values: Iterable[Any]) -> Iterator[Tensor]:
 
 def _writes(func: Any, args: tuple[Any, ...]) -> bool:
     name = getattr(func, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__") or func is torch.Tensor.__setitem__
+    in_place = (name.endswith("_") and not name.endswith("__")) or func is torch.Tensor.__setitem__
     return in_place and bool(args) and isinstance(args[0], Tensor)
 
 
@@ -258,8 +264,8 @@ def _out_of_place(func: Any, args: tuple[Any, ...]) -> Any:
 def _refuse(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if func is F.batch_norm and (kwargs.get("training") or (len(args) > 5 and args[5])):
         raise ValueError(
-            "a BatchNorm in training mode mixes the samples of a batch, per-sample gradients are not "
-            "defined: replace it by GroupNorm, freeze its statistics with .eval(), or use "
+            "a BatchNorm in training mode mixes the samples of a batch, per-sample gradients are "
+            "not defined: replace it by GroupNorm, freeze its statistics with .eval(), or use "
             "estimator=Batch()"
         )
     if func is F.embedding and (kwargs.get("sparse") or kwargs.get("scale_grad_by_freq")):

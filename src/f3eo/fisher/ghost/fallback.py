@@ -1,5 +1,6 @@
 """Exact per-sample gradients of any operation, by torch.func, for operations without a rule."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from f3eo.fisher.ghost.capture import Use, flat
+from f3eo.fisher.ghost.norms import Contribution
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Weight:
 
 def fallback(
     use: Use, arguments: tuple[tuple[Any, ...], dict[str, Any]], deltas: Sequence[Tensor]
-) -> Callable[[slice], Sequence[Tensor]]:
+) -> Contribution:
     """G_i = (∂f(x_i, w)/∂w)ᵀ δ_i, each sample as a batch of one, for every parameter of a use.
 
     Args:
@@ -35,7 +37,7 @@ def fallback(
         deltas: gradients of Σℓ in its outputs, split as (B, …).
 
     Returns:
-        A differentiable function: slice of samples → gradients (n, *shape) per parameter.
+        What the use contributes, computed when its rows are asked for.
     """
     order = {id(p): k for k, p in enumerate(use.parameters)}
     args, kwargs = mapped_arguments(
@@ -54,11 +56,15 @@ def fallback(
 
         return vjp(forward, *use.parameters)[1](ds)
 
-    def gradients(part: slice) -> Sequence[Tensor]:
-        rows = vmap(single, randomness="same")
-        return rows([x[part] for x in samples], [d[part] for d in deltas])
+    def rows(part: slice, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        chosen = [t[part] for t in tensors]
+        with warnings.catch_warnings():
+            # Operations that vmap can only loop over: exact all the same, and the cost is logged.
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            batched = vmap(single, randomness="same")
+            return batched(chosen[: len(samples)], chosen[len(samples) :])
 
-    return gradients
+    return Contribution(use.parameters, rows, [*samples, *deltas])
 
 
 def mapped_arguments(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import f3eo.fisher.ghost.rules  # noqa: F401  (registers the rules)
-from f3eo.evaluation import Output, Problem, evaluate, refuse_mixing
+from f3eo.evaluation import Output, Problem, check_reached, evaluate, refuse_mixing
 from f3eo.fisher.ghost.capture import Capture, Use
 from f3eo.fisher.ghost.fallback import Sample, fallback, mapped_arguments
 from f3eo.fisher.ghost.layout import Layout, find
@@ -45,10 +45,11 @@ class Ghost:
         refuse_mixing(problem, "the per-sample trace")
         self._problem = problem
         self._memory = memory
-        with Capture(problem.parameters, problem.batch, problem.model) as self._capture:
-            self.output: Output = evaluate(problem, per_sample=True, twice=True)
+        self._capture = Capture(problem.parameters, problem.batch, problem.model)
+        self.output: Output = evaluate(problem, per_sample=True, twice=True, around=self._capture)
         self.losses = self.output.losses
         self._uses = self._capture.uses
+        check_reached(self._uses, problem.parameters)
         self._layouts = self._find_layouts(known)
 
     def norms(
@@ -66,9 +67,13 @@ class Ghost:
         edges = [edge for use in self._uses for edge in use.edges]
         cotangent = torch.ones_like(outputs) if cotangent is None else cotangent
         deltas = torch.autograd.grad(
-            outputs, edges, cotangent, create_graph=create_graph, retain_graph=True,
+            outputs,
+            edges,
+            cotangent,
+            create_graph=create_graph,
+            retain_graph=True,
             allow_unused=True,
-        ) if edges else ()
+        )
         return self._norms(deltas)
 
     def _norms(self, deltas: Sequence[Tensor | None]) -> Norms:
@@ -104,13 +109,10 @@ class Ghost:
         )
         if (terms := _terms(use, arguments, split)) is not None:
             return terms
-        rows = fallback(use, arguments, split)
-        inputs = [*split]
-        mapped_arguments(lambda v: inputs.append(v.tensor), arguments, Sample)
-        return [Contribution(use.parameters, rows, inputs)]
+        return [fallback(use, arguments, split)]
 
     def _find_layouts(self, known: dict[Any, Layouts]) -> Layouts:
-        """Layouts of all uses, from `known` or by the gradients of the first and the last sample."""
+        """Layouts of all uses, known or found by the gradients of the first and last sample."""
         samples = len(self.losses)
         if samples < 2:
             return [[Layout(0) for _ in use.shapes] for use in self._uses]
@@ -124,8 +126,11 @@ class Ghost:
         leaves = self._problem.parameters
         probes = []
         for i in (0, samples - 1):
-            gradients = torch.autograd.grad(
-                self.losses[i], [*edges, *leaves], retain_graph=True, allow_unused=True
+            gradients = torch.autograd.grad(  # pyright: ignore[reportCallIssue]
+                self.losses[i],
+                [*edges, *leaves],  # pyright: ignore[reportArgumentType]
+                retain_graph=True,
+                allow_unused=True,
             )
             probes.append((i, gradients[: len(edges)], gradients[len(edges) :]))
         self._layouts = find(self._uses, [(i, deltas) for i, deltas, _ in probes], samples)
@@ -193,8 +198,8 @@ def _split(tensor: Tensor, use: Use, layout: Layout, samples: int) -> Tensor:
         return Layout(0).split(tensor, samples)
     raise NotImplementedError(
         f"{use.name}: cannot tell where an argument of shape {tuple(tensor.shape)} keeps the "
-        f"{samples} samples (output of shape {tuple(shape)}): register a rule for its module, or use "
-        f"estimator=Sign()"
+        f"{samples} samples (output of shape {tuple(shape)}): register a rule for its module, or "
+        f"use estimator=Sign()"
     )
 
 

@@ -1,8 +1,8 @@
 """Where an operation's output keeps the samples, found by experiment.
 
-Models move samples about: (B, T, d) becomes (B·T, d) or (T, B, d) inside. The gradient of one sample's
-loss is zero in every other sample's part of an output, whatever the code did to get there; two such
-gradients show where the samples are, and whether they mix.
+Models move samples about: (B, T, d) becomes (B·T, d) or (T, B, d) inside. The gradient of one
+sample's loss is zero in every other sample's part of an output, whatever the code did to get
+there; two such gradients show where the samples are, and whether they mix.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Layout:
     inside: bool = False
 
     def split(self, tensor: Tensor, samples: int, dim: int | None = None) -> Tensor:
-        """(B, …) views in which each sample stands alone as a batch of k: (…, B·k, …) → (B, …, k, …)."""
+        """Each sample alone as a batch of k: (…, B·k, …) → (B, …, k, …), a view."""
         dim = self.dim if dim is None else dim
         rows = tensor.shape[dim] // max(samples, 1)
         if rows == 1 and dim == 0:
@@ -75,10 +75,10 @@ def find(
             ]
             if not fitting:
                 raise ValueError(
-                    f"{use.name} with output of shape {tuple(shape)} mixes the {samples} samples of "
-                    f"the batch, so per-sample gradients are not defined there: keep every sample's "
-                    f"output a function of that sample alone (no batch statistics), hand the batch "
-                    f"to the closure as arguments, or use estimator=Batch()"
+                    f"{use.name} with output of shape {tuple(shape)} mixes the {samples} samples "
+                    f"of the batch, so per-sample gradients are not defined there: keep every "
+                    f"sample's output a function of that sample alone (no batch statistics), hand "
+                    f"the batch to the closure as arguments, or use estimator=Batch()"
                 )
             found.append(fitting[0])
         layouts.append(found)

@@ -1,13 +1,14 @@
 """Squared norms of per-sample gradients over all parameters, from their terms at every use."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from f3eo.fisher.ghost.recompute import recomputed
-from f3eo.fisher.ghost.terms import Outer, Term
+from f3eo.fisher.ghost.terms import Outer, Term, rows_of
 
 
 @dataclass(frozen=True)
@@ -16,21 +17,26 @@ class Contribution:
 
     Args:
         parameters: the tensors.
-        rows: slice of samples → per-sample gradients (n, *shape) of each.
-        inputs: the tensors with a graph that `rows` uses.
+        rows: (slice of samples, inputs) → per-sample gradients (n, *shape) of each.
+        inputs: the tensors that `rows` uses besides leaves.
         term: their closed form, if there is one parameter and it has one.
     """
 
     parameters: list[Tensor]
-    rows: Callable[[slice], Sequence[Tensor]]
+    rows: Callable[[slice, Sequence[Tensor]], Sequence[Tensor]]
     inputs: list[Tensor]
     term: Term | None = None
 
 
 def contribution(parameter: Tensor, term: Term) -> Contribution:
     """The contribution of one term."""
-    inputs = [t for t in vars(term).values() if isinstance(t, Tensor)]
-    return Contribution([parameter], lambda part: (term.rows(part),), inputs, term)
+    inputs = {name: t for name, t in vars(term).items() if isinstance(t, Tensor)}
+
+    def rows(part: slice, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        copy = replace(term, **dict(zip(inputs, tensors, strict=True)))  # pyright: ignore
+        return (copy.rows(part),)
+
+    return Contribution([parameter], rows, list(inputs.values()), term)
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def _components(
 
 
 def _single_term(group: Sequence[Contribution], members: Sequence[Tensor]) -> Term | None:
-    """The closed form of a group of one leaf; several outer products are one with more positions."""
+    """The closed form of a group of one leaf; outer products join as more positions."""
     if len(members) != 1 or any(c.parameters[0] is not members[0] for c in group):
         return None
     terms = [c.term for c in group]
@@ -125,21 +131,21 @@ def _written_out(
     """Norms and totals from gradients written out, a slice of samples at a time."""
     written = {id(p): p for c in group for p in c.parameters} | {id(p): p for p in members}
     step = max(1, memory // sum(p.numel() * p.element_size() for p in written.values()))
-    inputs = [t for c in group for t in (*c.inputs, *c.parameters)] + list(members)
+    inputs = [t for c in group for t in c.inputs]
 
-    def evaluate(part: slice) -> tuple[Tensor, ...]:
-        gradients = _leaf_gradients(group, members, sources, part)
-        kept = [g.flatten(1) for p, g in zip(members, gradients, strict=True) if id(p) in counted]
+    def evaluate(part: slice, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        gradients = _leaf_gradients(group, members, sources, part, iter(tensors))
+        kept = [rows_of(g) for p, g in zip(members, gradients, strict=True) if id(p) in counted]
         squared = _sum(_wide(g).square().sum(1) for g in kept)
         if squared is None:
             squared = gradients[0].new_zeros(len(gradients[0]))
         return squared, *(g.detach().sum(0) for g in gradients)
 
     if step >= samples:
-        squared, *totals = evaluate(slice(0, samples))
+        squared, *totals = evaluate(slice(0, samples), inputs)
         return squared, totals
     parts = [slice(i, min(i + step, samples)) for i in range(0, samples, step)]
-    results = [recomputed(lambda part=part: evaluate(part), inputs) for part in parts]
+    results = [recomputed(partial(evaluate, part), inputs, members) for part in parts]
     squared = torch.cat([r[0] for r in results])
     return squared, [torch.stack(t).sum(0) for t in zip(*(r[1:] for r in results), strict=True)]
 
@@ -149,20 +155,22 @@ def _leaf_gradients(
     members: Sequence[Tensor],
     sources: Callable[[Tensor], frozenset[int]],
     part: slice,
+    tensors: Iterator[Tensor],
 ) -> list[Tensor]:
     """Per-sample gradients of every leaf of a group, (n, *shape) each."""
     direct: dict[int, Tensor] = {}
-    tensors = {id(p): p for c in group for p in c.parameters}
+    origins = {id(p): p for c in group for p in c.parameters}
     for item in group:
-        for parameter, rows in zip(item.parameters, item.rows(part), strict=True):
+        found = item.rows(part, [next(tensors) for _ in item.inputs])
+        for parameter, rows in zip(item.parameters, found, strict=True):
             known = direct.get(id(parameter))
             direct[id(parameter)] = rows if known is None else known + rows
     gradients = {id(p): direct.pop(id(p)) for p in members if id(p) in direct}
     for key, rows in direct.items():
         # Derived from leaves by operations without samples: pull back through their graph.
-        origin = [p for p in members if id(p) in sources(tensors[key])]
+        origin = [p for p in members if id(p) in sources(origins[key])]
         pulled = torch.autograd.grad(
-            tensors[key],
+            origins[key],
             origin,
             rows,
             retain_graph=True,

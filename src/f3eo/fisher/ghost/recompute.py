@@ -10,35 +10,43 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+Function = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
+
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: Callable[[], tuple[Tensor, ...]], *inputs: Tensor) -> Any:
-        ctx.function = function
-        ctx.save_for_backward(*inputs)
-        result = function()
+    def forward(ctx: Any, function: Function, count: int, *tensors: Tensor) -> Any:
+        ctx.function, ctx.count = function, count
+        ctx.save_for_backward(*tensors)
+        result = function(tensors[:count])
         ctx.mark_non_differentiable(*result[1:])
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor, *_: Tensor) -> Any:
+        inputs = ctx.saved_tensors[: ctx.count]
+        needed = ctx.needs_input_grad[2:]
         with torch.enable_grad():
-            value = ctx.function()[0]
-        gradients = torch.autograd.grad(
-            value, ctx.saved_tensors, cotangent, retain_graph=True, allow_unused=True
+            # Detached, so that what the inputs themselves depend on is not counted here as well.
+            inputs = [t.detach().requires_grad_(n) for t, n in zip(inputs, needed, strict=False)]
+            value = ctx.function(inputs)[0]
+        tensors = [*inputs, *ctx.saved_tensors[ctx.count :]]
+        wanted = [t for t, n in zip(tensors, needed, strict=True) if n]
+        gradients = iter(
+            torch.autograd.grad(value, wanted, cotangent, retain_graph=True, allow_unused=True)
         )
-        return None, *gradients
+        return None, None, *(next(gradients) if n else None for n in needed)
 
 
 def recomputed(
-    function: Callable[[], tuple[Tensor, ...]], inputs: Sequence[Tensor]
+    function: Function, inputs: Sequence[Tensor], leaves: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """function(), keeping only `inputs` for the backward pass; once differentiable.
+    """function(inputs), keeping only its inputs for the backward pass; once differentiable.
 
     Args:
-        function: returns tensors, of which the first is differentiable in `inputs` alone.
-        inputs: the tensors with a graph that it uses.
+        function: returns tensors, of which the first is differentiable in `inputs` and in `leaves`.
+        inputs: what it is called with.
+        leaves: the leaf tensors that it uses besides.
     """
-    needed = {id(t): t for t in inputs if t.requires_grad}
-    return _Recomputed.apply(function, *needed.values())  # pyright: ignore[reportReturnType]
+    return _Recomputed.apply(function, len(inputs), *inputs, *leaves)  # pyright: ignore

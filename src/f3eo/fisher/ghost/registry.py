@@ -2,7 +2,8 @@
 
 A rule is called as `rule(delta, *args, **kwargs)` with the arguments of the operation itself and
 returns a `Term` for each argument that is a parameter, by the argument's name in the rule's own
-signature. Everything that carries samples has a new first dimension B, in front of what the operation
+signature. Everything that carries samples has a new first dimension B, in front of what the
+operation
 would see if each sample were alone, as a batch of one: `F.linear` on (B, p) gets x as (B, 1, p) and
 delta, the gradient of Σℓ in the operation's output, as (B, 1, q). Parameters come as they are.
 
@@ -10,10 +11,10 @@ delta, the gradient of Σℓ in the operation's output, as (B, 1, q). Parameters
     def linear(delta, input, weight, bias=None):
         return {"weight": Outer(delta.flatten(1, -2), input.flatten(1, -2)), ...}
 
-A rule must be differentiable. Where a term may not be needed its place can hold a function that gives
-it. A rule returns None (or leaves a parameter out) where it does not know the
-case: the exact fallback then takes over. A module class can be registered instead of a function; its
-rule is called as `rule(delta, module, *args, **kwargs)` and names the module's parameters.
+A rule must be differentiable. Where a term may not be needed its place can hold a function that
+gives it. A rule returns None (or leaves a parameter out) where it does not know the
+case: the exact fallback then takes over. A module class can be registered instead of a function;
+its rule is called as `rule(delta, module, *args, **kwargs)` and names the module's parameters.
 """
 
 from collections.abc import Callable, Mapping

@@ -50,7 +50,7 @@ class Dense(Term):
 
     def squared_norms(self) -> Tensor:
         """See `Term.squared_norms`."""
-        return self.values.flatten(1).square().sum(1)
+        return rows_of(self.values).square().sum(1)
 
 
 @dataclass(frozen=True)
@@ -128,3 +128,8 @@ class Rows(Term):
             return self.values.square().sum((1, 2))
         same = self.index.unsqueeze(1) == self.index.unsqueeze(2)
         return ((self.values @ self.values.mT) * same).sum((1, 2))
+
+
+def rows_of(values: Tensor) -> Tensor:
+    """(N, *shape) as (N, elements), for scalars and for no samples too."""
+    return values.reshape(len(values), values.shape[1:].numel())

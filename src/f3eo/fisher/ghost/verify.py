@@ -1,4 +1,4 @@
-"""A check of the recorded uses against what autograd says of one sample: no wrong number in silence."""
+"""A check of the recorded uses against one sample's gradient: no wrong number in silence."""
 
 from collections.abc import Callable, Sequence
 
@@ -42,16 +42,12 @@ def verify(
         if float((total - g).norm()) > tolerance * max(float(g.norm()), 1e-4 * scale):
             raise RuntimeError(
                 f"the per-sample gradients of {name(p)} do not add up to its gradient "
-                f"(‖difference‖ {float((total - g).norm()):.3g}, ‖gradient‖ {float(g.norm()):.3g}): "
-                f"some use of it is hidden from torch functions (custom autograd.Function, "
-                f"torch.compile, torch.jit, an extension) or draws other random numbers when "
-                f"repeated; register a rule for that module, or use estimator=Sign()"
+                f"(‖difference‖ {float((total - g).norm()):.3g}, ‖gradient‖ "
+                f"{float(g.norm()):.3g}): some use of it is hidden from torch functions (custom "
+                f"autograd.Function, torch.compile, torch.jit, an extension) or draws other random "
+                f"numbers when repeated; register a rule for that module, or use estimator=Sign()"
             )
-    counted = [
-        g
-        for g, s in zip(expected, structured, strict=True)
-        if s and g is not None
-    ]
+    counted = [g for g, s in zip(expected, structured, strict=True) if s and g is not None]
     norm = float(squared_norm(counted))
     wrong = found.squared.clone()
     wrong[sample] -= norm

@@ -1,0 +1,27 @@
+"""The quantities the report shows: where each is found in a row, and how it is read."""
+
+from typing import Literal, NamedTuple
+
+
+class Metric(NamedTuple):
+    """A measured quantity.
+
+    Attributes:
+        column: its name in `final` and `curve` of a row.
+        name: its name and unit in tables and figures.
+        scale: the axis it is drawn on; default "linear".
+        factor: what the stored value is multiplied by to be shown; default 1.
+        larger_is_better: the direction of a verdict; default False.
+    """
+
+    column: str
+    name: str
+    scale: Literal["linear", "log"] = "linear"
+    factor: float = 1.0
+    larger_is_better: bool = False
+
+
+ACCURACY = Metric("test_accuracy", "Test accuracy (%)", factor=100, larger_is_better=True)
+TEST_LOSS = Metric("test_loss", "Test loss (nats)", "log")
+TRAIN_LOSS = Metric("train_loss", "Training loss (nats)", "log")
+TRACE = Metric("fisher_trace", "Tr F on training samples", "log")

@@ -1,0 +1,71 @@
+"""The slow, dense truth: one sample at a time, plain autograd, any precision; shares no code with "
+"f3eo."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Per-sample gradients (B, P) of all parameters in a row, and what follows from them."""
+
+    losses: Tensor
+    gradients: Tensor
+    structure: Tensor
+
+    @property
+    def squared_norms(self) -> Tensor:
+        return self.gradients.square().sum(1)
+
+    @property
+    def trace(self) -> Tensor:
+        return self.squared_norms.mean()
+
+    @property
+    def gradient(self) -> Tensor:
+        return self.gradients.mean(0)
+
+
+def truth(
+    model: nn.Module | Sequence[Tensor], closure: Callable[..., Tensor], *batch: Tensor
+) -> Truth:
+    """Every ∇ℓ_i from a forward pass of its own, and h = (1/B) Σ_i H_i ∇ℓ_i by double backward."""
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else list(model)
+    parameters = [p for p in parameters if p.requires_grad]
+    count = len(batch[0])
+    losses, gradients = [], []
+    structure = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
+    for i in range(count):
+        with sdpa_kernel(SDPBackend.MATH):
+            loss = closure(*(t[i : i + 1] for t in batch)).mean()
+        g = flat(torch.autograd.grad(loss, parameters, **_graph))
+        if g.requires_grad:
+            structure += flat(torch.autograd.grad(g, parameters, g.detach(), **_unused)) / count
+        losses.append(loss.detach())
+        gradients.append(g.detach())
+    return Truth(torch.stack(losses), torch.stack(gradients), structure)
+
+
+def hessian(parameters: Sequence[Tensor], value: Tensor) -> Tensor:
+    """∇² of a scalar, dense (P, P)."""
+    g = flat(torch.autograd.grad(value, parameters, **_graph))
+    rows = [flat(torch.autograd.grad(x, parameters, retain_graph=True, **_unused)) for x in g]
+    return torch.stack(rows)
+
+
+def flat(tensors: Sequence[Tensor | None]) -> Tensor:
+    """All tensors in a row."""
+    return torch.cat([t.reshape(-1) for t in tensors if t is not None])
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """‖a − b‖/‖b‖."""
+    return float((a.detach() - b.detach()).norm() / b.detach().norm())
+
+
+_unused = {"allow_unused": True, "materialize_grads": True}
+_graph = {"create_graph": True, **_unused}

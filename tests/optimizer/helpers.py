@@ -1,0 +1,138 @@
+"""What the tests of the optimizer share: the table of base optimizers, models, snapshots."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from cases import Case, case
+from torch import Tensor, nn
+from torch import optim as o
+from torch.optim import Optimizer
+
+from f3eo import F3EO
+
+UNKNOWN = "ignore:F3EO knows no metric"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A base optimizer with options under which it trains the small networks here.
+
+    Args:
+        kind, options: as F3EO takes them.
+        known: whether its metric is in the table of `f3eo.updates.metric`.
+        bias: whether it takes parameters that are no matrices.
+    """
+
+    kind: Callable[..., Optimizer]
+    options: dict[str, Any] = field(default_factory=dict)
+    known: bool = True
+    bias: bool = True
+
+    def plain(self, parameters: Iterable[Any]) -> Optimizer:
+        return self.kind(parameters, **self.options)
+
+    def wrapped(self, model: Any, **options: Any) -> F3EO:
+        return F3EO(model, self.kind, **self.options, **options)
+
+
+BASES: dict[str, Row] = {
+    "sgd": Row(o.SGD, {"lr": 0.1}),
+    "momentum": Row(o.SGD, {"lr": 0.05, "momentum": 0.9, "dampening": 0.1}),
+    "nesterov": Row(o.SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}),
+    "adam": Row(o.Adam, {"lr": 0.02}),
+    "adam_decay": Row(o.Adam, {"lr": 0.02, "weight_decay": 0.1}),
+    "adam_foreach": Row(o.Adam, {"lr": 0.02, "foreach": True}),
+    "adam_fused": Row(o.Adam, {"lr": 0.02, "fused": True}),
+    "amsgrad": Row(o.Adam, {"lr": 0.02, "amsgrad": True, "betas": (0.9, 0.5)}),
+    "adamw": Row(o.AdamW, {"lr": 0.02, "weight_decay": 0.1}),
+    "nadam": Row(o.NAdam, {"lr": 0.02}),
+    "radam": Row(o.RAdam, {"lr": 0.05, "betas": (0.9, 0.9)}),
+    "adamax": Row(o.Adamax, {"lr": 0.02}),
+    "rmsprop": Row(o.RMSprop, {"lr": 0.01}),
+    "rmsprop_centered": Row(o.RMSprop, {"lr": 0.005, "centered": True, "momentum": 0.5}),
+    "adagrad": Row(o.Adagrad, {"lr": 0.1, "lr_decay": 0.05}),
+    "adadelta": Row(o.Adadelta, {"lr": 2.0, "rho": 0.5}, known=False),
+    "rprop": Row(o.Rprop, {"lr": 0.01}, known=False),
+    "asgd": Row(o.ASGD, {"lr": 0.1}, known=False),
+    "muon": Row(o.Muon, {"lr": 0.02}, known=False, bias=False),
+    "partial": Row(partial(o.AdamW, lr=0.02, betas=(0.8, 0.99))),
+    "factory": Row(lambda parameters: o.SGD(parameters, lr=0.1, momentum=0.5)),
+}
+PRECONDITIONED = [
+    name for name, row in BASES.items() if row.known and "sgd" not in name and row.kind is not o.SGD
+]
+PRECONDITIONED.remove("factory")
+
+
+def network(row: Row | None = None, seed: int = 0) -> Case:
+    """The MLP of the table of models, without biases where the base takes matrices only."""
+    if row is None or row.bias:
+        return case("mlp", seed)
+    torch.manual_seed(seed)
+    x, y = torch.randn(6, 5, dtype=torch.float64), torch.randint(3, (6,))
+    model = nn.Sequential(nn.Linear(5, 7, bias=False), nn.Tanh(), nn.Linear(7, 3, bias=False))
+    return Case(model.double(), (x, y))
+
+
+def batches(count: int, size: int = 6, dtype: torch.dtype = torch.float64) -> list[Any]:
+    """Batches (x, y) for `network`."""
+    generator = torch.Generator().manual_seed(7)
+    return [
+        (
+            torch.randn(size, 5, generator=generator, dtype=dtype),
+            torch.randint(3, (size,), generator=generator),
+        )
+        for _ in range(count)
+    ]
+
+
+def losses(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """The closure of a classifier."""
+    return lambda x, y: F.cross_entropy(model(x), y, reduction="none")
+
+
+def gradient(model: nn.Module, batch: Any) -> list[Tensor]:
+    """∇L by autograd."""
+    loss = F.cross_entropy(model(batch[0]), batch[1])
+    return list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    """All tensors in a row, in float64."""
+    return torch.cat([t.detach().reshape(-1).double() for t in tensors])
+
+
+def weights(model: nn.Module) -> Tensor:
+    """All parameters in a row, a copy."""
+    return flat(model.parameters()).clone()
+
+
+def bits(thing: Any) -> Any:
+    """A nesting of tensors as bytes, so that == means bit for bit (NaN included)."""
+    if isinstance(thing, Tensor):
+        data = thing.detach().contiguous().reshape(-1).view(torch.uint8)
+        return str(thing.dtype), tuple(thing.shape), bytes(data.tolist())
+    if isinstance(thing, dict):
+        return {key: bits(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [bits(value) for value in thing]
+    return thing
+
+
+def everything(model: nn.Module, optimizer: F3EO) -> dict[str, Any]:
+    """Bits of all that a step may change."""
+    generator = optimizer.generator
+    return {
+        "parameters": bits(dict(model.named_parameters())),
+        "buffers": bits(dict(model.named_buffers())),
+        "grads": {name: bits(p.grad) for name, p in model.named_parameters()},
+        "base": bits(optimizer.base.state_dict()),
+        "own": bits(optimizer.state_dict()["state"]),
+        "steps": optimizer.steps,
+        "random": bits(torch.get_rng_state()),
+        "generator": generator and bits(generator.get_state()),
+    }
