@@ -30,7 +30,7 @@ def compare(
     name: Annotated[str, arg(metavar="NAME")] = "compare",
     tasks: Annotated[tuple[str, ...], arg(metavar="TASK ...")] = tuple(TASKS),
     methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = tuple(METHODS),
-    seeds: Annotated[int, arg(metavar="N")] = 6,
+    seeds: Annotated[int, arg(metavar="N")] = 5,
     budget: Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)] = None,
     set: Annotated[tuple[str, ...], arg(metavar="M.OPTION=X ...", help_behavior_hint=NONE)] = (),
     workers: Annotated[int, arg(metavar="N")] = 2,

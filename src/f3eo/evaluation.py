@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from f3eo import batch as batches
+from f3eo.decompositions import Decomposed
 from f3eo.likelihood import Likelihood
 
 Closure = Callable[..., Any]
@@ -69,8 +70,8 @@ def evaluate(
     Args:
         problem: closure, batch and parameters.
         per_sample: refuse a scalar loss; otherwise it counts as one sample.
-        twice: run the forward so that it can be differentiated twice (fused attention and cuDNN
-            RNNs cannot: pytorch#116350, pytorch#5261).
+        twice: run the forward so that it can be differentiated twice: fused attention and
+            recurrent kernels cannot (pytorch#116350, pytorch#5261).
         around: a context for the closure alone.
 
     Returns:
@@ -84,9 +85,7 @@ def evaluate(
     with torch.enable_grad(), _untouched_grads(problem.parameters), ExitStack() as stack:
         if twice:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if _has_cudnn_rnn(problem.model):
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        with around or nullcontext():
+        with around or nullcontext(), Decomposed() if twice else nullcontext():
             result = problem.closure(*problem.batch)
             likelihood = result if isinstance(result, Likelihood) else None
             losses = likelihood.losses() if likelihood is not None else result
@@ -158,14 +157,6 @@ def _untouched_grads(parameters: Sequence[Tensor]) -> Iterator[None]:
                 p.grad = g
 
 
-def _has_cudnn_rnn(model: nn.Module | None) -> bool:
-    return (
-        torch.cuda.is_available()
-        and model is not None
-        and any(isinstance(m, nn.RNNBase) for m in model.modules())
-    )
-
-
 def mixing(model: nn.Module | None) -> list[str]:
     """Names of modules whose forward mixes the samples of a batch (batch statistics)."""
     return [
@@ -175,19 +166,19 @@ def mixing(model: nn.Module | None) -> list[str]:
     ]
 
 
-def refuse_mixing(problem: Problem, what: str) -> None:
-    """Raise where per-sample gradients are not defined because modules mix the samples.
+def refuse_mixing(model: nn.Module | None, what: str) -> None:
+    """Raise because batch statistics mix the samples, so per-sample gradients are not defined.
 
     Raises:
         ValueError: names the modules and the ways out.
     """
-    if names := mixing(problem.model):
-        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        raise ValueError(
-            f"{what} needs samples that do not mix, but {shown} normalise(s) with batch "
-            f"statistics; replace by GroupNorm or LayerNorm, freeze the statistics with .eval() on "
-            f"these modules, or use estimator=Batch()"
-        )
+    names = mixing(model)
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "a BatchNorm"
+    raise ValueError(
+        f"{what} needs samples that do not mix, but {shown} normalise(s) with batch statistics: "
+        f"replace by GroupNorm or LayerNorm, freeze the statistics with .eval() on these modules, "
+        f"or use estimator=Batch()"
+    )
 
 
 class World:

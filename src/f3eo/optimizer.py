@@ -106,14 +106,13 @@ class F3EO(Optimizer):
         self.generator = generator
         check_model(self.model, self.estimator)
 
-        base = _built(base, model, options)
-        super().__init__(base.param_groups, {**base.defaults, "structure": True})
-        base.param_groups = self.param_groups
-        self.base = base
+        self.base = _built(base, model, options)
+        super().__init__(self.base.param_groups, {**self.base.defaults, "structure": True})
+        self.base.register_load_state_dict_pre_hook(_keep_structure)
         check_parameters(self.param_groups, self.model)
-        if not is_known(base) and not self.rule.replaces_gradient and self.weight.value:
+        if not is_known(self.base) and not self.rule.replaces_gradient and self.weight.value:
             warnings.warn(
-                f"F3EO knows no metric of {type(base).__name__}: the structure term is projected "
+                f"F3EO knows no metric of {type(self.base).__name__}: the structure term is projected "
                 f"in the Euclidean metric and joins the gradient, so the base may turn a part of "
                 f"it back into the loss; see f3eo.register_metric",
                 stacklevel=2,
@@ -287,11 +286,15 @@ class F3EO(Optimizer):
         with torch.no_grad():
             uphill = self._uphill(gradients, parameters)
             others = [g for g, s in zip(uphill, inside, strict=True) if g is not None and not s]
-            loss = filled([g for g, s in zip(uphill, inside, strict=True) if s], chosen)
+            own = [g for g, s in zip(uphill, inside, strict=True) if s]
+            loss = filled(own, chosen)
             value = self.weight.at(self.steps)
             structure = gradients.structure
             if structure is None and value and chosen:
-                structure = [self.state[p]["structure"] for p in chosen]
+                # A parameter that the loss does not use in this step stays where it is.
+                pairs = zip(chosen, own, strict=True)
+                stored = [None if g is None else self.state[p]["structure"] for p, g in pairs]
+                structure = filled(stored, chosen)
 
             outside = fetched([gradients.loss, *inners(others, others)])
             products = _products(loss, structure)
@@ -400,9 +403,18 @@ class F3EO(Optimizer):
 
     # Groups, state, copies.
 
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The groups of the base optimizer, the very same."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.base.param_groups = groups
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, to the base optimizer too."""
-        if "base" not in self.__dict__:
+        if "steps" not in self.__dict__:  # called by Optimizer.__init__, with groups of the base
             super().add_param_group(param_group)
             return
         if isinstance(param_group, dict):  # else the base says what is wrong
@@ -461,8 +473,13 @@ class F3EO(Optimizer):
         return {k: v for k, v in self.__dict__.items() if k not in dropped} | {"_pending": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.base.param_groups = self.param_groups
+        """From a copy, where the base has lost its hooks, or with groups from a state dict."""
+        groups = state.get("param_groups")
+        super().__setstate__({k: v for k, v in state.items() if k != "param_groups"})
+        if groups is not None:
+            self.param_groups = groups
+        else:
+            self.base.register_load_state_dict_pre_hook(_keep_structure)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -495,6 +512,15 @@ def _built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]
             f"use SGD, AdamW or another that steps from gradients alone"
         )
     return base
+
+
+def _keep_structure(base: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A state dict of the base alone does not know which groups stay out of the structure term."""
+    saved = state_dict["param_groups"]
+    known = [{"structure": group["structure"]} for group in base.param_groups]
+    known += [{}] * (len(saved) - len(known))
+    groups = [{**own, **group} for own, group in zip(known, saved, strict=False)]
+    return {**state_dict, "param_groups": groups}
 
 
 def _listed(parameters: Any) -> Any:

@@ -10,7 +10,7 @@ Vector = list[Tensor] | tuple[Tensor, ...]
 
 def inners(a: Vector, b: Vector) -> list[Tensor]:
     """⟨a_p, b_p⟩ for every tensor p; scalars, in float32 or wider."""
-    return [torch.dot(_flat(x), _flat(y).to(_wide(x.dtype))) for x, y in zip(a, b, strict=True)]
+    return [torch.dot(_flat(x), _flat(y)) for x, y in zip(a, b, strict=True)]
 
 
 def inner(a: Vector, b: Vector) -> Tensor:
@@ -51,14 +51,13 @@ def fetched(scalars: Sequence[Tensor]) -> list[float]:
     """The values of scalar tensors in one synchronisation with their device."""
     if not scalars:
         return []
-    device = scalars[0].device
-    return torch.stack([s.detach().to(device, torch.float64) for s in scalars]).tolist()
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    first = scalars[0]
+    if any(s.dtype != first.dtype or s.device != first.device for s in scalars):
+        scalars = [s.to(first.device, torch.float64) for s in scalars]
+    return torch.stack(list(scalars)).tolist()
 
 
 def _flat(tensor: Tensor) -> Tensor:
     """As a vector, in the precision in which sums over a whole model are taken."""
-    return tensor.reshape(-1).to(_wide(tensor.dtype))
+    flat = tensor.reshape(-1)
+    return flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat

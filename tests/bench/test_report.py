@@ -66,6 +66,7 @@ def test_configuration_machine_versions_and_command_are_there(page, rows):
     assert f"torch {rows[0]['versions']['torch']}" in page
     assert "lr 0.3, momentum 0.9" in page
     assert "environments" not in page
+    assert "rho 0.1, 0.2, 0.4" in page
 
 
 def test_rows_of_two_machines_are_pointed_out(rows):

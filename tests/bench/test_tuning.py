@@ -23,7 +23,7 @@ def test_the_seeds_of_the_comparison_are_not_tuned_on():
 @pytest.mark.parametrize("method", METHODS)
 def test_the_tuned_options_are_in_the_grid(task, method):
     tuned = METHODS[method].options(TASKS[task].options[method])
-    assert any(tuned == tuned | changes for changes in tuning.grid(method))
+    assert tuned in [METHODS[method].options(changes) for changes in tuning.grid(method)]
 
 
 def test_the_best_setting_wins_and_kept_rows_are_not_repeated(tmp_path, monkeypatch, make_row):

@@ -40,7 +40,7 @@ class Comparison:
     name: str = "compare"
     tasks: Sequence[str] = tuple(TASKS)
     methods: Sequence[str] = tuple(METHODS)
-    seeds: int = 6
+    seeds: int = 5
     budget: int | None = None
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     workers: int = 2

@@ -15,6 +15,7 @@ from f3eo.bench.metrics import ACCURACY, TEST_LOSS
 from f3eo.bench.row import Row
 from f3eo.bench.statistics import LEVEL, Interval, curves, finals, interval
 from f3eo.bench.tasks import TASKS
+from f3eo.bench.tuning import GRIDS
 from f3eo.bench.verdict import judge, summary
 
 
@@ -54,6 +55,7 @@ def render(rows: Sequence[Row], title: str) -> str:
         environments=_environments([row for row in rows if row["status"] == "finished"]),
         commands=_distinct(rows, "command"),
         level=LEVEL,
+        grids=GRIDS,
         colour=colour,
         label=label,
     )

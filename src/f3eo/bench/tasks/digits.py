@@ -28,5 +28,11 @@ TASK = Task(
     model=partial(mlp, 64, 100, 100, 10),
     batch=50,
     budget=2_000,
-    options={},
+    options={  # what f3eo.bench.tuning found
+        "sgd": {"lr": 0.3, "weight_decay": 1e-3},
+        "adamw": {"lr": 3e-2, "weight_decay": 1e-2},
+        "muon": {"lr": 3e-2, "weight_decay": 1.0},
+        "sam": {"lr": 0.3, "weight_decay": 3e-3, "rho": 0.4},
+        "f3eo": {"lr": 0.3, "weight_decay": 3e-3, "ratio": 0.2},
+    },
 )

@@ -29,5 +29,11 @@ TASK = Task(
     model=partial(mlp, 40, 100, 100, 10),
     batch=100,
     budget=5_000,
-    options={},
+    options={  # what f3eo.bench.tuning found
+        "sgd": {"lr": 0.3, "weight_decay": 1e-3},
+        "adamw": {"lr": 3e-2, "weight_decay": 1e-1},
+        "muon": {"lr": 3e-2, "weight_decay": 1e-1},
+        "sam": {"lr": 0.3, "weight_decay": 1e-3, "rho": 0.2},
+        "f3eo": {"lr": 0.6, "weight_decay": 1e-3, "ratio": 0.2},
+    },
 )

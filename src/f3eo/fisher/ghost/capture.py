@@ -21,7 +21,8 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.hooks import RemovableHandle
 
 from f3eo import batch as batches
-from f3eo.fisher.ghost.registry import RULES, Rule
+from f3eo.evaluation import refuse_mixing
+from f3eo.fisher.ghost.registry import RULES, Rule, has_module_rules
 
 
 class Role(Enum):
@@ -40,6 +41,7 @@ _EXPANSIONS = {
     torch.Tensor.broadcast_to,
     torch.broadcast_to,
 }
+_FILLS = {torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn}
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ class Capture(TorchFunctionMode):
         self._given = [t for t in batches.tensors(batch) if t.ndim]
         self._samples = batches.size(batch)
         self._model = model
-        self._constants = (
-            {id(t) for t in (*model.buffers(), *model.parameters())} if model else set()
-        )
+        self._constants: set[int] = set()
+        if model is not None and not self._given:
+            self._constants = {id(t) for t in (*model.buffers(), *model.parameters())}
         self._hooks: list[RemovableHandle] = []
         self._inside = 0
         self._token = object()
@@ -104,7 +106,8 @@ class Capture(TorchFunctionMode):
     def __enter__(self) -> "Capture":
         for tensor in self._given:
             self._mark(tensor, Role.SAMPLES)
-        for module in self._model.modules() if self._model is not None else ():
+        modules = self._model.modules() if self._model is not None and has_module_rules() else ()
+        for module in modules:
             if type(module) in RULES:
                 self._hooks.append(module.register_forward_pre_hook(self._enter_module))
                 self._hooks.append(
@@ -152,14 +155,21 @@ class Capture(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._inside:
             return func(*args, **kwargs)
-        _refuse(func, args, kwargs)
+        _refuse(self._model, func, args, kwargs)
         inputs = list(flat((*args, *kwargs.values())))
         roles = [self._role(t) for t in inputs]
         met = any(r is Role.SAMPLES for r in roles)
         derived = [r for r in roles if isinstance(r, frozenset)]
         writes = _writes(func, args)
 
-        if met and derived and (functional := _out_of_place(func, args)) is not None:
+        if met and derived and func is torch.Tensor.__setitem__:
+            # The parameter as a sum with the zeros that it replaces, which is a use like any other.
+            value = torch.zeros_like(args[0][args[1]])
+            self._mark(value, Role.SAMPLES)
+            with self:
+                value = value + args[2]
+            result = func(args[0], args[1], value)
+        elif met and derived and (functional := _out_of_place(func, args)) is not None:
             # The same through a value of its own, so that input and output stay apart.
             args = (args[0].clone(), *args[1:])
             self._mark(args[0], roles[0])
@@ -168,7 +178,9 @@ class Capture(TorchFunctionMode):
             result = inputs[0].copy_(result)
         else:
             result = func(*args, **kwargs)
-            if derived and not met and self._expands(func, args[0], result):
+            if self._fills(func, result) or (
+                derived and not met and self._expands(func, args[0], result)
+            ):
                 met = True
             if met and derived:
                 if isinstance(result, Tensor) and result._is_view():
@@ -189,13 +201,13 @@ class Capture(TorchFunctionMode):
         """A parameter repeated for every sample (class tokens): the result carries samples."""
         if func not in _EXPANSIONS or (self._samples or 0) < 2:
             return False
-        missing = result.ndim - parameter.ndim
-        before = (1,) * missing + tuple(parameter.shape)
-        return (
-            before[:1] == (1,)
-            and result.shape[:1] == (self._samples,)
-            and all(b in (1, a) for b, a in zip(before, result.shape, strict=True))
-        )
+        before = (1,) * (result.ndim - parameter.ndim) + tuple(parameter.shape)
+        pairs = list(zip(before, result.shape, strict=True))
+        return (1, self._samples) in pairs and all(b in (1, a) for b, a in pairs)
+
+    def _fills(self, func: Any, result: Any) -> bool:
+        """A constant or noise made for every sample (initial states): it carries samples."""
+        return func in _FILLS and (self._samples or 0) > 1 and result.shape[:1] == (self._samples,)
 
     def _record(
         self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
@@ -205,7 +217,7 @@ class Capture(TorchFunctionMode):
             tensors += list(args[0].parameters())
         parameters = {id(t): t for t in tensors if self.sources(t) and t.requires_grad}
         outputs = {k: t for k, t in enumerate(flat((result,))) if t.requires_grad}
-        if operation is torch.Tensor.__setitem__ or kwargs.get("out") is not None:
+        if kwargs.get("out") is not None:
             raise NotImplementedError(
                 f"{resolve_name(operation)} writes a parameter into a tensor that carries samples, "
                 f"which cannot be followed: build that tensor with torch.cat, torch.where or a "
@@ -261,13 +273,11 @@ def _out_of_place(func: Any, args: tuple[Any, ...]) -> Any:
     return getattr(torch.Tensor, func.__name__[:-1], None) if _writes(func, args) else None
 
 
-def _refuse(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _refuse(
+    model: nn.Module | None, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     if func is F.batch_norm and (kwargs.get("training") or (len(args) > 5 and args[5])):
-        raise ValueError(
-            "a BatchNorm in training mode mixes the samples of a batch, per-sample gradients are "
-            "not defined: replace it by GroupNorm, freeze its statistics with .eval(), or use "
-            "estimator=Batch()"
-        )
+        refuse_mixing(model, "the per-sample trace")
     if func is F.embedding and (kwargs.get("sparse") or kwargs.get("scale_grad_by_freq")):
         raise ValueError(
             "an Embedding with sparse=True or scale_grad_by_freq=True has no per-sample gradient "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import f3eo.fisher.ghost.rules  # noqa: F401  (registers the rules)
-from f3eo.evaluation import Output, Problem, check_reached, evaluate, refuse_mixing
+from f3eo.evaluation import Output, Problem, check_reached, evaluate
 from f3eo.fisher.ghost.capture import Capture, Use
 from f3eo.fisher.ghost.fallback import Sample, fallback, mapped_arguments
 from f3eo.fisher.ghost.layout import Layout, find
@@ -42,7 +42,6 @@ class Ghost:
     """
 
     def __init__(self, problem: Problem, memory: int, known: dict[Any, Layouts]) -> None:
-        refuse_mixing(problem, "the per-sample trace")
         self._problem = problem
         self._memory = memory
         self._capture = Capture(problem.parameters, problem.batch, problem.model)

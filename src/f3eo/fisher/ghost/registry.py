@@ -49,3 +49,8 @@ def register(*operations: Callable[..., Any] | type[nn.Module]) -> Callable[[R],
         return rule
 
     return decorate
+
+
+def has_module_rules() -> bool:
+    """Whether any module class has a rule of its own."""
+    return any(isinstance(operation, type) for operation in RULES)

@@ -1,12 +1,21 @@
 """Rules for the operations of torch, one kind a file; importing them registers them."""
 
 from f3eo.fisher.ghost.rules import (
+    channel_norm,
     convolution,
     elementwise,
     embedding,
-    group_norm,
     layer_norm,
     linear,
+    rms_norm,
 )
 
-__all__ = ["convolution", "elementwise", "embedding", "group_norm", "layer_norm", "linear"]
+__all__ = [
+    "channel_norm",
+    "convolution",
+    "elementwise",
+    "embedding",
+    "layer_norm",
+    "linear",
+    "rms_norm",
+]

@@ -1,0 +1,126 @@
+"""Every decomposition gives what torch's fused operation gives, states, masks and all."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from f3eo.decompositions import Decomposed
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def tensors(result):
+    """All tensors in a nested result."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [t for part in result if part is not None for t in tensors(part)]
+
+
+def assert_same(module, *args, **kwargs):
+    expected = tensors(module(*args, **kwargs))
+    with Decomposed():
+        found = tensors(module(*args, **kwargs))
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-14, check_dtype=True)
+
+
+RECURRENT = [
+    (nn.LSTM, {}),
+    (nn.LSTM, {"num_layers": 2, "bidirectional": True}),
+    (nn.LSTM, {"bias": False, "batch_first": True}),
+    (nn.LSTM, {"proj_size": 2, "num_layers": 2}),
+    (nn.GRU, {}),
+    (nn.GRU, {"num_layers": 2, "bidirectional": True, "batch_first": True}),
+    (nn.RNN, {}),
+    (nn.RNN, {"nonlinearity": "relu", "num_layers": 2, "bias": False}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), RECURRENT)
+@pytest.mark.parametrize("packed", [False, True])
+def test_recurrent_layers(kind, options, packed):
+    module = kind(5, 3, **options).double()
+    x = torch.randn(4, 6, 5, dtype=torch.float64)
+    if packed:
+        x = x if options.get("batch_first") else x.transpose(0, 1)
+        lengths = torch.tensor([3, 6, 1, 4])
+        x = pack_padded_sequence(x, lengths, options.get("batch_first", False), False)
+    assert_same(module, x)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_from_a_given_state(kind):
+    module, x = kind(5, 3).double(), torch.randn(6, 4, 5, dtype=torch.float64)
+    state = torch.randn(1, 4, 3, dtype=torch.float64)
+    assert_same(module, x, (state, 2 * state) if kind is nn.LSTM else state)
+
+
+def test_dropout_between_layers_draws_the_same_mask():
+    module = nn.LSTM(5, 3, num_layers=2, dropout=0.5).double()
+    x = torch.randn(6, 4, 5, dtype=torch.float64)
+    torch.manual_seed(1)
+    expected = module(x)[0]
+    torch.manual_seed(1)
+    with Decomposed():
+        found = module(x)[0]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@pytest.mark.parametrize("bias", [True, False])
+def test_recurrent_cells(kind, bias):
+    assert_same(kind(5, 3, bias=bias).double(), torch.randn(4, 5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"add_bias_kv": True},
+        {"add_zero_attn": True},
+        {"kdim": 4, "vdim": 3},
+        {"bias": False},
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        {},
+        {"attn_mask": torch.ones(5, 7, dtype=torch.bool).triu(2)},
+        {"attn_mask": torch.linspace(-1, 1, 210, dtype=torch.float64).view(6, 5, 7)},
+        {"key_padding_mask": torch.tensor([[False] * 6 + [True]] * 3)},
+        {"need_weights": False},
+        {"average_attn_weights": False},
+    ],
+)
+def test_multi_head_attention(options, call):
+    module = nn.MultiheadAttention(6, 2, batch_first=True, **options).double()
+    q = torch.randn(3, 5, 6, dtype=torch.float64)
+    k = torch.randn(3, 7, options.get("kdim", 6), dtype=torch.float64)
+    v = torch.randn(3, 7, options.get("vdim", 6), dtype=torch.float64)
+    assert_same(module, q, k, v, **call)
+
+
+def test_multi_head_attention_causal_and_without_batch():
+    module = nn.MultiheadAttention(6, 2).double()
+    x = torch.randn(5, 3, 6, dtype=torch.float64)
+    mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    assert_same(module, x, x, x, need_weights=False, attn_mask=mask, is_causal=True)
+    assert_same(module, x[:, 0], x[:, 0], x[:, 0])
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("padding", [None, 1])
+def test_bags_of_embeddings(mode, padding):
+    module = nn.EmbeddingBag(9, 4, mode=mode, padding_idx=padding).double()
+    index = torch.randint(9, (12,))
+    assert_same(module, index.view(3, 4))
+    assert_same(module, index, torch.tensor([0, 3, 3, 8]))  # one bag is empty
+    if mode == "sum":
+        weights = torch.randn(3, 4, dtype=torch.float64)
+        assert_same(module, index.view(3, 4), per_sample_weights=weights)

@@ -1,0 +1,174 @@
+"""Micro-batches: accumulated, they equal the one big batch."""
+
+import pytest
+import torch
+from cases import case
+from dense import relative
+from optimizer.helpers import batches, bits, everything, losses, network, weights
+from torch import nn
+from torch.optim import SGD, Adam
+
+from f3eo import F3EO, Batch, ModelSampled, Ratio, Sign
+
+SIZES = [(3, 1, 2), (5, 1), (1, 1, 1, 1, 1, 1)]
+
+
+def parts(batch, sizes):
+    return zip(*(t.split(sizes) for t in batch), strict=True)
+
+
+@pytest.mark.parametrize("base", [SGD, Adam])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_micro_batches_of_unequal_sizes_equal_the_big_batch(name, sizes, base):
+    found = []
+    for split in (False, True):
+        row = case(name)
+        optimizer = F3EO(row.model, base, lr=0.05)
+        values = []
+        for _ in range(3):
+            if split:
+                batch = (torch.cat([t, t])[:6] for t in row.batch)
+                for part in parts(batch, sizes):
+                    optimizer.accumulate(row.losses, *part)
+                loss = optimizer.step()
+            else:
+                loss = optimizer.step(row.losses, *(torch.cat([t, t])[:6] for t in row.batch))
+            values += [loss, optimizer.trace]
+        found.append((weights(row.model), torch.stack(values)))
+    for whole, pieces in zip(*found, strict=True):
+        assert relative(pieces, whole) < 1e-12
+
+
+def test_exact_model_sampling_accumulates_to_the_big_batch_too():
+    found = []
+    for sizes in ((6,), (4, 2)):
+        row = network()
+        optimizer = F3EO(row.model, SGD, lr=0.1, estimator=ModelSampled(probes=None))
+        for part in parts(row.batch, sizes):
+            optimizer.accumulate(row.drawn, *part)
+        optimizer.step()
+        found.append(weights(row.model))
+    assert relative(*found) < 1e-12
+
+
+def test_at_weight_zero_accumulation_is_that_of_the_base():
+    row, alone = network(), network()
+    optimizer = F3EO(row.model, SGD, lr=0.1, weight=Ratio(0))
+    plain = SGD(alone.model.parameters(), lr=0.1)
+    for part in parts(row.batch, (2, 4)):
+        optimizer.accumulate(row.losses, *part)
+        (alone.losses(*part).sum() / 6).backward()
+    optimizer.step()
+    plain.step()
+    assert relative(weights(row.model), weights(alone.model)) < 1e-14
+
+
+def test_accumulating_changes_no_weight_and_returns_the_loss():
+    row = network()
+    optimizer = F3EO(row.model, SGD, lr=0.1)
+    before = everything(row.model, optimizer)
+    loss = optimizer.accumulate(row.losses, *row.batch)
+    assert loss == row.losses(*row.batch).mean() and not loss.requires_grad
+    assert everything(row.model, optimizer) == before
+
+
+def test_step_without_closure_needs_something_accumulated():
+    row = network()
+    optimizer = F3EO(row.model, SGD, lr=0.1)
+    with pytest.raises(RuntimeError, match=r"accumulate\(closure, \*batch\)"):
+        optimizer.step()
+    optimizer.accumulate(row.losses, *row.batch)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="accumulate"):
+        optimizer.step()
+    assert optimizer.steps == 1
+
+
+def test_step_with_a_closure_after_accumulate_is_refused():
+    row = network()
+    optimizer = F3EO(row.model, SGD, lr=0.1)
+    optimizer.accumulate(row.losses, *row.batch)
+    with pytest.raises(RuntimeError, match=r"step\(\) without arguments.*zero_grad\(\)"):
+        optimizer.step(row.losses, *row.batch)
+    optimizer.step()  # what was accumulated is still there
+
+
+def test_zero_grad_drops_what_was_accumulated():
+    row, other = network(), network()
+    optimizer, clean = F3EO(row.model, SGD, lr=0.1), F3EO(other.model, SGD, lr=0.1)
+    first, second = batches(2)
+    optimizer.accumulate(row.losses, *first)
+    optimizer.zero_grad()
+    optimizer.step(row.losses, *second)
+    clean.step(other.losses, *second)
+    assert torch.equal(weights(row.model), weights(other.model))
+
+
+def test_the_batch_estimator_is_refused_at_the_second_micro_batch():
+    """H·g of a batch is not the sum over its parts."""
+    row = network()
+    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=Batch())
+    optimizer.accumulate(row.losses, *row.batch)
+    with pytest.raises(ValueError, match=r"second micro-batch.*PerSample\(\).*received Batch"):
+        optimizer.accumulate(row.losses, *row.batch)
+    optimizer.step()
+
+
+def test_batch_norm_is_refused_at_the_second_micro_batch():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+    optimizer = F3EO(model, SGD, lr=0.1, estimator=Sign())
+    optimizer.accumulate(losses(model), *batches(1)[0])
+    with pytest.raises(ValueError, match=r"splits the batch, but 1 use.*GroupNorm"):
+        optimizer.accumulate(losses(model), *batches(1)[0])
+
+
+def test_a_micro_batch_that_fails_leaves_those_before_it():
+    row, other = network(), network()
+    optimizer, clean = F3EO(row.model, SGD, lr=0.1), F3EO(other.model, SGD, lr=0.1)
+    optimizer.accumulate(row.losses, *row.batch)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.accumulate(lambda x, y: 1 / 0, *row.batch)
+    optimizer.step()
+    clean.step(other.losses, *other.batch)
+    assert torch.equal(weights(row.model), weights(other.model))
+
+
+def test_one_bad_micro_batch_skips_the_whole_step():
+    row = network()
+    optimizer = F3EO(row.model, Adam, lr=0.1)
+    before = bits(optimizer.base.state_dict()), weights(row.model)
+    optimizer.accumulate(row.losses, *row.batch)
+    x, y = row.batch
+    optimizer.accumulate(lambda x, y: row.losses(x, y) * float("inf"), x, y)
+    with pytest.warns(UserWarning, match="loss is not finite"):
+        optimizer.step()
+    assert torch.equal(weights(row.model), before[1])
+    assert bits(optimizer.base.state_dict()) == before[0]
+    optimizer.step(row.losses, *row.batch)
+
+
+def test_accumulation_and_a_fraction():
+    """∇L of all samples; h of a part of every micro-batch."""
+    row = network()
+    optimizer = F3EO(row.model, Adam, lr=0.05, fraction=0.5, betas=(0.0, 0.9))
+    g = torch.autograd.grad(row.losses(*row.batch).mean(), list(row.model.parameters()))
+    for part in parts(row.batch, (4, 2)):
+        optimizer.accumulate(row.losses, *part)
+    optimizer.step()
+    for p, value in zip(row.model.parameters(), g, strict=True):
+        assert relative(optimizer.base.state[p]["exp_avg"], value) < 1e-11
+    assert optimizer.trace is not None
+
+
+def test_accumulation_with_every_measures_in_all_micro_batches_or_in_none():
+    row = network()
+    optimizer = F3EO(row.model, SGD, lr=0.05, every=2)
+    traces = []
+    for _ in range(4):
+        for part in parts(row.batch, (4, 2)):
+            optimizer.accumulate(row.losses, *part)
+        optimizer.step()
+        traces.append(float(optimizer.trace))
+    assert traces[0] == traces[1] != traces[2] == traces[3]

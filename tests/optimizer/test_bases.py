@@ -1,0 +1,167 @@
+"""Every base optimizer: itself at weight zero, undisturbed in its metric otherwise."""
+
+import copy
+
+import pytest
+import torch
+from dense import relative, truth
+from optimizer.helpers import (
+    BASES,
+    PRECONDITIONED,
+    UNKNOWN,
+    batches,
+    bits,
+    flat,
+    gradient,
+    losses,
+    network,
+    weights,
+)
+
+from f3eo import F3EO, Cap, Coupled, Decoupled, Direct, Fixed, Ratio, Warmup
+from f3eo.updates import metric
+
+ZEROS = {
+    "ratio": lambda: Ratio(0),
+    "fixed": lambda: Fixed(0.0),
+    "schedule": lambda: Cap(5.0, schedule=lambda step: 0),
+    "delay": lambda: Ratio(0.3, Warmup(5, delay=100)),
+}
+
+
+@pytest.mark.filterwarnings(UNKNOWN)
+@pytest.mark.parametrize("zero", ZEROS)
+@pytest.mark.parametrize("name", BASES)
+def test_weight_zero_is_the_base_bit_for_bit(name, zero):
+    row = BASES[name]
+    case, alone = network(row), network(row)
+    plain = row.plain(alone.model.parameters())
+    optimizer = row.wrapped(case.model, weight=ZEROS[zero]())
+    for batch in batches(10):
+        plain.zero_grad()
+        loss = alone.losses(*batch).mean()
+        loss.backward()
+        plain.step()
+        assert torch.equal(optimizer.step(case.losses, *batch), loss.detach())
+        assert torch.equal(weights(case.model), weights(alone.model))
+    ours = optimizer.base.state_dict()["state"]
+    assert bits(ours) == bits(plain.state_dict()["state"])
+
+
+@pytest.mark.parametrize("rule", [Coupled(), Direct(), Decoupled()])
+def test_weight_zero_is_the_base_whatever_the_rule_and_in_float32(rule):
+    models = network().model.float(), network().model.float()
+    plain = torch.optim.Adam(models[0].parameters(), lr=0.01)
+    optimizer = F3EO(models[1], torch.optim.Adam, lr=0.01, rule=rule, weight=Fixed(0), fraction=0.5)
+    for batch in batches(10, dtype=torch.float32):
+        plain.zero_grad()
+        losses(models[0])(*batch).mean().backward()
+        plain.step()
+        optimizer.step(losses(models[1]), *batch)
+    assert torch.equal(weights(models[0]), weights(models[1]))
+
+
+@pytest.mark.filterwarnings(UNKNOWN)
+@pytest.mark.parametrize("name", BASES)
+def test_every_base_trains(name):
+    row = BASES[name]
+    case = network(row)
+    optimizer = row.wrapped(case.model)
+    first = optimizer.step(case.losses, *case.batch)
+    for _ in range(40):
+        last = optimizer.step(case.losses, *case.batch)
+    assert optimizer.skipped == 0
+    assert last < 0.8 * first
+
+
+@pytest.mark.filterwarnings(UNKNOWN)
+@pytest.mark.parametrize("name", [*PRECONDITIONED, "momentum", "muon", "adadelta"])
+def test_a_known_metric_keeps_the_structure_term_out_of_the_state_of_the_base(name):
+    """All moments are those of a plain run on the same loss gradients; without one they are not."""
+    row = BASES[name]
+    case = network(row)
+    optimizer = row.wrapped(case.model, weight=Ratio(0.5))
+    alone = copy.deepcopy(case.model)
+    plain = row.plain(alone.parameters())
+    for batch in batches(4):
+        alone.load_state_dict(case.model.state_dict())
+        for p, g in zip(alone.parameters(), gradient(alone, batch), strict=True):
+            p.grad = g
+        plain.step()
+        optimizer.step(case.losses, *batch)
+    ours, theirs = (flat(moments(o)) for o in (optimizer.base, plain))
+    assert (relative(ours, theirs) < 1e-12) == (name in PRECONDITIONED)
+
+
+def moments(optimizer):
+    state = optimizer.state_dict()["state"].values()
+    return [v for s in state for n, v in s.items() if isinstance(v, torch.Tensor) and v.ndim]
+
+
+@pytest.mark.parametrize("after", [0, 1, 8])
+@pytest.mark.parametrize("name", PRECONDITIONED)
+def test_the_structure_term_is_applied_in_the_metric_of_the_base(name, after):
+    """θ − θ_base = −lr D λh⊥, ⟨g, D h⊥⟩ = 0, ‖λh⊥‖_D = κ‖g‖_D; h from the dense truth."""
+    row, kappa = BASES[name], 0.4
+    case = network(row)
+    optimizer = row.wrapped(case.model, weight=Ratio(kappa))
+    for batch in batches(after):
+        optimizer.step(case.losses, *batch)
+
+    batch = case.batch
+    alone = copy.deepcopy(case.model)
+    plain = row.plain(alone.parameters())
+    plain.load_state_dict(copy.deepcopy(optimizer.base.state_dict()))
+    g, h = gradient(alone, batch), truth(case.model, case.losses, *batch).structure
+    for p, value in zip(alone.parameters(), g, strict=True):
+        p.grad = value
+    plain.step()
+    optimizer.step(case.losses, *batch)
+
+    part = weights(case.model) - weights(alone)
+    g, diagonal = flat(g), flat(metric(plain, list(alone.parameters())))
+    lr = optimizer.param_groups[0]["lr"]
+    assert abs(g @ part) < 1e-6 * g.norm() * part.norm()
+    across = h - (h @ (diagonal * g)) / (g @ (diagonal * g)) * g
+    length = ((diagonal * g) @ g).sqrt() / ((diagonal * across) @ across).sqrt()
+    assert relative(part, -lr * diagonal * kappa * length * across) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "factory"])
+def test_with_sgd_the_structure_term_joins_the_gradient(name):
+    """.grad = g + λh⊥ with ‖λh⊥‖ = κ‖g‖, and so momentum carries it on."""
+    row = BASES[name]
+    case, alone = network(row), network(row)
+    optimizer = row.wrapped(case.model, weight=Ratio(0.4))
+    plain = row.plain(alone.model.parameters())
+    for batch in batches(3):
+        g = flat(gradient(case.model, batch))
+        h = truth(case.model, case.losses, *batch).structure
+        optimizer.step(case.losses, *batch)
+        total = flat(p.grad for p in case.model.parameters())
+        across = h - (h @ g) / (g @ g) * g
+        expected = g + 0.4 * g.norm() / across.norm() * across
+        assert relative(total, expected) < 1e-9
+        for p, q in zip(alone.model.parameters(), case.model.parameters(), strict=True):
+            p.grad = q.grad.clone()
+        plain.step()
+        assert relative(weights(case.model), weights(alone.model)) < 1e-14
+
+
+@pytest.mark.parametrize("name", ["muon", "adadelta", "rprop", "asgd"])
+def test_a_base_without_known_metric_is_warned_about_and_projected_as_euclidean(name):
+    row = BASES[name]
+    case = network(row)
+    with pytest.warns(UserWarning, match=r"no metric of \w+.*register_metric"):
+        optimizer = row.wrapped(case.model)
+    g = flat(gradient(case.model, case.batch))
+    optimizer.step(case.losses, *case.batch)
+    part = flat(p.grad for p in case.model.parameters()) - g
+    assert abs(g @ part) < 1e-12 * g.norm() * part.norm()
+    assert part.norm() == pytest.approx(0.3 * float(g.norm()), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["muon", "adadelta"])
+@pytest.mark.parametrize("options", [{"weight": Ratio(0)}, {"rule": Direct(), "weight": Fixed(2)}])
+def test_no_warning_where_the_metric_does_not_matter(name, options):
+    BASES[name].wrapped(network(BASES[name]).model, **options)

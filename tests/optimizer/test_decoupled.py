@@ -1,0 +1,153 @@
+"""The promise of the method: the structure term leaves the loss to first order and descends Tr F."""
+
+import copy
+
+import pytest
+import torch
+from cases import case
+from dense import truth
+from optimizer.helpers import batches, flat, gradient, losses, network, weights
+from torch.nn.utils import vector_to_parameters
+from torch.optim import SGD, Adam, AdamW
+
+from f3eo import F3EO, Coupled, Decoupled, DecoupledPerTensor, Direct, ModelSampled, Ratio, Sign
+
+LR = 1e-3
+BASE = {"sgd": (SGD, {"lr": LR}), "adam": (Adam, {"lr": LR}), "adamw": (AdamW, {"lr": LR})}
+NETS = ["mlp", "cnn", "attention", "sequence_first"]
+
+
+def structure_part(row, base, warm=0, **options):
+    """What one step adds to that of the base on ∇L alone: (model before, difference)."""
+    kind, settings = BASE[base]
+    optimizer = F3EO(row.model, kind, **settings, **options)
+    for _ in range(warm):
+        optimizer.step(row.losses, *row.batch)
+    before = copy.deepcopy(row.model)
+    plain = kind(before.parameters(), **settings)
+    plain.load_state_dict(copy.deepcopy(optimizer.base.state_dict()))
+    alone = copy.deepcopy((before, plain))
+    loss = copied(row, alone[0]).losses(*row.batch).mean()
+    for p, g in zip(
+        alone[0].parameters(), torch.autograd.grad(loss, list(alone[0].parameters())), strict=True
+    ):
+        p.grad = g
+    alone[1].step()
+    optimizer.step(row.losses, *row.batch)
+    return before, weights(row.model) - weights(alone[0])
+
+
+def copied(row, model):
+    return type(row)(model, row.batch, row.likelihood)
+
+
+def moved(row, model, direction):
+    """The case at other weights."""
+    other = copy.deepcopy(model)
+    vector_to_parameters(weights(model) + direction, other.parameters())
+    return copied(row, other)
+
+
+def slopes(row, before, part, step=1e-4):
+    """d/dt of L and of Tr F along the unit vector of `part`, by central differences of real values."""
+    unit = part / part.norm()
+    values = []
+    for sign in (1, -1):
+        there = moved(row, before, sign * step * unit)
+        t = truth(there.model, there.losses, *there.batch)
+        values.append((float(t.losses.mean()), float(t.trace)))
+    (l1, t1), (l0, t0) = values
+    return (l1 - l0) / (2 * step), (t1 - t0) / (2 * step)
+
+
+@pytest.mark.parametrize("warm", [0, 3])
+@pytest.mark.parametrize("base", BASE)
+@pytest.mark.parametrize("net", NETS)
+def test_the_structure_part_descends_the_trace_and_leaves_the_loss(net, base, warm):
+    """On real values before and after a small move; a flipped sign turns the slope's."""
+    row = case(net)
+    before, part = structure_part(row, base, warm)
+    at = copied(row, before)
+    here = truth(before, at.losses, *row.batch)
+    first_order = float(here.gradient @ part / (here.gradient.norm() * part.norm()))
+    assert abs(first_order) < 1e-6
+    loss, trace = slopes(row, before, part)
+    assert trace < -1e-2 * float(here.structure.norm())
+    assert trace == pytest.approx(2 * float(here.structure @ part / part.norm()), rel=1e-2)
+    assert abs(loss) < 1e-4 * float(here.gradient.norm())
+
+
+@pytest.mark.parametrize("rule", [Coupled(), Decoupled(), DecoupledPerTensor(), Direct()])
+def test_every_rule_descends_the_trace(rule):
+    row = network()
+    optimizer = F3EO(row.model, SGD, lr=LR, rule=rule, weight=Ratio(3.0))
+    before = copy.deepcopy(row.model)
+    optimizer.step(row.losses, *row.batch)
+    _, trace = slopes(row, before, weights(row.model) - weights(before))
+    assert trace < 0
+
+
+@pytest.mark.parametrize("estimator", [Sign(), ModelSampled()], ids=["sign", "model"])
+def test_random_estimators_leave_the_loss_in_every_draw(estimator):
+    row = network()
+    closure = row.drawn if isinstance(estimator, ModelSampled) else row.losses
+    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=estimator)
+    for batch in batches(5):
+        g = flat(gradient(row.model, batch))
+        optimizer.step(closure, *batch)
+        part = flat(p.grad for p in row.model.parameters()) - g
+        assert abs(g @ part) < 1e-10 * g.norm() * part.norm()
+        assert part.norm() > 0.1 * g.norm()
+
+
+def test_the_structure_part_leaves_the_loss_in_float32():
+    """h off ∇L to the rounding of float32, with SGD in .grad itself."""
+    model = network().model.float()
+    optimizer = F3EO(model, SGD, lr=0.1)
+    for batch in batches(10, dtype=torch.float32):
+        g = gradient(model, batch)
+        optimizer.step(losses(model), *batch)
+        part = flat(p.grad - x for p, x in zip(model.parameters(), g, strict=True))
+        g = flat(g)
+        assert abs(g @ part) < 1e-6 * g.norm() * part.norm()
+        assert part.norm() == pytest.approx(0.3 * float(g.norm()), rel=1e-4)
+
+
+def test_per_tensor_is_orthogonal_in_every_tensor_and_another_method():
+    found = {}
+    for rule in (Decoupled(), DecoupledPerTensor()):
+        row = network()
+        optimizer = F3EO(row.model, SGD, lr=0.1, rule=rule)
+        before = gradient(row.model, row.batch)
+        optimizer.step(row.losses, *row.batch)
+        parts = [p.grad - g for p, g in zip(row.model.parameters(), before, strict=True)]
+        found[type(rule)] = [
+            float((g * d).sum() / (g.norm() * d.norm()))
+            for g, d in zip(before, parts, strict=True)
+        ]
+    assert max(map(abs, found[DecoupledPerTensor])) < 1e-12
+    assert max(map(abs, found[Decoupled])) > 0.05
+
+
+def test_per_tensor_in_a_metric_is_orthogonal_in_every_tensor_of_it():
+    row = network()
+    before, part = structure_part(row, "adam", 2, rule=DecoupledPerTensor())
+    sizes = [p.numel() for p in before.parameters()]
+    g = gradient(before, row.batch)
+    for a, b in zip(g, part.split(sizes), strict=True):
+        assert abs(float(a.flatten() @ b)) < 1e-9 * float(a.norm() * b.norm())
+
+
+def test_a_structure_gradient_along_the_loss_gradient_adds_nothing():
+    """One parameter: h is a multiple of g, what is left of it is rounding and not scaled up."""
+    theta = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    other = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    x = torch.tensor([[0.3], [-0.4]], dtype=torch.float64)
+    optimizer = F3EO([theta], SGD, lr=0.1, weight=Ratio(1.0))
+    plain = SGD([other], lr=0.1)
+    for _ in range(5):
+        plain.zero_grad()
+        (other - x).pow(4).sum(1).mean().backward()
+        plain.step()
+        optimizer.step(lambda x: (theta - x).pow(4).sum(1), x)
+    assert torch.allclose(theta, other, rtol=1e-12)

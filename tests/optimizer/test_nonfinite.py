@@ -1,0 +1,217 @@
+"""Something is not finite: the step is skipped, or raises, and leaves nothing behind."""
+
+import warnings
+
+import pytest
+import torch
+from optimizer.helpers import BASES, batches, everything, losses, network, weights
+from torch import nn
+from torch.optim import SGD, Adam
+
+from f3eo import F3EO, Batch, FiniteDifference, PerSample, Sign
+
+NAN, INF = float("nan"), float("inf")
+
+
+class Spoiled(torch.autograd.Function):
+    """The identity, with a gradient that is finite or not."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.factor, None
+
+
+class SpoiledTwice(torch.autograd.Function):
+    """The identity; its gradient is the identity too, and the gradient of that is not finite."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return Spoiled.apply(g, ctx.factor), None
+
+
+def loss_of(kind, model):
+    """Losses that go bad in one of three places, in the last sample alone."""
+
+    def closure(x, y):
+        good = losses(model)(x, y)
+        last = torch.arange(len(x)) == len(x) - 1
+        if kind in ("nan", "inf"):
+            return torch.where(last, good * float(kind), good)
+        if kind == "-inf in the data":
+            return losses(model)(torch.where(last[:, None], -INF, x), y)
+        if kind == "gradient":
+            return torch.where(last, Spoiled.apply(good, INF), good)
+        if kind == "gradient at 0":  # √ has an infinite slope there
+            return good + torch.where(last, (model[0].weight.sum() * 0).sqrt(), 0.0)
+        if kind == "structure":
+            return torch.where(last, SpoiledTwice.apply(good, NAN), good)
+        # |z|^1.5 at z = 0: slope 0, curvature infinite.
+        z = model[0](x * 0).sum(1) - model[0].bias.sum()
+        return good + torch.where(last, z.abs() ** 1.5, 0.0)
+
+    return closure
+
+
+PLACES = {
+    "nan": "the loss",
+    "inf": "the loss",
+    "-inf in the data": "the loss",
+    "gradient": "the gradient",
+    "gradient at 0": "the gradient",
+    "structure": "the structure gradient",
+    "curvature at 0": "the structure gradient",
+}
+
+
+def made(**options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+    model.register_buffer("count", torch.zeros((), dtype=torch.int64))
+    model.register_forward_pre_hook(lambda m, _: m.count.add_(1) and None)
+    return model, F3EO(model, **{"base": Adam, "lr": 0.02} | options)
+
+
+def same_but_random(before, after):
+    return {k: v for k, v in before.items() if k not in ("random", "generator", "grads")} == {
+        k: v for k, v in after.items() if k not in ("random", "generator", "grads")
+    }
+
+
+@pytest.mark.parametrize("estimator", [PerSample, Batch, Sign], ids=lambda e: e.__name__)
+@pytest.mark.parametrize("warm", [0, 2])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_bad_step_is_skipped_counted_and_leaves_everything(place, warm, estimator):
+    model, optimizer = made(estimator=estimator(), every=2)
+    for batch in batches(warm):
+        optimizer.step(losses(model), *batch)
+    before = everything(model, optimizer)
+    with pytest.warns(UserWarning, match=f"^{PLACES[place]} is not finite.*skipped"):
+        optimizer.step(loss_of(place, model), *batches(1)[0])
+    assert same_but_random(before, everything(model, optimizer))
+    assert (optimizer.steps, optimizer.skipped) == (warm, 1)
+    optimizer.step(losses(model), *batches(1)[0])
+    assert optimizer.steps == warm + 1 and weights(model).isfinite().all()
+
+
+@pytest.mark.parametrize("place", ["nan", "gradient"])
+@pytest.mark.parametrize("name", ["momentum", "adamw", "rmsprop_centered"])
+def test_a_bad_step_leaves_every_base(place, name):
+    row = network()
+    optimizer = BASES[name].wrapped(row.model)
+    optimizer.step(row.losses, *row.batch)
+    before = everything(row.model, optimizer)
+    with pytest.warns(UserWarning, match="not finite"):
+        optimizer.step(loss_of(place, row.model), *row.batch)
+    assert same_but_random(before, everything(row.model, optimizer))
+
+
+@pytest.mark.parametrize("options", [{"fraction": 0.5}, {"chunk": 2}, {"max_norm": 1.0}])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_bad_step_is_skipped_under_every_option(place, options):
+    model, optimizer = made(**options, generator=torch.Generator().manual_seed(0))
+    optimizer.step(losses(model), *batches(1)[0])
+    before = everything(model, optimizer)
+    for _ in range(4):  # a fraction may miss the bad sample's structure gradient
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer.step(loss_of(place, model), *batches(1)[0])
+        if optimizer.skipped:
+            break
+        before = everything(model, optimizer)
+    assert optimizer.skipped == 1
+    assert same_but_random(before, everything(model, optimizer))
+
+
+def test_differences_find_a_bad_gradient_away_from_the_weights():
+    """∇L is finite at θ and not at θ + εv: the structure gradient is not finite."""
+    model, optimizer = made(estimator=Batch(FiniteDifference()))
+    at = weights(model)
+
+    def closure(x, y):
+        moved = not torch.equal(weights(model), at)
+        return losses(model)(x, y) * (NAN if moved else 1.0)
+
+    before = everything(model, optimizer)
+    with pytest.warns(UserWarning, match="the structure gradient is not finite"):
+        optimizer.step(closure, *batches(1)[0])
+    assert same_but_random(before, everything(model, optimizer))
+
+
+def test_a_bad_gradient_outside_the_structure_term_counts():
+    model = network().model
+    groups = [
+        {"params": model[0].parameters()},
+        {"params": model[2:].parameters(), "structure": False},
+    ]
+    optimizer = F3EO(groups, SGD, lr=0.1)
+
+    def closure(x, y):
+        inner = model[:2](x)
+        return losses(model[2:])(Spoiled.apply(inner.detach(), 1.0), y) + losses(model[4:])(
+            Spoiled.apply(model[2:4](inner.detach()), 1.0), y
+        ) + 0 * inner.sum(1) + Spoiled.apply(model[4].bias[:1], INF).sum()
+
+    before = weights(model)
+    with pytest.warns(UserWarning, match="the gradient is not finite"):
+        optimizer.step(closure, *batches(1)[0])
+    assert torch.equal(before, weights(model))
+
+
+def test_the_warning_comes_once_and_the_count_goes_on():
+    model, optimizer = made()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for place in ("nan", "gradient", "nan"):
+            optimizer.step(loss_of(place, model), *batches(1)[0])
+    assert len(caught) == 1 and optimizer.skipped == 3
+    assert caught[0].filename == __file__
+
+
+def test_the_loss_of_a_skipped_step_is_returned_as_it_is():
+    model, optimizer = made()
+    with pytest.warns(UserWarning):
+        assert optimizer.step(loss_of("nan", model), *batches(1)[0]).isnan()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_raise_leaves_random_states_and_grads_as_well(place):
+    generator = torch.Generator().manual_seed(1)
+    model, optimizer = made(on_nonfinite="raise", fraction=0.99, generator=generator)
+    optimizer.step(losses(model), *batches(1)[0])
+    before = everything(model, optimizer)
+
+    def closure(x, y):
+        return loss_of(place, model)(nn.functional.dropout(x, 1e-9), y)
+
+    with pytest.raises(FloatingPointError, match=rf'^{PLACES[place]} is not finite.*lower.*"skip"'):
+        optimizer.step(closure, *batches(1)[0])
+    assert everything(model, optimizer) == before
+    assert optimizer.skipped == 0
+
+
+def test_a_skipped_step_does_not_advance_schedules_of_the_weight():
+    model, optimizer = made()
+    optimizer.weight.schedule = lambda step: float(step)
+    with pytest.warns(UserWarning):
+        optimizer.step(loss_of("nan", model), *batches(1)[0])
+    assert optimizer.weight.at(optimizer.steps) == 0.0
+
+
+def test_large_but_finite_gradients_are_no_reason_to_skip():
+    """Sums of squares are taken wide enough for float32 gradients."""
+    model = network().model.float()
+    optimizer = F3EO(model, SGD, lr=1e-30)
+    optimizer.step(lambda x, y: losses(model)(x, y) * 1e22, *batches(1, dtype=torch.float32)[0])
+    assert optimizer.skipped == 0
+
+
