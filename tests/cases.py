@@ -96,8 +96,9 @@ def cnn() -> Case:
         nn.Conv2d(4, 6, 3, padding="same", groups=2, padding_mode="circular"),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 2, dilation=1),  # one position: the Gram form
         nn.Flatten(),
-        nn.Linear(24, 3),
+        nn.Linear(8, 3),
     )
     return Case(model, _classes(5, (2, 8, 8), 3))
 

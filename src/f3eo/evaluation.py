@@ -189,9 +189,11 @@ class World:
     """
 
     def __init__(self, problem: Problem) -> None:
+        # By place, since a forward pass may put a new tensor there instead of writing into the old.
         self._buffers = [
-            (b, b.detach().clone())
-            for b in (problem.model.buffers() if problem.model is not None else ())
+            (module, name, b, None if b is None else b.detach().clone())
+            for module in (problem.model.modules() if problem.model is not None else ())
+            for name, b in module._buffers.items()
         ]
         self._grads = [(p, p.grad) for p in problem.parameters]
         self._generator = problem.generator
@@ -199,11 +201,24 @@ class World:
         self._devices = {p.device for p in problem.parameters if p.device.type != "cpu"}
         self._random = _random_states(self._devices)
 
+    def lend_buffers(self) -> None:
+        """Let a forward pass write into copies.
+
+        `restore` then writes into no tensor that the graph of that pass has kept: a BatchNorm in
+        training keeps its running statistics.
+        """
+        copies: dict[int, Tensor] = {}
+        for module, name, buffer, value in self._buffers:
+            if buffer is not None and value is not None:
+                module._buffers[name] = copies.setdefault(id(buffer), value.clone())
+
     def restore_buffers(self) -> None:
         """Put every buffer back to its value at construction."""
         with torch.no_grad():
-            for buffer, value in self._buffers:
-                buffer.copy_(value)
+            for module, name, buffer, value in self._buffers:
+                module._buffers[name] = buffer
+                if buffer is not None and value is not None:
+                    buffer.copy_(value)
 
     def restore(self) -> None:
         """Put everything back to its state at construction."""
@@ -239,6 +254,7 @@ class Replay:
             self._first = _random_states(self._devices)
             return self._function()
         world = World(self._problem)
+        world.lend_buffers()
         _set_random_states(self._first)
         try:
             return self._function()

@@ -97,6 +97,11 @@ class F3EO(Optimizer):
         self.max_norm = None if max_norm is None else in_range("max_norm", max_norm, 0.0, None)
         if on_nonfinite not in ("skip", "raise"):
             raise ValueError(f'on_nonfinite must be "skip" or "raise", received {on_nonfinite!r}')
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(
+                f"generator must be a torch.Generator or None, received {generator!r}; a seed becomes "
+                f"one by torch.Generator().manual_seed(seed)"
+            )
         if self.fraction < 1 and not self.estimator.additive:
             raise ValueError(
                 f"fraction={fraction} needs an estimator that is a mean over samples, received "
@@ -182,8 +187,14 @@ class F3EO(Optimizer):
             The micro-batch's mean loss, detached.
 
         Raises:
+            TypeError: a closure that cannot be called.
             ValueError: a second micro-batch with an estimator that is no mean over samples.
         """
+        if not callable(closure):
+            raise TypeError(
+                f"the closure must be a function that returns per-sample losses, received "
+                f"{closure!r}; the batch follows it: step(closure, *batch)"
+            )
         if self._pending is not None:
             self._refuse_parts("a second micro-batch")
         problem = self._problem(closure, batch)
@@ -271,7 +282,7 @@ class F3EO(Optimizer):
         if self.weight.at(self.steps) == 0 or not any(problem.structured):
             return False
         stored = all(
-            "structure" in self.state[p]
+            "structure" in self.state.get(p, {})
             for p, s in zip(problem.parameters, problem.structured, strict=True)
             if s
         )

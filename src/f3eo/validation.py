@@ -57,12 +57,13 @@ def check_model(model: nn.Module | None, estimator: Estimator) -> None:
 
 
 def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> None:
-    """Refuse parameters that are complex, sparse, or not the model's.
+    """Refuse parameters that are complex, sparse, there twice, or not the model's.
 
     Raises:
         ValueError: the parameter's place and what to do instead.
     """
     known = {id(p) for p in model.parameters()} if model is not None else None
+    seen: set[int] = set()
     for g, group in enumerate(groups):
         if not isinstance(group.get("structure", True), bool):
             raise ValueError(
@@ -78,6 +79,12 @@ def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> N
                 )
             if p.layout is not torch.strided:
                 raise ValueError(f"{place} is sparse: F3EO needs dense parameters (to_dense())")
+            if id(p) in seen:
+                raise ValueError(
+                    f"{place} is there twice and would count twice in Tr F: hand it over once "
+                    f"(model.parameters() lists a shared one once)"
+                )
+            seen.add(id(p))
             if known is not None and id(p) not in known:
                 raise ValueError(
                     f"{place} does not belong to the model: pass the module that holds all "

@@ -165,12 +165,16 @@ def _scale(axes: Axes, metric: Metric, axis: Literal["x", "y"] = "y") -> None:
 
 
 def _ticks(axes: Axes, axis: Literal["x", "y"] = "y") -> None:
-    """Ticks of a log axis at 1, 2, 5 where it spans little, else at powers of ten."""
+    """Ticks of a log axis at round numbers, at 1, 2, 5 or at powers of ten, as its span asks."""
     chosen = axes.xaxis if axis == "x" else axes.yaxis
     low, high = chosen.get_view_interval()
-    if chosen.get_scale() == "log":
+    if chosen.get_scale() != "log":
+        return
+    if high / low < 10:
+        chosen.set_major_locator(MaxNLocator(4))
+    else:
         subs = (1, 2, 5) if high / low < 100 else (1,)
-        chosen.set_major_locator(LogLocator(subs=subs, numticks=9))
+        chosen.set_major_locator(LogLocator(subs=subs, numticks=7))
 
 
 def _label_ends(axes: Axes, ends: Mapping[str, float]) -> None:

@@ -50,6 +50,7 @@ def render(rows: Sequence[Row], title: str) -> str:
         title=title,
         tasks=[_task(rows, name) for name in _distinct(rows, "task")],
         failures=[row for row in rows if row["status"] != "finished"],
+        warned=[row for row in rows if row["warnings"]],
         total=len(rows),
         finished=sum(row["status"] == "finished" for row in rows),
         environments=_environments([row for row in rows if row["status"] == "finished"]),

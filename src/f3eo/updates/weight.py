@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 Schedule = Callable[[int], float]
 
@@ -14,18 +15,33 @@ class Weight(ABC):
         schedule: step (0, 1, …) → factor on `value`, such as `Warmup(500)`; default constant 1.
 
     Raises:
-        ValueError: a negative or non-finite value.
+        TypeError, ValueError: a value that is no number, negative or not finite; no schedule.
     """
 
     def __init__(self, value: float, schedule: Schedule | None = None) -> None:
-        if not 0 <= value < float("inf"):
+        if not 0 <= _number(self, "value", value) < float("inf"):
             raise ValueError(f"{type(self).__name__} needs a finite value >= 0, received {value}")
+        if schedule is not None and not callable(schedule):
+            raise TypeError(
+                f"the schedule of {type(self).__name__} must be a function of the step, received "
+                f"{schedule!r}; for a linear start use Warmup(steps)"
+            )
         self.value = value
         self.schedule = schedule
 
     def at(self, step: int) -> float:
-        """The constant at a step."""
-        return self.value * (self.schedule(step) if self.schedule is not None else 1.0)
+        """The constant at a step.
+
+        Raises:
+            ValueError: a factor of the schedule that is negative or not finite.
+        """
+        factor = self.schedule(step) if self.schedule is not None else 1.0
+        if not 0 <= factor < float("inf"):
+            raise ValueError(
+                f"the schedule of {self!r} must give finite factors >= 0, gave at step {step}: "
+                f"{factor}"
+            )
+        return self.value * factor
 
     @abstractmethod
     def factor(self, value: float, gradient: float, direction: float) -> float:
@@ -59,7 +75,7 @@ class Cap(Weight):
 
     def __init__(self, value: float, limit: float = 1.0, schedule: Schedule | None = None) -> None:
         super().__init__(value, schedule)
-        if not limit > 0:
+        if not _number(self, "limit", limit) > 0:
             raise ValueError(f"Cap needs limit > 0, received {limit}")
         self.limit = limit
 
@@ -91,10 +107,12 @@ class Warmup:
         delay: steps before it, during which the factor is 0; default 0.
 
     Raises:
-        ValueError: steps below 1 or a negative delay.
+        TypeError, ValueError: no integers, steps below 1 or a negative delay.
     """
 
     def __init__(self, steps: int, delay: int = 0) -> None:
+        _number(self, "steps", steps, int)
+        _number(self, "delay", delay, int)
         if steps < 1 or delay < 0:
             raise ValueError(
                 f"Warmup needs steps >= 1 and delay >= 0, received {steps} and {delay}"
@@ -105,3 +123,10 @@ class Warmup:
     def __call__(self, step: int) -> float:
         """The factor at a step."""
         return min(1.0, max(0.0, (step - self.delay + 1) / self.steps))
+
+
+def _number(owner: Any, name: str, value: Any, kind: type = float) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        word = "an integer" if kind is int else "a number"
+        raise TypeError(f"{type(owner).__name__} needs {word} as {name}, received {value!r}")
+    return value

@@ -33,7 +33,7 @@ TASK = Task(
         "sgd": {"lr": 0.3, "weight_decay": 1e-3},
         "adamw": {"lr": 3e-2, "weight_decay": 1e-1},
         "muon": {"lr": 3e-2, "weight_decay": 1e-1},
-        "sam": {"lr": 0.3, "weight_decay": 1e-3, "rho": 0.2},
+        "sam": {"lr": 0.6, "weight_decay": 1e-3, "rho": 0.1},
         "f3eo": {"lr": 0.6, "weight_decay": 1e-3, "ratio": 0.2},
     },
 )

@@ -1,0 +1,153 @@
+"""Measure what steps cost: model by model, all methods of a model interleaved."""
+
+import json
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+from f3eo.bench.cost.memory import measured
+from f3eo.bench.cost.methods import GRADIENT, METHODS
+from f3eo.bench.cost.models import MODELS, USUAL
+from f3eo.bench.cost.row import Row, rows
+from f3eo.bench.cost.table import NOTE, table
+from f3eo.bench.cost.timing import Runner, Timing, interleave, threads
+from f3eo.bench.cost.work import SEED, start
+
+FEWEST = 5
+"""Rounds that are taken even if there is no time for them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Args:
+        models, methods: names; the plain gradient, which all is compared with, always comes along.
+        rounds: measurements of each method; None takes as many as fit into `seconds`.
+        seconds: time for the rounds of a model, warm-up included.
+        threads: torch may use.
+        memory: whether to measure it.
+        file: where rows go as JSON, or None.
+
+    Raises:
+        ValueError: a name nobody knows, a number out of range, a folder that does not exist.
+    """
+
+    models: Sequence[str] = USUAL
+    methods: Sequence[str] = tuple(METHODS)
+    rounds: int | None = None
+    seconds: float = 60.0
+    threads: int = 1
+    memory: bool = True
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check("model", self.models, MODELS)
+        _check("method", self.methods, METHODS)
+        for name in ("rounds", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not self.seconds > 0:
+            raise ValueError(f"seconds must be more than 0, got {self.seconds}")
+        if self.file and (self.file.is_dir() or not self.file.parent.is_dir()):
+            raise ValueError(f"json must be a file in a folder that exists, got {self.file}")
+
+    @property
+    def contenders(self) -> list[str]:
+        """Names of the methods, each once, the plain gradient first."""
+        return list(dict.fromkeys((GRADIENT.name, *self.methods)))
+
+
+@dataclass
+class Outcome:
+    """What came of it.
+
+    Args:
+        rows: of every method on every model that was reached.
+        interrupted: whether Ctrl-C ended it.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def measure(plan: Plan, console: Console) -> Outcome:
+    """Measure, print a table per model as soon as it is there, and write the rows.
+
+    Ctrl-C ends it; what was measured by then is printed and written all the same.
+    """
+    outcome = Outcome()
+    with threads(plan.threads):
+        for name in dict.fromkeys(plan.models):
+            timing, memory, errors = Timing(), dict[str, int](), dict[str, str]()
+            try:
+                with console.status(f"{name} …") as status:
+                    _time(plan, name, timing, status)
+                    if plan.memory:
+                        _weigh(plan, name, timing.errors, memory, errors, status)
+            except KeyboardInterrupt:
+                outcome.interrupted = True
+            if timing.rounds:
+                found = rows(MODELS[name], plan.contenders, timing, memory, errors)
+                outcome.rows += found
+                console.print(table(found))
+            if plan.file:
+                plan.file.write_text(json.dumps(outcome.rows, indent=1, ensure_ascii=False) + "\n")
+            if outcome.interrupted:
+                break
+    if outcome.rows:
+        console.print(NOTE, style="dim")
+    return outcome
+
+
+def _time(plan: Plan, name: str, timing: Timing, status: Status) -> None:
+    """Rounds into `timing`, until there are enough."""
+    begin = time.monotonic()
+    runners: dict[str, Runner] = {}
+    for method in plan.contenders:
+        try:
+            work = start(MODELS[name], METHODS[method], MODELS[name].batch)
+        except Exception as error:
+            timing.errors[method] = f"{type(error).__name__}: {error}"
+        else:
+            runners[method] = Runner(work.step, METHODS[method].steps)
+    for count in interleave(runners, timing, generator=random.Random(SEED)):
+        passed = time.monotonic() - begin
+        aim = f"{plan.rounds}" if plan.rounds else f"{passed:.0f} s of {plan.seconds:.0f} s"
+        status.update(f"{name}: {count} rounds, {aim}")
+        if count >= (plan.rounds or FEWEST) and (plan.rounds or passed >= plan.seconds):
+            break
+
+
+def _weigh(
+    plan: Plan,
+    name: str,
+    lost: Mapping[str, str],
+    memory: dict[str, int],
+    errors: dict[str, str],
+    status: Status,
+) -> None:
+    """Bytes into `memory`, errors into `errors`, for methods that are not lost."""
+    for method in plan.contenders:
+        if method in lost:
+            continue
+        status.update(f"{name}: memory of {method}")
+        try:
+            memory[method] = measured(name, method, plan.threads)
+        except RuntimeError as error:
+            errors[method] = str(error)
+
+
+def _check(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    known, names = list(known), list(names)
+    if not names:
+        raise ValueError(f"no {kind} given; choose from {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}; choose from {', '.join(known)}")

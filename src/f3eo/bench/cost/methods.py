@@ -1,0 +1,77 @@
+"""The methods whose cost is measured, all over the same SGD, by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pytorch_optimizer import SAM
+from torch import nn
+from torch.optim import SGD
+
+from f3eo import F3EO, Batch, Coupled, Decoupled, FiniteDifference, Fixed, Sign
+from f3eo.bench.methods.f3eo import FisherStepper
+from f3eo.bench.methods.method import GradientStepper, Stepper
+from f3eo.bench.methods.sam import SharpnessAwareStepper
+
+RATE = 1e-4
+"""Learning rate of all: so small that the weights, and with them the work, stay as they are."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to take a step.
+
+    Args:
+        name: short name, as typed on the command line.
+        label: what it is, in a line.
+        build: model -> what takes the steps.
+        steps: steps after which the cost repeats; a round takes so many and counts their mean.
+    """
+
+    name: str
+    label: str
+    build: Callable[[nn.Module], Stepper]
+    steps: int = 1
+
+
+def _fisher(**options: Any) -> Callable[[nn.Module], Stepper]:
+    """F3EO over SGD; parts that hold state are given as functions that make them."""
+
+    def build(model: nn.Module) -> Stepper:
+        made = {name: part() if callable(part) else part for name, part in options.items()}
+        generator = torch.Generator().manual_seed(0)
+        return FisherStepper(F3EO(model, SGD, lr=RATE, generator=generator, **made))
+
+    return build
+
+
+def _gradient(model: nn.Module) -> Stepper:
+    return GradientStepper(SGD(model.parameters(), lr=RATE))
+
+
+def _sam(model: nn.Module) -> Stepper:
+    return SharpnessAwareStepper(SAM(model.parameters(), SGD, lr=RATE))
+
+
+GRADIENT = Method("gradient", "plain gradient", _gradient)
+
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        GRADIENT,
+        Method("sam", "SAM", _sam),
+        Method("batch", "batch H·g, decoupled", _fisher(estimator=Batch, rule=Decoupled)),
+        Method(
+            "coupled", "per sample, coupled", _fisher(rule=Coupled, weight=lambda: Fixed(0.1))
+        ),
+        Method("decoupled", "per sample, decoupled", _fisher()),
+        Method(
+            "sign",
+            "signs, finite differences",
+            _fisher(estimator=lambda: Sign(FiniteDifference())),
+        ),
+        Method("fraction", "per sample, ¼ of the batch", _fisher(fraction=0.25)),
+        Method("every", "per sample, every 2nd step", _fisher(every=2), steps=2),
+    )
+}

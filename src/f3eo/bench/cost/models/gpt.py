@@ -1,0 +1,48 @@
+"""A character-level language model of the kind trained on tiny-shakespeare."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from f3eo.bench.cost.models.model import Model
+from f3eo.bench.cost.models.transformer import Block
+
+VOCABULARY, WIDTH, HEADS, DEPTH = 65, 128, 4, 4
+
+
+class GPT(nn.Module):
+    """Causal transformer with learned positions and a head of its own.
+
+    Args:
+        positions: the longest text, in characters.
+    """
+
+    def __init__(self, positions: int) -> None:
+        super().__init__()
+        self.characters = nn.Embedding(VOCABULARY, WIDTH)
+        self.positions = nn.Embedding(positions, WIDTH)
+        self.blocks = nn.Sequential(*(Block(WIDTH, HEADS, causal=True) for _ in range(DEPTH)))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Characters (B, T) -> logits of the next ones (B, T, VOCABULARY)."""
+        place = torch.arange(x.shape[1], device=x.device)
+        x = self.characters(x) + self.positions(place)
+        return self.head(self.norm(self.blocks(x)))
+
+
+def _text(positions: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random characters (B, T) and the characters after each (B, T)."""
+    text = torch.randint(VOCABULARY, (samples, positions + 1), generator=generator)
+    return text[:, :-1].contiguous(), text[:, 1:].contiguous()
+
+
+def _row(name: str, positions: int, batch: int) -> Model:
+    label = f"GPT, {DEPTH} layers of {WIDTH}, {positions} positions"
+    return Model(name, label, batch, partial(GPT, positions), partial(_text, positions))
+
+
+GPT64 = _row("gpt", 64, 12)
+GPT256 = _row("gpt256", 256, 4)

@@ -1,0 +1,53 @@
+"""A model to measure on: how to build it, made-up data of its shape, and its per-sample loss."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier of whole samples or of every position, with random data.
+
+    Args:
+        name: short name, as typed on the command line.
+        label: what it is, in a line.
+        batch: samples in a batch.
+        make: () -> the module, initialised from torch's global generator.
+        draw: (samples, generator) -> inputs (B, …) and targets (B,) or (B, T).
+    """
+
+    name: str
+    label: str
+    batch: int
+    make: Callable[[], nn.Module]
+    draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+
+    def build(self, seed: int) -> nn.Module:
+        """The module as this seed initialises it; torch's global generator stays as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.make()
+
+    def data(self, samples: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Inputs (B, …) and targets (B,) or (B, T), the same for the same seed."""
+        return self.draw(samples, torch.Generator().manual_seed(seed))
+
+    @staticmethod
+    def losses(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Cross entropy in nats, shaped as the targets: (B,), or (B, T) for every position."""
+        logits = module(x)
+        return F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="none").view(y.shape)
+
+
+def images(*shape: int, classes: int) -> Callable[[int, torch.Generator], tuple[Tensor, Tensor]]:
+    """Data of standard normal inputs (B, *shape) and uniform targets (B,)."""
+
+    def draw(samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        x = torch.randn(samples, *shape, generator=generator)
+        return x, torch.randint(classes, (samples,), generator=generator)
+
+    return draw

@@ -1,0 +1,122 @@
+"""Interleaved timing: every round runs every method once, in random order."""
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import SupportsFloat
+
+import torch
+
+Clock = Callable[[], float]
+"""Seconds from some origin."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Something to time.
+
+    Args:
+        step: takes one step and returns its loss.
+        steps: how many make up a round; their mean counts.
+    """
+
+    step: Callable[[], SupportsFloat]
+    steps: int = 1
+
+
+@dataclass
+class Timing:
+    """What was measured so far; complete rounds alone, so that it may be cut short at any time.
+
+    Args:
+        rounds: seconds per step, by name, for every counted round.
+        errors: what went wrong, by name; from then on that runner is left out.
+    """
+
+    rounds: list[dict[str, float]] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+def interleave(
+    runners: Mapping[str, Runner],
+    timing: Timing,
+    *,
+    generator: random.Random,
+    warmup: int = 2,
+    clock: Clock = time.perf_counter,
+) -> Iterator[int]:
+    """Time round after round into `timing`, for as long as it is iterated.
+
+    A disturbance from outside hits neighbours in time, so methods are compared within a round; in
+    random order, so that none always follows the same one. Garbage is collected between the
+    measurements, never within.
+
+    Args:
+        runners: what to time, by name.
+        timing: where rounds and errors go.
+        generator: draws the order.
+        warmup: rounds that do not count.
+        clock: gives the time.
+
+    Yields:
+        The number of rounds counted so far, after each, warm-up ones included.
+    """
+    with _undisturbed():
+        for number in range(-warmup, 1_000_000_000):
+            order = [name for name in runners if name not in timing.errors]
+            generator.shuffle(order)
+            seconds: dict[str, float] = {}
+            for name in order:
+                try:
+                    seconds[name] = _seconds(runners[name], clock)
+                except Exception as error:
+                    timing.errors[name] = f"{type(error).__name__}: {error}"
+            if number >= 0:
+                timing.rounds.append(seconds)
+            elif number == -1:
+                gc.freeze()  # collections between measurements then look at new objects alone
+            yield len(timing.rounds)
+
+
+def _seconds(runner: Runner, clock: Clock) -> float:
+    """Seconds per step of one measurement.
+
+    Raises:
+        ArithmeticError: a loss that is not finite: the step then did other work than usual.
+    """
+    gc.collect()
+    begin = clock()
+    for _ in range(runner.steps):
+        loss = runner.step()
+    seconds = (clock() - begin) / runner.steps
+    if not isfinite(float(loss)):
+        raise ArithmeticError(f"the loss became {float(loss)}")
+    return seconds
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No garbage collection but ours."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Torch works with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
