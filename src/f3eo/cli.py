@@ -13,6 +13,8 @@ from tyro.conf import arg
 
 from f3eo.bench.compare import Comparison
 from f3eo.bench.compare import compare as carry_out
+from f3eo.bench.cost import METHODS as PRICED
+from f3eo.bench.cost import MODELS, USUAL, Plan, measure
 from f3eo.bench.methods import METHODS
 from f3eo.bench.row import Row
 from f3eo.bench.tasks import TASKS
@@ -21,6 +23,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, by the custom of shells."""
 
 OWN, NONE = "(default: each task's own)", "(default: tuned)"
+TIMED = "(default: as many as fit into --seconds)"
 
 app = tyro.extras.SubcommandApp()
 
@@ -77,6 +80,43 @@ def compare(
         console.print(f"  {comparison.command}", highlight=False, markup=False, soft_wrap=True)
         return INTERRUPTED
     return 0
+
+
+@app.command
+def cost(
+    models: Annotated[tuple[str, ...], arg(metavar="MODEL ...")] = USUAL,
+    methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = tuple(PRICED),
+    rounds: Annotated[int | None, arg(metavar="N", help_behavior_hint=TIMED)] = None,
+    seconds: Annotated[float, arg(metavar="S")] = 60.0,
+    threads: Annotated[int, arg(metavar="N")] = 1,
+    memory: bool = True,
+    file: Annotated[Path | None, arg(name="json", metavar="FILE")] = None,
+) -> int:
+    """Print what a step costs, in time and memory, next to a plain gradient step.
+
+    Every round runs each method once, in random order, so that all see the same disturbances.
+    Peak memory is measured afterwards, in a fresh process for each method. The defaults take
+    about seven minutes; close other programs. Ctrl-C prints what is finished.
+
+    Args:
+        models: What to measure on. Also: gpt256, resnet20.
+        methods: What to measure; the plain gradient always comes along.
+        rounds: Measurements of each method.
+        seconds: Time for the rounds of each model, without --rounds.
+        threads: Threads of torch.
+        memory: Whether to measure memory, too.
+        file: Where to write the rows.
+    """
+    plan = Plan(
+        models=models,
+        methods=methods,
+        rounds=rounds,
+        seconds=seconds,
+        threads=threads,
+        memory=memory,
+        file=file,
+    )
+    return INTERRUPTED if measure(plan, Console()).interrupted else 0
 
 
 def main() -> int:

@@ -35,18 +35,20 @@ def check_model(model: nn.Module | None, estimator: Estimator) -> None:
     """
     if model is None:
         return
-    kinds = {kind.__name__ for kind in type(model).__mro__}
-    if kinds & {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}:
+    kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
+    wrappers = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+    if found := sorted(kinds & wrappers):
         raise NotImplementedError(
-            f"F3EO does not average over processes: with {type(model).__name__} every process "
+            f"F3EO does not average over processes: with {found[0]} every process "
             f"would train on its own gradient; train on one process, or pass model.module and "
             f"average gradients yourself"
         )
     twice = not isinstance(estimator, (Batch, Sign)) or estimator.engine.twice
-    if "OptimizedModule" in kinds and twice:
+    compiled = any(module._compiled_call_impl is not None for module in model.modules())
+    if (compiled or "OptimizedModule" in kinds) and twice:
         raise NotImplementedError(
             "a compiled model cannot be differentiated twice (pytorch#91469): pass the module from "
-            "before torch.compile, or use estimator=Sign(FiniteDifference())"
+            "before torch.compile or compile(), or use estimator=Sign(FiniteDifference())"
         )
     for name, module in model.named_modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:

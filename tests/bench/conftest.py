@@ -52,6 +52,7 @@ def make_row(make_run: MakeRun) -> MakeRow:
             "curve": {name: [value / 2, value] for name, value in last.items()},
             "versions": versions(),
             "machine": machine(),
+            "warnings": [],
             "time": "2026-01-01T00:00:00+00:00",
             "command": "f3eo compare --name made-up",
         }

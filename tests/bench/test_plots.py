@@ -20,3 +20,7 @@ def test_names_with_room_stay_where_they_are():
 
 def test_no_two_methods_share_a_colour():
     assert len({method.colour for method in METHODS.values()}) == len(METHODS)
+
+
+def test_a_crowd_spreads_evenly_about_where_it_was():
+    assert spread([0.5, 0.5, 0.5], 0.1) == [0.4, 0.5, 0.6]

@@ -74,6 +74,11 @@ def test_rows_of_two_machines_are_pointed_out(rows):
     assert "The rows come from 2 environments" in render([other, *rows[1:3]], "x")
 
 
+def test_warnings_of_runs_are_listed(make_row):
+    page = render([make_row() | {"warnings": ["a step was skipped"]}], "x")
+    assert "Runs that warned" in page and "a step was skipped" in page
+
+
 def test_one_seed_gives_no_verdict(make_row):
     page = render([make_row(0.5), make_row(0.9, method="f3eo")], "x")
     assert "with a single seed nothing can be said about chance" in page

@@ -122,8 +122,7 @@ def test_per_tensor_is_orthogonal_in_every_tensor_and_another_method():
         optimizer.step(row.losses, *row.batch)
         parts = [p.grad - g for p, g in zip(row.model.parameters(), before, strict=True)]
         found[type(rule)] = [
-            float((g * d).sum() / (g.norm() * d.norm()))
-            for g, d in zip(before, parts, strict=True)
+            float((g * d).sum() / (g.norm() * d.norm())) for g, d in zip(before, parts, strict=True)
         ]
     assert max(map(abs, found[DecoupledPerTensor])) < 1e-12
     assert max(map(abs, found[Decoupled])) > 0.05

@@ -147,7 +147,10 @@ def test_a_group_out_of_the_structure_term_is_trained_on_the_loss_alone(name):
     signs = torch.Generator().manual_seed(1)
     other = F3EO(alone.model, SGD, lr=0.1, estimator=ESTIMATORS[name](), generator=signs)
     other.step(alone.losses, *alone.batch)
-    assert relative(flat(p.grad for p in inside), flat(p.grad for p in alone.model[0].parameters())) < 1e-6
+    assert (
+        relative(flat(p.grad for p in inside), flat(p.grad for p in alone.model[0].parameters()))
+        < 1e-6
+    )
     assert float(optimizer.trace) == pytest.approx(float(other.trace), rel=1e-9)
 
 
@@ -252,7 +255,10 @@ def test_groups_have_learning_rates_of_their_own():
             before = copy.deepcopy(row.model)
             optimizer.step(row.losses, *row.batch)
             moves.append(
-                [p.detach() - q.detach() for p, q in zip(row.model.parameters(), before.parameters(), strict=True)]
+                [
+                    p.detach() - q.detach()
+                    for p, q in zip(row.model.parameters(), before.parameters(), strict=True)
+                ]
             )
         for k, (slow, fast) in enumerate(zip(*moves, strict=True)):
             torch.testing.assert_close(fast, (10.0 if k < 2 else 1.0) * slow, rtol=1e-8, atol=1e-14)

@@ -57,9 +57,7 @@ def test_resumed_training_equals_uninterrupted_training(base, options):
     torch.manual_seed(5)
     model, optimizer = pair(base, options)
     run(model, optimizer, data[:5])
-    kept = saved(
-        {"m": model.state_dict(), "o": optimizer.state_dict(), "r": torch.get_rng_state()}
-    )
+    kept = saved({"m": model.state_dict(), "o": optimizer.state_dict(), "r": torch.get_rng_state()})
     run(model, optimizer, data[5:])
 
     other, resumed = pair(base, options)

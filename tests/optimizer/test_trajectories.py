@@ -150,9 +150,7 @@ optimizer.step()
 def test_the_direct_rule_is_the_listing_of_the_source_document(base, options):
     ours, theirs = network().model, network().model
     criterion = nn.CrossEntropyLoss(reduction="none")
-    optimizer = F3EO(
-        ours, base, estimator=Batch(), rule=Direct(), weight=Fixed(2.0), **options
-    )
+    optimizer = F3EO(ours, base, estimator=Batch(), rule=Direct(), weight=Fixed(2.0), **options)
     names = {
         "torch": torch,
         "network": theirs,

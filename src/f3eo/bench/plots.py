@@ -198,9 +198,13 @@ def _label_ends(axes: Axes, ends: Mapping[str, float]) -> None:
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
     """Ascending places near the wanted ones (ascending, in [0, 1]), at least `gap` apart."""
-    places = [min(max(place, 0.0), 1.0) for place in wanted]
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + gap)
+    wanted = [min(max(place, 0.0), 1.0) for place in wanted]
+    up, down = list(wanted), list(wanted)
+    for i in range(1, len(wanted)):
+        up[i] = max(up[i], up[i - 1] + gap)
+        down[-1 - i] = min(down[-1 - i], down[-i] - gap)
+    # Both keep the gap, so their mean does, and a crowd spreads evenly about where it was.
+    places = [(a + b) / 2 for a, b in zip(up, down, strict=True)]
     ceiling = 1.0
     for i in reversed(range(len(places))):
         places[i] = min(places[i], ceiling)

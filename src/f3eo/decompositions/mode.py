@@ -31,4 +31,5 @@ class Decomposed(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        return DECOMPOSITIONS.get(func, func)(*args, **(kwargs or {}))
+        operation: Operation = DECOMPOSITIONS.get(func) or func
+        return operation(*args, **(kwargs or {}))

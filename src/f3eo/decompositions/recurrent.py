@@ -16,6 +16,8 @@ from torch import Tensor
 from f3eo.decompositions.mode import decompose
 
 State = tuple[Tensor, ...]
+Options = tuple[bool, int, float, bool, bool]
+"""Biases, layers, dropout, train, bidirectional."""
 Cell = Callable[[Tensor, State, Callable[[Tensor], Tensor], Tensor | None], State]
 """(input gates, state, hidden → hidden gates, projection) → new state, the output first."""
 
@@ -74,14 +76,11 @@ def _layers(
     x: Tensor,
     state: State,
     weights: Sequence[Tensor],
-    biases: bool,
-    layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
+    options: Options,
     active: Tensor,
 ) -> tuple[Tensor, State]:
     """All layers and directions; x (T, B, F), `active` (T, B, 1) where a sequence is not over."""
+    biases, layers, dropout, train, bidirectional = options
     directions = 2 if bidirectional else 1
     each = len(weights) // (layers * directions)
     last: list[State] = []
@@ -110,7 +109,7 @@ def _run(cell: Cell, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         x, state, weights, *options, batch_first = args
         x = x.transpose(0, 1) if batch_first else x
         active = torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
-        out, last = _layers(cell, x, _initial(state, x), weights, *options, active)
+        out, last = _layers(cell, x, _initial(state, x), weights, tuple(options), active)
         return (out.transpose(0, 1) if batch_first else out), *last
     data, sizes, state, weights, *options = args
     # Row j of step t stands at offset_t + j; sequences are sorted by length, so j counts samples.
@@ -120,7 +119,7 @@ def _run(cell: Cell, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     real = column < sizes.unsqueeze(1)
     index = torch.where(real, offsets + column, 0)
     x = data[index]
-    out, last = _layers(cell, x, _initial(state, x), weights, *options, real.unsqueeze(-1))
+    out, last = _layers(cell, x, _initial(state, x), weights, tuple(options), real.unsqueeze(-1))
     return out[real], *last
 
 
@@ -159,7 +158,7 @@ def _cell(cell: Cell, x: Tensor, state: Any, into: Tensor, recurrent: Tensor, *b
     b_in, b_re = biases or (None, None)
     recur = partial(F.linear, weight=recurrent, bias=b_re)
     new = cell(F.linear(x, into, b_in), state, recur, None)
-    return new if len(new) > 1 else new[0]
+    return new if cell is _lstm_cell else new[0]
 
 
 decompose(torch.lstm_cell)(partial(_cell, _lstm_cell))

@@ -62,9 +62,7 @@ METHODS: Mapping[str, Method] = {
         GRADIENT,
         Method("sam", "SAM", _sam),
         Method("batch", "batch H·g, decoupled", _fisher(estimator=Batch, rule=Decoupled)),
-        Method(
-            "coupled", "per sample, coupled", _fisher(rule=Coupled, weight=lambda: Fixed(0.1))
-        ),
+        Method("coupled", "per sample, coupled", _fisher(rule=Coupled, weight=lambda: Fixed(0.1))),
         Method("decoupled", "per sample, decoupled", _fisher()),
         Method(
             "sign",

@@ -25,9 +25,7 @@ class Block(nn.Module):
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.second_norm = nn.GroupNorm(GROUPS, outputs)
         same = stride == 1 and inputs == outputs
-        self.shortcut = (
-            nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-        )
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""

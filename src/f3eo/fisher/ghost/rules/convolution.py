@@ -142,7 +142,7 @@ def _terms(
         # Few positions, many channels: the Gram form, on patches.
         if 3 * positions * (p + q) < 2 * p * q:
             term = _patches(delta, input, weight, geometry)
-    terms = {"weight": term}
+    terms: dict[str, Term] = {"weight": term}
     if bias is not None:
         terms["bias"] = Dense(delta.flatten(3).sum((1, 3)))
     return terms
@@ -154,9 +154,9 @@ def _patches(delta: Tensor, input: Tensor, weight: Tensor, geometry: Geometry) -
     patches = F.unfold(
         input.flatten(0, 1),
         tuple(weight.shape[2:]),
-        geometry.dilation,
-        geometry.padding,
-        geometry.stride,
+        tuple(geometry.dilation),
+        tuple(geometry.padding),
+        tuple(geometry.stride),
     ).unflatten(0, (samples, -1))
     left, right = delta.flatten(3).mT.flatten(1, 2), patches.mT.flatten(1, 2)
     return Outer(left, right, tuple(weight.shape))
