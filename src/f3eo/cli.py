@@ -14,7 +14,7 @@ from tyro.conf import arg
 from f3eo.bench.compare import Comparison
 from f3eo.bench.compare import compare as carry_out
 from f3eo.bench.cost import METHODS as PRICED
-from f3eo.bench.cost import MODELS, USUAL, Plan, measure
+from f3eo.bench.cost import USUAL, Plan, measure
 from f3eo.bench.methods import METHODS
 from f3eo.bench.row import Row
 from f3eo.bench.tasks import TASKS
@@ -71,7 +71,8 @@ def compare(
     outcome = carry_out(comparison, console)
     for (task, method, error), count in _failures(outcome.rows).items():
         console.print(f"{task}, {method}: {count} failed: {error}", style="red", markup=False)
-    console.print(f"Report: [bold]{outcome.report}[/bold]", highlight=False)
+    if outcome.rows:
+        console.print(f"Report: [bold]{outcome.report}[/bold]", highlight=False, soft_wrap=True)
     if outcome.missing:
         console.print(
             f"Interrupted with {outcome.missing} runs to go. Finished runs are kept; "
@@ -90,7 +91,7 @@ def cost(
     seconds: Annotated[float, arg(metavar="S")] = 60.0,
     threads: Annotated[int, arg(metavar="N")] = 1,
     memory: bool = True,
-    file: Annotated[Path | None, arg(name="json", metavar="FILE")] = None,
+    file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="")] = None,
 ) -> int:
     """Print what a step costs, in time and memory, next to a plain gradient step.
 
@@ -99,13 +100,13 @@ def cost(
     about seven minutes; close other programs. Ctrl-C prints what is finished.
 
     Args:
-        models: What to measure on. Also: gpt256, resnet20.
+        models: What to measure on; resnet20 and gpt256 may be asked for.
         methods: What to measure; the plain gradient always comes along.
         rounds: Measurements of each method.
         seconds: Time for the rounds of each model, without --rounds.
         threads: Threads of torch.
         memory: Whether to measure memory, too.
-        file: Where to write the rows.
+        file: File to write the rows to.
     """
     plan = Plan(
         models=models,

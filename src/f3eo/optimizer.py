@@ -99,8 +99,8 @@ class F3EO(Optimizer):
             raise ValueError(f'on_nonfinite must be "skip" or "raise", received {on_nonfinite!r}')
         if generator is not None and not isinstance(generator, torch.Generator):
             raise TypeError(
-                f"generator must be a torch.Generator or None, received {generator!r}; a seed becomes "
-                f"one by torch.Generator().manual_seed(seed)"
+                f"generator must be a torch.Generator or None, received {generator!r}; a seed "
+                f"becomes one by torch.Generator().manual_seed(seed)"
             )
         if self.fraction < 1 and not self.estimator.additive:
             raise ValueError(
@@ -117,9 +117,9 @@ class F3EO(Optimizer):
         check_parameters(self.param_groups, self.model)
         if not is_known(self.base) and not self.rule.replaces_gradient and self.weight.value:
             warnings.warn(
-                f"F3EO knows no metric of {type(self.base).__name__}: the structure term is projected "
-                f"in the Euclidean metric and joins the gradient, so the base may turn a part of "
-                f"it back into the loss; see f3eo.register_metric",
+                f"F3EO knows no metric of {type(self.base).__name__}: the structure term is "
+                f"projected in the Euclidean metric and joins the gradient, so the base may turn a "
+                f"part of it back into the loss; see f3eo.register_metric",
                 stacklevel=2,
             )
         self.steps = 0
@@ -437,13 +437,13 @@ class F3EO(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """State of F3EO ("state", "param_groups", "f3eo") and of its base ("base")."""
         # The first hook on the result, so that the user's see all of it.
-        parts = self.register_state_dict_post_hook(F3EO._with_parts, prepend=True)
+        parts = self.register_state_dict_post_hook(lambda _, s: self._add_parts(s), prepend=True)
         try:
             return super().state_dict()
         finally:
             parts.remove()
 
-    def _with_parts(self, state: dict[str, Any]) -> None:
+    def _add_parts(self, state: dict[str, Any]) -> None:
         state["base"] = self.base.state_dict()
         state["f3eo"] = {
             "steps": self.steps,
@@ -458,7 +458,7 @@ class F3EO(Optimizer):
             ValueError: a state dict of another optimizer.
         """
         # The last hook on the argument, so that it sees what the user's made of it.
-        parts = self.register_load_state_dict_pre_hook(F3EO._load_parts)
+        parts = self.register_load_state_dict_pre_hook(lambda _, s: self._load_parts(s))
         try:
             super().load_state_dict(state_dict)
         finally:

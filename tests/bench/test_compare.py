@@ -134,6 +134,7 @@ def test_failures_are_tried_again_and_divergences_are_not(small, monkeypatch, ma
     compare(small(methods=("sgd",)), console)
     outcome = compare(small(methods=("sgd",)), console)
     assert order == [0, 1, 0]
+    assert len(lines(outcome)) == 2
     assert {row["seed"]: row["status"] for row in outcome.rows} == {0: "finished", 1: "diverged"}
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -124,3 +125,55 @@ def test_bags_of_embeddings(mode, padding):
     if mode == "sum":
         weights = torch.randn(3, 4, dtype=torch.float64)
         assert_same(module, index.view(3, 4), per_sample_weights=weights)
+
+
+FUNCTIONS = {
+    "silu": lambda x: F.silu(x),
+    "gelu": lambda x: F.gelu(x),
+    "gelu tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "layer norm": lambda x: F.layer_norm(x, (4,), eps=0.1),
+    "layer norm over two": lambda x: F.layer_norm(x, (3, 4)),
+    "rms norm": lambda x: F.rms_norm(x, (4,), eps=0.1),
+    "group norm": lambda x: F.group_norm(x.transpose(1, 2), 2),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_hand_written_second_derivatives(name):
+    """Value, gradient, and both derivatives of the gradient equal torch's own."""
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    d = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    v = torch.randn(2, 3, 4, dtype=torch.float64)
+
+    def derivatives():
+        y = FUNCTIONS[name](x)
+        (dx,) = torch.autograd.grad(y, x, d.view(y.shape), create_graph=True)
+        return y, dx, *torch.autograd.grad([dx, y], [x, d], [v, torch.ones_like(y)])
+
+    expected = derivatives()
+    with Decomposed():
+        found = derivatives()
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_second_derivatives_by_finite_differences(name):
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    with Decomposed():
+        assert torch.autograd.gradcheck(FUNCTIONS[name], x)
+        assert torch.autograd.gradgradcheck(FUNCTIONS[name], x)
+
+
+def test_affine_normalisations():
+    x = torch.randn(2, 4, 3, 5, dtype=torch.float64)
+    for module in (
+        nn.LayerNorm((3, 5)),
+        nn.LayerNorm(5, bias=False),
+        nn.GroupNorm(2, 4),
+        nn.RMSNorm(5),
+        nn.RMSNorm((3, 5), eps=0.1),
+    ):
+        for p in module.double().parameters():
+            nn.init.normal_(p)
+        assert_same(module, x)

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from cases import Case, case
 from torch import Tensor, nn
 from torch import optim as o
 from torch.optim import Optimizer
 
-from f3eo import F3EO
+from cases import Case, case
+from f3eo import F3EO, Estimator, PerSample
 
 UNKNOWN = "ignore:F3EO knows no metric"
 
@@ -136,3 +136,28 @@ def everything(model: nn.Module, optimizer: F3EO) -> dict[str, Any]:
         "random": bits(torch.get_rng_state()),
         "generator": generator and bits(generator.get_state()),
     }
+
+
+class Counting(Estimator):
+    """PerSample that counts its use and keeps the sizes of what it saw."""
+
+    additive = True
+    forwards = 7.0
+
+    def __init__(self):
+        self.inner = PerSample()
+        self.sizes = []
+
+    def gradients(self, problem):
+        self.sizes.append(len(problem.batch[0]))
+        return self.inner.gradients(problem)
+
+    def trace(self, problem):
+        return self.inner.trace(problem)
+
+
+def structure_term(row, batch, optimizer):
+    """The structure term that a step of SGD adds to .grad, and ∇L."""
+    g = flat(gradient(row.model, batch))
+    optimizer.step(row.losses, *batch)
+    return flat(p.grad for p in row.model.parameters()) - g, g

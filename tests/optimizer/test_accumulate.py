@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from cases import case
-from dense import relative
-from optimizer.helpers import batches, bits, everything, losses, network, weights
 from torch import nn
 from torch.optim import SGD, Adam
 
+from cases import case
+from dense import relative
 from f3eo import F3EO, Batch, ModelSampled, Ratio, Sign
+from optimizer.helpers import batches, bits, everything, losses, network, weights
 
 SIZES = [(3, 1, 2), (5, 1), (1, 1, 1, 1, 1, 1)]
 

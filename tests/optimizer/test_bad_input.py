@@ -1,4 +1,4 @@
-"""Bad arguments, bad closures, bad batches: refused at once, by messages that name value and cure."""
+"""Bad arguments, closures and batches: refused at once, by messages with value and cure."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,6 @@ from f3eo import (
     F3EO,
     Batch,
     Cap,
-    Categorical,
     FiniteDifference,
     Fixed,
     ModelSampled,
@@ -36,7 +35,11 @@ ARGUMENTS = {  # what is handed over, the error, and words of the message
     "rule, class": (lambda: wrapped(rule=Cap), TypeError, r"rule must be.*Cap'>.*Decoupled\(\)"),
     "rule, weight": (lambda: wrapped(rule=Ratio(1)), TypeError, r"rule must be.*Ratio\(1\)"),
     "weight, number": (lambda: wrapped(weight=0.3), TypeError, r"weight.*received 0.3.*Ratio\("),
-    "fraction 0": (lambda: wrapped(fraction=0.0), ValueError, r"fraction.*\(0.0, 1.0\].*received 0"),
+    "fraction 0": (
+        lambda: wrapped(fraction=0.0),
+        ValueError,
+        r"fraction.*\(0.0, 1.0\].*received 0",
+    ),
     "fraction 1.5": (lambda: wrapped(fraction=1.5), ValueError, "fraction.*received 1.5"),
     "fraction nan": (lambda: wrapped(fraction=NAN), ValueError, "fraction.*received nan"),
     "fraction text": (lambda: wrapped(fraction="half"), TypeError, "a number, received 'half'"),
@@ -49,7 +52,11 @@ ARGUMENTS = {  # what is handed over, the error, and words of the message
     "every 0": (lambda: wrapped(every=0), ValueError, "every must be > 0, received 0"),
     "every 1.5": (lambda: wrapped(every=1.5), TypeError, "every must be an integer, received 1.5"),
     "chunk 0": (lambda: wrapped(chunk=0), ValueError, "chunk must be > 0, received 0"),
-    "chunk float": (lambda: wrapped(chunk=8.0), TypeError, "chunk must be an integer, received 8.0"),
+    "chunk float": (
+        lambda: wrapped(chunk=8.0),
+        TypeError,
+        "chunk must be an integer, received 8.0",
+    ),
     "max_norm 0": (lambda: wrapped(max_norm=0.0), ValueError, "max_norm must be > 0.*received 0.0"),
     "max_norm text": (lambda: wrapped(max_norm="1"), TypeError, "max_norm.*received '1'"),
     "max_norm nan": (lambda: wrapped(max_norm=NAN), ValueError, "max_norm.*received nan"),
@@ -196,7 +203,12 @@ def test_duplicate_parameters_are_refused():
 
 X, Y = batches(1)[0]
 CLOSURES = {  # closure of (model, x, y), options, the error, words
-    "scalar": (lambda m, x, y: F.cross_entropy(m(x), y), {}, ValueError, 'scalar.*reduction="none"'),
+    "scalar": (
+        lambda m, x, y: F.cross_entropy(m(x), y),
+        {},
+        ValueError,
+        'scalar.*reduction="none"',
+    ),
     "scalar, weight 0": (
         lambda m, x, y: F.cross_entropy(m(x), y),
         {"weight": Ratio(0)},
@@ -255,7 +267,7 @@ def test_bad_closures_are_refused_and_leave_everything(name):
     optimizer = F3EO(row.model, Adam, lr=0.1, **options)
     before = everything(row.model, optimizer)
     with pytest.raises(error, match=rf"(?s){words}"):
-        optimizer.step(closure and (lambda x, y: closure(row.model, x, y)) or 3, X, Y)
+        optimizer.step((closure and (lambda x, y: closure(row.model, x, y))) or 3, X, Y)
     assert everything(row.model, optimizer) == before
 
 
@@ -292,5 +304,5 @@ def test_the_smallest_batches_are_no_bad_input(rows):
     for estimator in (PerSample(), Sign(), Batch(), ModelSampled(), Sign(balanced=True)):
         row = network()
         optimizer = F3EO(row.model, SGD, lr=0.1, estimator=estimator)
-        optimizer.step(lambda x, y: Categorical(row.model(x), y), X[:rows], Y[:rows])
+        optimizer.step(row.drawn, X[:rows], Y[:rows])
         assert (optimizer.steps, optimizer.skipped) == (1, 0)

@@ -4,7 +4,10 @@ import copy
 
 import pytest
 import torch
+
 from dense import relative, truth
+from f3eo import F3EO, Cap, Coupled, Decoupled, Direct, Fixed, Ratio, Warmup
+from f3eo.updates import metric
 from optimizer.helpers import (
     BASES,
     PRECONDITIONED,
@@ -17,9 +20,6 @@ from optimizer.helpers import (
     network,
     weights,
 )
-
-from f3eo import F3EO, Cap, Coupled, Decoupled, Direct, Fixed, Ratio, Warmup
-from f3eo.updates import metric
 
 ZEROS = {
     "ratio": lambda: Ratio(0),

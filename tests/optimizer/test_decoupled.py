@@ -1,16 +1,16 @@
-"""The promise of the method: the structure term leaves the loss to first order and descends Tr F."""
+"""The promise: the structure term leaves the loss to first order and descends Tr F."""
 
 import copy
 
 import pytest
 import torch
-from cases import case
-from dense import truth
-from optimizer.helpers import batches, flat, gradient, losses, network, weights
 from torch.nn.utils import vector_to_parameters
 from torch.optim import SGD, Adam, AdamW
 
+from cases import case
+from dense import truth
 from f3eo import F3EO, Coupled, Decoupled, DecoupledPerTensor, Direct, ModelSampled, Ratio, Sign
+from optimizer.helpers import batches, flat, gradient, losses, network, weights
 
 LR = 1e-3
 BASE = {"sgd": (SGD, {"lr": LR}), "adam": (Adam, {"lr": LR}), "adamw": (AdamW, {"lr": LR})}
@@ -49,7 +49,7 @@ def moved(row, model, direction):
 
 
 def slopes(row, before, part, step=1e-4):
-    """d/dt of L and of Tr F along the unit vector of `part`, by central differences of real values."""
+    """Slopes of L and of Tr F along `part`, by central differences of real values."""
     unit = part / part.norm()
     values = []
     for sign in (1, -1):

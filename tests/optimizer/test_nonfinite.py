@@ -4,11 +4,11 @@ import warnings
 
 import pytest
 import torch
-from optimizer.helpers import BASES, batches, everything, losses, network, weights
 from torch import nn
 from torch.optim import SGD, Adam
 
 from f3eo import F3EO, Batch, FiniteDifference, PerSample, Sign
+from optimizer.helpers import BASES, batches, everything, losses, network, weights
 
 NAN, INF = float("nan"), float("inf")
 

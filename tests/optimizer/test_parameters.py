@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import case
-from dense import relative, truth
-from optimizer.helpers import batches, flat, gradient, losses, network, weights
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Muon
 
+from cases import case
+from dense import relative, truth
 from f3eo import F3EO, Batch, Coupled, Decoupled, Direct, FiniteDifference, Fixed, Ratio, Sign
+from optimizer.helpers import batches, flat, gradient, losses, network, weights
 
 BASE = {
     "sgd": (SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}),

@@ -43,9 +43,7 @@ def made(estimator=None, norm=None, base=Adam, **options):
     torch.manual_seed(0)
     model = Noisy(norm or nn.GroupNorm(2, 8)).double()
     generator = torch.Generator().manual_seed(2)
-    return model, F3EO(
-        model, base, lr=0.02, estimator=estimator, generator=generator, **options
-    )
+    return model, F3EO(model, base, lr=0.02, estimator=estimator, generator=generator, **options)
 
 
 class Thrown(BaseException):
@@ -106,7 +104,9 @@ def test_a_closure_that_throws_leaves_everything_as_before(name, warm):
 def test_a_closure_that_throws_after_a_chunk_drops_that_chunk():
     model, optimizer = made(chunk=2)
     with pytest.raises(ZeroDivisionError):
-        optimizer.step(lambda x, y: losses(model)(x, y) / (len(model.masks) < 2 or 1 // 0), *batches(1)[0])
+        optimizer.step(
+            lambda x, y: losses(model)(x, y) / (len(model.masks) < 2 or 1 // 0), *batches(1)[0]
+        )
     with pytest.raises(RuntimeError, match="accumulate"):
         optimizer.step()
 

@@ -6,11 +6,11 @@ import pickle
 
 import pytest
 import torch
-from optimizer.helpers import batches, bits, everything, losses, network, weights
 from torch.optim import SGD, Adam, AdamW, lr_scheduler
 
 from f3eo import F3EO, Batch, DecoupledPerTensor, ModelSampled, Ratio, Sign, Warmup
 from f3eo.likelihood import Categorical
+from optimizer.helpers import batches, bits, everything, losses, network, weights
 
 BASE = {
     "momentum": (SGD, {"lr": 0.05, "momentum": 0.9}),

@@ -1,12 +1,11 @@
-"""Whole trajectories: closed forms on a quadratic, the source document's listing, golden numbers."""
+"""Whole trajectories: closed forms on a quadratic, the source's listing, golden numbers."""
 
 import pytest
 import torch
-from dense import relative
-from optimizer.helpers import batches, network, weights
 from torch import nn
 from torch.optim import SGD, Adam
 
+from dense import relative
 from f3eo import (
     F3EO,
     Batch,
@@ -21,6 +20,7 @@ from f3eo import (
     Ratio,
     Warmup,
 )
+from optimizer.helpers import batches, network, weights
 
 A = torch.tensor(
     [[2.0, 0.3, -0.1, 0.4], [0.3, 1.0, 0.2, 0.0], [-0.1, 0.2, 0.5, 0.1], [0.4, 0.0, 0.1, 1.5]],

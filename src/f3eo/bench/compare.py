@@ -92,7 +92,7 @@ class Outcome:
         rows: its rows, earlier ones included.
         trained: runs carried out just now.
         missing: runs that are still to be done.
-        report: the page.
+        report: the page; written if there is any row.
     """
 
     rows: list[Row]
@@ -127,14 +127,14 @@ def compare(comparison: Comparison, console: Console) -> Outcome:
                     if update.row:
                         row = update.row | {"command": comparison.command}
                         store.append(row)
-                        known[row["key"]] = row
                         trained += 1
                     display.show(update)
         except KeyboardInterrupt:
             pass
-    rows = list(known.values())
+    rows, _ = store.arrange(lambda row: agrees(row, runs))  # a second try replaces the first
     report = comparison.path / "report.html"
-    write_report(rows, report, comparison.name)
+    if rows:
+        write_report(rows, report, comparison.name)
     return Outcome(rows, trained, len(missing) - trained, report)
 
 

@@ -4,6 +4,7 @@ import json
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def measure(plan: Plan, console: Console) -> Outcome:
                         _weigh(plan, name, timing.errors, memory, errors, status)
             except KeyboardInterrupt:
                 outcome.interrupted = True
-            if timing.rounds:
+            if timing.rounds or timing.errors:
                 found = rows(MODELS[name], plan.contenders, timing, memory, errors)
                 outcome.rows += found
                 console.print(table(found))
@@ -117,12 +118,13 @@ def _time(plan: Plan, name: str, timing: Timing, status: Status) -> None:
             timing.errors[method] = f"{type(error).__name__}: {error}"
         else:
             runners[method] = Runner(work.step, METHODS[method].steps)
-    for count in interleave(runners, timing, generator=random.Random(SEED)):
-        passed = time.monotonic() - begin
-        aim = f"{plan.rounds}" if plan.rounds else f"{passed:.0f} s of {plan.seconds:.0f} s"
-        status.update(f"{name}: {count} rounds, {aim}")
-        if count >= (plan.rounds or FEWEST) and (plan.rounds or passed >= plan.seconds):
-            break
+    with closing(interleave(runners, timing, generator=random.Random(SEED))) as counts:
+        for count in counts:
+            passed = time.monotonic() - begin
+            aim = f"of {plan.rounds}" if plan.rounds else f"in {passed:.0f} of {plan.seconds:.0f} s"
+            status.update(f"{name}: {count} rounds {aim}")
+            if count >= (plan.rounds or FEWEST) and (plan.rounds or passed >= plan.seconds):
+                break
 
 
 def _weigh(

@@ -35,13 +35,12 @@ class Method:
     steps: int = 1
 
 
-def _fisher(**options: Any) -> Callable[[nn.Module], Stepper]:
-    """F3EO over SGD; parts that hold state are given as functions that make them."""
+def _fisher(options: Callable[[], dict[str, Any]] = dict) -> Callable[[nn.Module], Stepper]:
+    """F3EO over SGD; its options are made anew for each, as some hold state."""
 
     def build(model: nn.Module) -> Stepper:
-        made = {name: part() if callable(part) else part for name, part in options.items()}
         generator = torch.Generator().manual_seed(0)
-        return FisherStepper(F3EO(model, SGD, lr=RATE, generator=generator, **made))
+        return FisherStepper(F3EO(model, SGD, lr=RATE, generator=generator, **options()))
 
     return build
 
@@ -61,15 +60,23 @@ METHODS: Mapping[str, Method] = {
     for method in (
         GRADIENT,
         Method("sam", "SAM", _sam),
-        Method("batch", "batch H·g, decoupled", _fisher(estimator=Batch, rule=Decoupled)),
-        Method("coupled", "per sample, coupled", _fisher(rule=Coupled, weight=lambda: Fixed(0.1))),
+        Method(
+            "batch",
+            "batch H·g, decoupled",
+            _fisher(lambda: {"estimator": Batch(), "rule": Decoupled()}),
+        ),
+        Method(
+            "coupled",
+            "per sample, coupled",
+            _fisher(lambda: {"rule": Coupled(), "weight": Fixed(0.1)}),
+        ),
         Method("decoupled", "per sample, decoupled", _fisher()),
         Method(
             "sign",
             "signs, finite differences",
-            _fisher(estimator=lambda: Sign(FiniteDifference())),
+            _fisher(lambda: {"estimator": Sign(FiniteDifference())}),
         ),
-        Method("fraction", "per sample, ¼ of the batch", _fisher(fraction=0.25)),
-        Method("every", "per sample, every 2nd step", _fisher(every=2), steps=2),
+        Method("fraction", "per sample, ¼ of the batch", _fisher(lambda: {"fraction": 0.25})),
+        Method("every", "per sample, every 2nd step", _fisher(lambda: {"every": 2}), steps=2),
     )
 }

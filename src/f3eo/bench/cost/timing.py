@@ -3,7 +3,7 @@
 import gc
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
@@ -48,7 +48,7 @@ def interleave(
     generator: random.Random,
     warmup: int = 2,
     clock: Clock = time.perf_counter,
-) -> Iterator[int]:
+) -> Generator[int]:
     """Time round after round into `timing`, for as long as it is iterated.
 
     A disturbance from outside hits neighbours in time, so methods are compared within a round; in
@@ -63,11 +63,14 @@ def interleave(
         clock: gives the time.
 
     Yields:
-        The number of rounds counted so far, after each, warm-up ones included.
+        The number of rounds counted so far, after each, warm-up ones included. Ends where every
+        runner has failed.
     """
     with _undisturbed():
         for number in range(-warmup, 1_000_000_000):
             order = [name for name in runners if name not in timing.errors]
+            if not order:
+                return
             generator.shuffle(order)
             seconds: dict[str, float] = {}
             for name in order:
@@ -78,7 +81,7 @@ def interleave(
             if number >= 0:
                 timing.rounds.append(seconds)
             elif number == -1:
-                gc.freeze()  # collections between measurements then look at new objects alone
+                gc.freeze()
             yield len(timing.rounds)
 
 
@@ -103,6 +106,8 @@ def _undisturbed() -> Iterator[None]:
     """No garbage collection but ours."""
     enabled = gc.isenabled()
     gc.disable()
+    gc.collect()
+    gc.freeze()  # collections between measurements then look at new objects alone
     try:
         yield
     finally:

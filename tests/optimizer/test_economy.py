@@ -1,24 +1,18 @@
-"""What each option of F3EO promises: weights and schedules, every, fraction, chunk, max_norm."""
+"""What makes a step cheaper or smaller: every, fraction, chunk; and the stated cost."""
 
 import copy
 from itertools import combinations
 
 import pytest
 import torch
-from cases import case
-from dense import relative, truth
-from optimizer.helpers import batches, flat, gradient, losses, network, weights
 from torch.optim import SGD, Adam
 
+from cases import case
+from dense import relative, truth
 from f3eo import (
     F3EO,
     Batch,
-    Cap,
     Coupled,
-    Decoupled,
-    DecoupledPerTensor,
-    Direct,
-    Estimator,
     FiniteDifference,
     Fixed,
     ModelSampled,
@@ -27,81 +21,16 @@ from f3eo import (
     Sign,
     Warmup,
 )
-
-
-class Counting(Estimator):
-    """PerSample that counts its use and keeps the sizes of what it saw."""
-
-    additive = True
-    forwards = 7.0
-
-    def __init__(self):
-        self.inner = PerSample()
-        self.sizes = []
-
-    def gradients(self, problem):
-        self.sizes.append(len(problem.batch[0]))
-        return self.inner.gradients(problem)
-
-    def trace(self, problem):
-        return self.inner.trace(problem)
-
-
-def term(row, batch, optimizer):
-    """The structure term that a step of SGD adds to .grad, and ∇L."""
-    g = flat(gradient(row.model, batch))
-    optimizer.step(row.losses, *batch)
-    return flat(p.grad for p in row.model.parameters()) - g, g
-
-
-# Weights.
-
-
-@pytest.mark.parametrize("rule", [Coupled(), Decoupled(), DecoupledPerTensor()])
-def test_ratio_sets_the_length(rule):
-    """‖λd‖ = κ‖g‖."""
-    row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, rule=rule, weight=Ratio(0.37))
-    for batch in batches(4):
-        part, g = term(row, batch, optimizer)
-        assert float(part.norm()) == pytest.approx(0.37 * float(g.norm()), rel=1e-12)
-
-
-def test_fixed_sets_the_multiplier_and_cap_bounds_the_length():
-    row = network()
-    h = truth(row.model, row.losses, *row.batch).structure
-    ratio = float(h.norm() / flat(gradient(row.model, row.batch)).norm())
-    for limit, expected in ((2 * ratio, 0.5), (ratio / 4, 0.25)):
-        row = network()
-        weight = Cap(0.5, limit=limit)
-        optimizer = F3EO(row.model, SGD, lr=0.1, rule=Coupled(), weight=weight)
-        part, _ = term(row, row.batch, optimizer)
-        assert relative(part, expected * h) < 1e-10
-    row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, rule=Coupled(), weight=Fixed(0.5))
-    assert relative(term(row, row.batch, optimizer)[0], 0.5 * h) < 1e-10
-
-
-@pytest.mark.parametrize(
-    ("schedule", "factors"),
-    [
-        (Warmup(4), [0.25, 0.5, 0.75, 1, 1, 1]),
-        (Warmup(2, delay=2), [0, 0, 0.5, 1, 1, 1]),
-        (lambda step: step % 2, [0, 1, 0, 1, 0, 1]),
-    ],
+from optimizer.helpers import (
+    Counting,
+    batches,
+    flat,
+    gradient,
+    losses,
+    network,
+    structure_term,
+    weights,
 )
-def test_a_schedule_multiplies_the_weight(schedule, factors):
-    row = network()
-    counting = Counting()
-    weight = Ratio(0.4, schedule)
-    optimizer = F3EO(row.model, SGD, lr=0.1, weight=weight, estimator=counting)
-    found = []
-    for batch in batches(6):
-        part, g = term(row, batch, optimizer)
-        found.append(float(part.norm() / g.norm()))
-    assert found == pytest.approx([0.4 * f for f in factors], rel=1e-9, abs=1e-12)
-    assert len(counting.sizes) == sum(f > 0 for f in factors)  # nothing is measured for nothing
-
 
 # Every.
 
@@ -131,9 +60,9 @@ def test_between_measurements_the_direction_is_used_again_off_the_new_gradient()
     row = network()
     optimizer = F3EO(row.model, SGD, lr=0.05, every=3)
     first, second, third = batches(3)
-    d, _ = term(row, first, optimizer)
+    d, _ = structure_term(row, first, optimizer)
     for batch in (second, third):
-        part, g = term(row, batch, optimizer)
+        part, g = structure_term(row, batch, optimizer)
         d = d - (d @ g) / (g @ g) * g
         assert abs(part @ g) < 1e-12 * part.norm() * g.norm()
         assert relative(part, 0.3 * g.norm() / d.norm() * d) < 1e-9
@@ -144,7 +73,7 @@ def test_a_delay_does_not_leave_every_without_a_direction():
     counting = Counting()
     weight = Ratio(0.3, Warmup(1, delay=3))
     optimizer = F3EO(row.model, SGD, lr=0.05, every=2, weight=weight, estimator=counting)
-    lengths = [float(term(row, batch, optimizer)[0].norm()) for batch in batches(6)]
+    lengths = [float(structure_term(row, batch, optimizer)[0].norm()) for batch in batches(6)]
     assert [length > 1e-6 for length in lengths] == [False] * 3 + [True] * 3
     assert len(counting.sizes) == 2  # at step 3, for want of a direction, and at step 4
 
@@ -274,65 +203,3 @@ def test_chunks_and_fraction_together():
     moments = [optimizer.base.state[p]["exp_avg"] for p in row.model.parameters()]
     assert relative(flat(moments), flat(g)) < 1e-12
     assert optimizer.trace is not None
-
-
-# Max_norm.
-
-
-@pytest.mark.parametrize("structure", [True, False])
-def test_max_norm_scales_both_parts_of_the_update_by_one_factor(structure):
-    """∇L as clip_grad_norm_ scales it, groups out of the structure term included."""
-    grads = {}
-    for bound in (None, 0.05):
-        row = network()
-        g = flat(gradient(row.model, row.batch))
-        groups = [
-            {"params": row.model[0].parameters()},
-            {"params": row.model[2:].parameters(), "structure": structure},
-        ]
-        optimizer = F3EO(groups, SGD, lr=0.1, max_norm=bound)
-        optimizer.step(row.losses, *row.batch)
-        grads[bound] = flat(p.grad for p in row.model.parameters())
-    assert float(g.norm()) > 0.1
-    assert relative(grads[0.05], 0.05 / (g.norm() + 1e-6) * grads[None]) < 1e-9
-
-
-def test_max_norm_reaches_the_structure_term_in_the_metric_of_adam_too():
-    """Adam's first step does not depend on the scale of its gradients, nor may the term's."""
-    found = []
-    for bound in (None, 0.01):
-        row = network()
-        optimizer = F3EO(row.model, Adam, lr=0.1, eps=1e-16, max_norm=bound)
-        g = flat(gradient(row.model, row.batch))
-        optimizer.step(row.losses, *row.batch)
-        found.append(weights(row.model))
-    moments = [optimizer.base.state[p]["exp_avg"] for p in row.model.parameters()]
-    assert relative(flat(moments), 0.1 * 0.01 / (g.norm() + 1e-6) * g) < 1e-9
-    assert relative(*found) < 1e-9
-
-
-def test_max_norm_leaves_shorter_gradients_alone():
-    found = []
-    for bound in (None, 1e3):
-        row = network()
-        optimizer = F3EO(row.model, SGD, lr=0.1, max_norm=bound)
-        for batch in batches(3):
-            optimizer.step(row.losses, *batch)
-        found.append(weights(row.model))
-    assert torch.equal(*found)
-
-
-def test_max_norm_bounds_a_run_that_would_explode():
-    row = network()
-    optimizer = F3EO(row.model, SGD, lr=1.0, max_norm=0.1, weight=Fixed(1e4), rule=Decoupled())
-    before = weights(row.model)
-    optimizer.step(lambda x, y: 1e6 * row.losses(x, y), *row.batch)
-    g = flat(p.grad for p in row.model.parameters())
-    assert g.isfinite().all() and torch.equal(weights(row.model), before - g)
-
-
-def test_direct_leaves_the_loss_gradient_out():
-    row = network()
-    h = truth(row.model, row.losses, *row.batch).structure
-    F3EO(row.model, SGD, lr=0.1, rule=Direct(), weight=Fixed(3.0)).step(row.losses, *row.batch)
-    assert relative(flat(p.grad for p in row.model.parameters()), 3 * h) < 1e-12

@@ -1,0 +1,72 @@
+"""Scale and shift after a normalisation, z = γ∘x̂ + β: G_i = Σ_t δ_t∘x̂_t for γ and Σ_t δ_t for β.
+
+Layer, group and root-mean-square normalisation arrive here as their parts (`f3eo.decompositions`).
+Instance normalisation stays whole, since it may keep running statistics, and so does batch
+normalisation with frozen ones.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from f3eo.decompositions import scaled_and_shifted
+from f3eo.fisher.ghost.registry import register
+from f3eo.fisher.ghost.terms import Dense, Term
+
+
+@register(scaled_and_shifted)
+def scale_and_shift(
+    delta: Tensor, normal: Tensor, weight: Tensor, bias: Tensor | None, after: int
+) -> dict[str, Term]:
+    """Weight and bias, `after` dimensions before the last of delta and x̂, both (B, k, …)."""
+    last = delta.ndim - after
+    positions = (*range(1, last - weight.ndim), *range(last, delta.ndim))
+    terms: dict[str, Term] = {"weight": Dense((delta * normal).sum(positions))}
+    if bias is not None:
+        terms["bias"] = Dense(delta.sum(positions))
+    return terms
+
+
+@register(F.instance_norm)
+def instance_norm(
+    delta: Tensor,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> dict[str, Term]:
+    """Statistics of each sample's channels, or frozen ones; running ones are left alone."""
+    frozen = (None, None) if use_input_stats else (running_mean, running_var)
+    normal = F.instance_norm(input.flatten(0, 1), *frozen, None, None, use_input_stats, eps=eps)
+    return _per_channel(delta, normal, weight, bias)
+
+
+@register(F.batch_norm)
+def batch_norm(
+    delta: Tensor,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> dict[str, Term]:
+    """Frozen statistics; those of the batch are refused before a rule is asked."""
+    normal = F.batch_norm(input.flatten(0, 1), running_mean, running_var, eps=eps)
+    return _per_channel(delta, normal, weight, bias)
+
+
+def _per_channel(
+    delta: Tensor, normal: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> dict[str, Term]:
+    """Weight and bias (C,); delta is (B, k, C, …)."""
+    given = weight if weight is not None else bias
+    if given is None:
+        return {}
+    terms = scale_and_shift(delta, normal.view(delta.shape), given, bias, delta.ndim - 3)
+    return terms if weight is not None else {"bias": terms["bias"]}

@@ -1,0 +1,384 @@
+"""The traps of second derivatives in PyTorch: each is correct here, or refused with its cure.
+
+BatchNorm, dropout and failing closures: test_restore.py; clipping: test_strength.py.
+"""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from torch.optim import SGD, Adam
+from torch.utils.checkpoint import checkpoint
+
+from cases import case
+from dense import relative, truth
+from f3eo import (
+    F3EO,
+    Batch,
+    Categorical,
+    Coupled,
+    DoubleBackward,
+    FiniteDifference,
+    Fixed,
+    ModelSampled,
+    PerSample,
+    Sign,
+)
+from optimizer.helpers import batches, bits, flat, losses, network, weights
+
+ESTIMATORS = {
+    "exact": PerSample,
+    "model": ModelSampled,
+    "sign": Sign,
+    "batch": Batch,
+    "sign, differences": lambda: Sign(FiniteDifference()),
+    "batch, differences": lambda: Batch(FiniteDifference(central=True)),
+}
+DIFFERENCES = ("sign, differences", "batch, differences")
+
+
+def stepped(model, forward, batch, estimator, lr=0.0, **options):
+    """An optimizer after one step whose .grad is g + h."""
+    generator = torch.Generator().manual_seed(1)
+    optimizer = F3EO(
+        model,
+        SGD,
+        lr=lr,
+        estimator=estimator,
+        rule=Coupled(),
+        weight=Fixed(1.0),
+        generator=generator,
+        **options,
+    )
+    optimizer.step(lambda x, y: Categorical(forward(model, x), y), *batch)
+    return optimizer
+
+
+def grads(model):
+    return flat(p.grad for p in model.parameters())
+
+
+def structure(optimizer):
+    """h, which an optimizer with every > 1 keeps."""
+    return flat(optimizer.state[p]["structure"] for p in optimizer.param_groups[0]["params"])
+
+
+def plain(model, x):
+    return model(x)
+
+
+# Fused attention and recurrent kernels have no second derivative.
+
+
+class Encoder(nn.Module):
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(x).mean(1))
+
+
+class Dot(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pack, self.head = nn.Linear(8, 24), nn.Linear(8, 3)
+
+    def forward(self, x):
+        q, k, v = self.pack(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.head(z.transpose(1, 2).flatten(2).mean(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.layer, self.head = kind(8, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(x)[0].mean(1))
+
+
+SEQUENCES = {
+    "encoder": Encoder,
+    "dot product": Dot,
+    "lstm": lambda: Recurrent(nn.LSTM),
+    "gru": lambda: Recurrent(nn.GRU),
+}
+
+
+def sequence(make):
+    torch.manual_seed(0)
+    model = make().double()
+    return model, (torch.randn(4, 6, 8, dtype=torch.float64), torch.randint(3, (4,)))
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_fused_kernels_are_differentiated_twice_in_training_mode(name):
+    model, batch = sequence(SEQUENCES[name])
+    assert model.training
+    expected = truth(model, losses(model), *batch)
+    optimizer = stepped(model, plain, batch, PerSample())
+    assert float(optimizer.trace) == pytest.approx(float(expected.trace), rel=1e-10)
+    assert relative(grads(model), expected.gradient + expected.structure) < 1e-9
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_fused_kernels_work_with_every_estimator_and_leave_the_choice_of_kernel(kind, name):
+    model, batch = sequence((lambda: Encoder(0.1)) if kind == "encoder" else SEQUENCES[kind])
+    flags = [
+        f() for f in (torch.backends.cuda.flash_sdp_enabled, torch.backends.cudnn.is_available)
+    ]
+    optimizer = stepped(model, plain, batch, ESTIMATORS[name](), lr=0.1)
+    assert optimizer.steps == 1 and optimizer.trace > 0
+    assert flags[0] == torch.backends.cuda.flash_sdp_enabled() and torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize("kind", ["encoder", "lstm"])
+def test_engines_agree_on_fused_kernels(kind):
+    found = []
+    for engine in (DoubleBackward(), FiniteDifference(central=True)):
+        model, batch = sequence(SEQUENCES[kind])
+        stepped(model, plain, batch, Batch(engine))
+        found.append(grads(model))
+    assert relative(*found) < 1e-7
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN needs a GPU")
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_fused_kernels_on_a_gpu(kind):
+    found = []
+    for device in ("cpu", "cuda"):
+        model, batch = sequence(SEQUENCES[kind])
+        stepped(model.to(device), plain, [t.to(device) for t in batch], Batch())
+        found.append(grads(model).cpu())
+    assert relative(*found) < 1e-6
+
+
+# Wrappers.
+
+
+def wrapper(name):
+    kind = type(name, (nn.Module,), {"forward": lambda self, x: self.module(x)})
+    outer = kind()
+    outer.module = network().model
+    return outer
+
+
+@pytest.mark.parametrize(
+    "name", ["DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"]
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_data_parallel_wrappers_are_refused(name, inside):
+    model = nn.Sequential(wrapper(name)) if inside else wrapper(name)
+    with pytest.raises(NotImplementedError, match=rf"with {name} every process.*model\.module"):
+        F3EO(model, SGD, lr=0.1)
+
+
+COMPILED = {
+    "wrapped": torch.compile,
+    "in place": lambda model: model.compile() or model,
+    "a part": lambda model: nn.Sequential(torch.compile(model[:2]), *model[2:]),
+}
+
+
+@pytest.mark.parametrize("way", COMPILED)
+def test_compiled_models_are_refused_where_they_are_differentiated_twice(way):
+    model = COMPILED[way](network().model)
+    for estimator in (PerSample(), Sign(), Batch(), ModelSampled()):
+        with pytest.raises(NotImplementedError, match=r"compiled.*before torch\.compile.*Finite"):
+            F3EO(model, SGD, lr=0.1, estimator=estimator)
+    for engine in (Sign(FiniteDifference()), Batch(FiniteDifference())):
+        F3EO(model, SGD, lr=0.1, estimator=engine)
+
+
+def test_grad_scaler_is_refused_with_the_way_out():
+    row = network()
+    optimizer = F3EO(row.model, SGD, lr=0.1)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(()))
+    before = weights(row.model)
+    with pytest.raises(RuntimeError, match=r"GradScaler.*bfloat16.*step\(closure, \*batch\)"):
+        scaler.step(optimizer, row.losses, *row.batch)
+    assert torch.equal(before, weights(row.model)) and optimizer.steps == 0
+
+
+def test_a_disabled_grad_scaler_hands_the_step_on():
+    row, other = network(), network()
+    loss = torch.amp.GradScaler("cpu", enabled=False).step(
+        F3EO(row.model, SGD, lr=0.1), row.losses, *row.batch
+    )
+    assert loss == F3EO(other.model, SGD, lr=0.1).step(other.losses, *other.batch)
+    assert torch.equal(weights(row.model), weights(other.model))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_bfloat16_autocast_needs_no_scaler(name):
+    """Differences choose their step by the precision of the forward pass, not of the weights."""
+    found = []
+    for enabled in (False, True):
+        model = network().model.float()
+
+        def forward(model, x, enabled=enabled):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                return model(x)
+
+        batch = batches(1, 32, torch.float32)[0]
+        optimizer = stepped(model, forward, batch, ESTIMATORS[name](), every=2)
+        assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
+        found.append((structure(optimizer), float(optimizer.trace)))
+    assert relative(found[1][0], found[0][0]) < (0.15 if name in DIFFERENCES else 0.05)
+    assert found[1][1] == pytest.approx(found[0][1], rel=0.05)
+
+
+# Where curvature is zero or no graph exists.
+
+
+@pytest.mark.parametrize("name", [n for n in ESTIMATORS if n != "model"])
+def test_a_loss_linear_in_the_weights_has_no_structure_term(name):
+    """Max-pooling and ReLU leave none either: the step is that of the base."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True), nn.MaxPool1d(2)).double()
+    other = copy.deepcopy(model)
+    optimizer = F3EO(model, SGD, lr=0.01, estimator=ESTIMATORS[name]())
+    alone = SGD(other.parameters(), lr=0.01)
+    for x, _ in batches(3):
+        alone.zero_grad()
+        other(x).sum(1).mean().backward()
+        alone.step()
+        optimizer.step(lambda x: model(x).sum(1), x)
+    assert relative(weights(model), weights(other)) < (1e-6 if name in DIFFERENCES else 1e-12)
+    assert optimizer.trace > 0 and optimizer.skipped == 0
+
+
+# Modules whose samples' gradients are easily got wrong.
+
+
+@pytest.mark.parametrize("name", ["cnn", "tied", "sequence_first", "no_rules", "attention"])
+def test_in_place_tied_repeated_and_unknown_layers(name):
+    """In-place ReLU, one weight used twice, a module called twice, layers without a rule."""
+    row = case(name)
+    expected = truth(row.model, row.losses, *row.batch)
+    optimizer = F3EO(row.model, SGD, lr=0.1, rule=Coupled(), weight=Fixed(1.0))
+    optimizer.step(row.losses, *row.batch)
+    assert relative(grads(row.model), expected.gradient + expected.structure) < 1e-9
+    assert float(optimizer.trace) == pytest.approx(float(expected.trace), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_activation_checkpointing_matches_if_not_reentrant(name):
+    found = []
+    for forward in (plain, lambda m, x: m[2:](checkpoint(m[:2], x, use_reentrant=False))):
+        model = network().model
+        optimizer = stepped(model, forward, batches(1)[0], ESTIMATORS[name]())
+        found.append(torch.cat([grads(model), optimizer.trace[None]]))
+    assert relative(*found) < 1e-12
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_reentrant_checkpointing_is_refused_with_the_cure(name):
+    model = network().model
+    before = weights(model)
+
+    def forward(m, x):
+        return m[2:](checkpoint(m[1:2], m[0](x), use_reentrant=True))
+
+    with pytest.raises(RuntimeError, match="use_reentrant=False"):
+        stepped(model, forward, batches(1)[0], ESTIMATORS[name](), lr=0.1)
+    assert torch.equal(before, weights(model))
+
+
+class Tokens(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.table, self.head = nn.Embedding(7, 6, **options), nn.Linear(6, 3)
+
+    def forward(self, index):
+        return self.head(self.table(index).mean(1))
+
+
+TOKENS = (torch.arange(20).view(5, 4) % 7, torch.tensor([0, 1, 2, 0, 1]))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_sparse_gradients_are_refused_even_where_the_module_is_not_known(name):
+    model = Tokens(sparse=True)
+    optimizer = F3EO(list(model.parameters()), SGD, lr=0.1, estimator=ESTIMATORS[name]())
+    with pytest.raises(ValueError, match="sparse"):
+        optimizer.step(lambda x, y: Categorical(model(x), y), *TOKENS)
+
+
+@pytest.mark.parametrize("name", [n for n in ESTIMATORS if n not in DIFFERENCES])
+def test_an_embedding_that_renorms_its_rows_in_the_forward_pass(name):
+    """It writes into the weights themselves, before they are used."""
+    torch.manual_seed(0)
+    model = Tokens(max_norm=1.0).double()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other(TOKENS[0])
+    other.table.max_norm = None
+    for m in (model, other):
+        stepped(m, plain, TOKENS, ESTIMATORS[name](), lr=0.1)
+    assert relative(weights(model), weights(other)) < 1e-12
+    assert model.table.weight.norm(dim=1).max() < 1.1
+
+
+# Memory and graphs of the user.
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_losses_that_the_user_keeps_hold_no_graph_of_the_weights_gradient(name):
+    """And what the step writes carries no graph at all."""
+    row = network()
+    kept = []
+
+    def closure(x, y):
+        likelihood = Categorical(row.model(x), y)
+        kept.append(likelihood.losses())
+        return likelihood
+
+    optimizer = F3EO(row.model, Adam, lr=0.1, estimator=ESTIMATORS[name](), every=2)
+    for batch in batches(3):
+        optimizer.step(closure, *batch)
+    state = [t for s in optimizer.state.values() for t in s.values()]
+    state += [t for s in optimizer.base.state.values() for t in s.values()]
+    state += [p.grad for p in row.model.parameters()] + [optimizer.trace]
+    assert not any(t.requires_grad for t in state)
+    assert all(p.is_leaf for p in row.model.parameters())
+
+
+@pytest.mark.parametrize("norm", [weight_norm, spectral_norm])
+def test_what_is_remembered_of_a_reparametrised_model_does_not_grow(norm):
+    torch.manual_seed(0)
+    model = nn.Sequential(norm(nn.Linear(5, 7)), nn.Tanh(), nn.Linear(7, 3)).double()
+    estimator = PerSample()
+    optimizer = F3EO(model, SGD, lr=0.01, estimator=estimator)
+    for batch in batches(12):
+        optimizer.step(losses(model), *batch)
+    assert len(estimator._layouts) == 1
+
+
+@pytest.mark.parametrize("central", [False, True])
+def test_differences_in_float32_are_as_exact_as_promised(central):
+    """Relative error of H g: 1e-3 forward, 1e-4 central, against double backward in float64."""
+    found = []
+    for dtype, engine in (
+        (torch.float64, DoubleBackward()),
+        (torch.float32, FiniteDifference(central=central)),
+    ):
+        x, y = batches(1, 16)[0]
+        model, batch = network().model.to(dtype), (x.to(dtype), y)
+        found.append(structure(stepped(model, plain, batch, Batch(engine), every=2)))
+    assert relative(found[1], found[0]) < (2e-4 if central else 2e-3)
+
+
+def test_a_step_does_not_write_into_the_batch():
+    row = network()
+    before = bits(list(row.batch))
+    F3EO(row.model, SGD, lr=0.1, fraction=0.5, chunk=4).step(row.losses, *row.batch)
+    assert bits(list(row.batch)) == before
