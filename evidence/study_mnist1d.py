@@ -20,7 +20,7 @@ from f3eo.bench.statistics import differences, interval
 from f3eo.bench.store import Store
 
 FOLDER = Path(__file__).parent / "mnist1d-study"
-TUNING_SEEDS, SEEDS = range(1000, 1003), range(10)
+TUNING_SEEDS, SEEDS = range(1000, 1003), range(100, 110)
 
 SGD = {"lr": (0.3, 0.6, 1.0), "weight_decay": (3e-4, 1e-3, 2e-3, 3e-3)}
 SAM = {"lr": (0.3, 0.6), "weight_decay": (3e-4, 1e-3), "rho": (0.05, 0.1, 0.2)}

@@ -272,3 +272,30 @@ def test_no_warnings_and_no_marks_left_behind():
         warnings.simplefilter("error")
         fisher_trace(c.model, c.losses, *c.batch)
     assert all("_f3eo_role" not in t.__dict__ for t in (*c.batch, *c.model.parameters()))
+
+
+def test_a_first_batch_that_is_not_finite_gives_nan_and_is_not_remembered():
+    c, estimator = case("mlp"), PerSample()
+    x, y = c.batch
+    bad = x.clone()
+    bad[0] = torch.nan
+    found = estimator.gradients(Problem(c.losses, (bad, y), *problem_parts(c)))
+    assert found.trace.isnan() and all(g.isnan().all() for g in found.gradient)
+    expected = truth(c.model, c.losses, x, y)
+    assert relative(estimator.gradients(problem(c)).trace, expected.trace) < EXACT
+
+
+def problem_parts(c):
+    p = problem(c)
+    return p.parameters, p.structured, p.model
+
+
+def test_gradients_that_underflow_are_no_error():
+    model = nn.Linear(5, 3)
+    x, y = torch.randn(6, 5), torch.zeros(6, dtype=torch.long)
+    with torch.no_grad():
+        model.bias[0] += 60  # the loss is solved: squared norms below 1e-38
+    _, trace = fisher_trace(
+        model, lambda x, y: F.cross_entropy(model(x), y, reduction="none"), x, y
+    )
+    assert 0 <= float(trace.detach()) < 1e-30

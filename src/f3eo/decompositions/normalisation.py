@@ -32,7 +32,7 @@ def _projected(d: Tensor, normal: Tensor, rate: Tensor, centred: bool) -> Tensor
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """Row by row; (M, 1)."""
-    return (a.unsqueeze(1) @ b.unsqueeze(2)).squeeze(2)
+    return torch.linalg.vecdot(a, b).unsqueeze(1)
 
 
 class _Backward(torch.autograd.Function):

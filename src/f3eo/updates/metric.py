@@ -50,8 +50,10 @@ def register_metric(*bases: type[Optimizer]) -> Callable[[Diagonal], Diagonal]:
 def adam(state: dict[str, Any], group: dict[str, Any]) -> Tensor:
     """1/(√(v/(1 − β₂ᵗ)) + ε)."""
     moment = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
-    correction = 1 - group["betas"][1] ** state["step"]
-    correction = correction.to(moment.device) if isinstance(correction, Tensor) else correction
+    step = state["step"]
+    if step.device.type == "cpu":
+        step = float(step)  # as a tensor it is float32, in which 1 − β₂ᵗ loses half its digits
+    correction = 1 - group["betas"][1] ** step
     return 1 / ((moment / correction).sqrt() + group["eps"])
 
 

@@ -63,6 +63,9 @@ class Ghost:
         """
         if len(self.losses) == 0:
             return Norms(outputs.flatten(1).sum(1) if outputs.ndim > 1 else outputs, {})
+        if self._layouts is None:
+            nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
+            return Norms(torch.full_like(self.losses, torch.nan), nan)
         edges = [edge for use in self._uses for edge in use.edges]
         cotangent = torch.ones_like(outputs) if cotangent is None else cotangent
         deltas = torch.autograd.grad(
@@ -76,6 +79,7 @@ class Ghost:
         return self._norms(deltas)
 
     def _norms(self, deltas: Sequence[Tensor | None]) -> Norms:
+        assert self._layouts is not None
         per_use = iter(deltas)
         contributions = [
             item
@@ -110,8 +114,11 @@ class Ghost:
             return terms
         return [fallback(use, arguments, split)]
 
-    def _find_layouts(self, known: dict[Any, Layouts]) -> Layouts:
-        """Layouts of all uses, known or found by the gradients of the first and last sample."""
+    def _find_layouts(self, known: dict[Any, Layouts]) -> Layouts | None:
+        """Layouts of all uses, known or found by the gradients of the first and last sample.
+
+        None where these gradients are not finite: nothing can be found then, and no norm is.
+        """
         samples = len(self.losses)
         if samples < 2:
             return [[Layout(0) for _ in use.shapes] for use in self._uses]
@@ -131,6 +138,8 @@ class Ghost:
                 retain_graph=True,
                 allow_unused=True,
             )
+            if not all(bool(g.isfinite().all()) for g in gradients if g is not None):
+                return None
             probes.append((i, gradients[: len(edges)], gradients[len(edges) :]))
         self._layouts = find(self._uses, [(i, deltas) for i, deltas, _ in probes], samples)
         for i, deltas, expected in probes:

@@ -11,6 +11,9 @@ from f3eo.tensors import squared_norm
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-2, torch.bfloat16: 0.2, torch.float16: 0.2}
 """Largest relative difference that rounding explains; wrong rules and mixed samples give more."""
 
+UNDERFLOW = 1e-30
+"""Squares of single-precision gradients lose their digits below this."""
+
 
 def verify(
     found: Norms,
@@ -33,13 +36,13 @@ def verify(
         RuntimeError: names the parameter whose gradient differs.
     """
     present = [(p, g) for p, g in zip(parameters, expected, strict=True) if g is not None]
-    if not present or not all(bool(torch.isfinite(g).all()) for _, g in present):
+    if not present:
         return
     scale = float(squared_norm([g for _, g in present]).sqrt())
     for p, g in present:
         total = found.totals.get(id(p), torch.zeros_like(g)).to(g.dtype)
-        tolerance = TOLERANCE.get(g.dtype, 1e-2)
-        if float((total - g).norm()) > tolerance * max(float(g.norm()), 1e-4 * scale):
+        allowed = TOLERANCE.get(g.dtype, 1e-2) * max(float(g.norm()), 1e-4 * scale)
+        if float((total - g).norm()) > allowed + UNDERFLOW:
             raise RuntimeError(
                 f"the per-sample gradients of {name(p)} do not add up to its gradient "
                 f"(‖difference‖ {float((total - g).norm()):.3g}, ‖gradient‖ "
@@ -52,7 +55,7 @@ def verify(
     wrong = found.squared.clone()
     wrong[sample] -= norm
     tolerance = max(TOLERANCE.get(g.dtype, 1e-2) for _, g in present)
-    if float(wrong.abs().max()) > 2 * tolerance * max(norm, 1e-4 * scale**2):
+    if float(wrong.abs().max()) > 2 * tolerance * max(norm, 1e-4 * scale**2) + UNDERFLOW:
         raise RuntimeError(
             f"the squared gradient norm of sample {sample} is {norm:.6g}, its uses give "
             f"{float(found.squared[sample]):.6g} (and up to "
