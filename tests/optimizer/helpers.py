@@ -12,7 +12,18 @@ from torch import optim as o
 from torch.optim import Optimizer
 
 from cases import Case, case
-from f3eo import F3EO, Estimator, PerSample
+from f3eo import (
+    F3EO,
+    Batch,
+    Categorical,
+    Coupled,
+    Estimator,
+    FiniteDifference,
+    Fixed,
+    ModelSampled,
+    PerSample,
+    Sign,
+)
 
 UNKNOWN = "ignore:F3EO knows no metric"
 
@@ -161,3 +172,44 @@ def structure_term(row, batch, optimizer):
     g = flat(gradient(row.model, batch))
     optimizer.step(row.losses, *batch)
     return flat(p.grad for p in row.model.parameters()) - g, g
+
+
+ESTIMATORS = {
+    "exact": PerSample,
+    "model": ModelSampled,
+    "sign": Sign,
+    "batch": Batch,
+    "sign, differences": lambda: Sign(FiniteDifference()),
+    "batch, differences": lambda: Batch(FiniteDifference(central=True)),
+}
+DIFFERENCES = ("sign, differences", "batch, differences")
+
+
+def stepped(model, forward, batch, estimator, lr=0.0, **options):
+    """An optimizer of `model` after one step whose .grad is g + h."""
+    generator = torch.Generator().manual_seed(1)
+    optimizer = F3EO(
+        model,
+        o.SGD,
+        lr=lr,
+        estimator=estimator,
+        rule=Coupled(),
+        weight=Fixed(1.0),
+        generator=generator,
+        **options,
+    )
+    optimizer.step(lambda x, y: Categorical(forward(model, x), y), *batch)
+    return optimizer
+
+
+def grads(model):
+    return flat(p.grad for p in model.parameters())
+
+
+def structure(optimizer):
+    """h, which an optimizer with every > 1 keeps."""
+    return flat(optimizer.state[p]["structure"] for p in optimizer.param_groups[0]["params"])
+
+
+def plain(model, x):
+    return model(x)

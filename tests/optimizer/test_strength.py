@@ -1,6 +1,5 @@
 """How strong the structure term is: weights, schedules, bounds, in lengths of the gradient."""
 
-
 import pytest
 import torch
 from torch.optim import SGD, Adam

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from f3eo.bench.cost.memory import ratio
 from f3eo.bench.cost.methods import GRADIENT
@@ -75,7 +76,7 @@ def rows(
             "memory_mib": memory[method] / 2**20 if method in memory else None,
             "error": _error(method, timing.errors, memory_errors),
             "versions": versions(),
-            "machine": machine(),
+            "machine": machine() | {"threads": torch.get_num_threads()},  # it caches
         }
         for method in methods
     ]

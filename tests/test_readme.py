@@ -1,0 +1,55 @@
+"""Every Python block of the README runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import f3eo
+from f3eo.fisher.ghost.registry import RULES
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+
+
+class MyScale(nn.Module):
+    """The layer of one's own that the README registers a rule for."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().splitlines()[0][:40])
+def test_block(block):
+    torch.manual_seed(0)
+    model = nn.Sequential(MyScale(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    x, y = torch.randn(6, 4), torch.randint(3, (6,))
+
+    def closure(x, y):
+        return F.cross_entropy(model(x), y, reduction="none")
+
+    names = {name: getattr(f3eo, name) for name in f3eo.__all__}
+    names |= {"torch": torch, "F": F, "model": model, "closure": closure, "MyScale": MyScale}
+    names |= {"x": x, "y": y, "loader": [(x, y)], "micro_batches": [(x, y)]}
+    names |= {"body": list(model[1].parameters()), "head": list(model[3].parameters())}
+    before = [p.detach().clone() for p in model.parameters()]
+    try:
+        exec(block, names)
+        if MyScale in RULES:
+            assert torch.isfinite(f3eo.fisher_trace(model, closure, x, y)[1])
+    finally:
+        RULES.pop(MyScale, None)
+    if "step(" in block:
+        changed = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+        assert any(changed)
+
+
+def test_there_are_blocks():
+    assert len(BLOCKS) >= 3
