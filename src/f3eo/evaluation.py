@@ -201,6 +201,10 @@ class World:
         self._devices = {p.device for p in problem.parameters if p.device.type != "cpu"}
         self._random = _random_states(self._devices)
 
+    def covers(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether these are the problem's parameters, in order."""
+        return [id(p) for p, _ in self._grads] == [id(p) for p in parameters]
+
     def lend_buffers(self) -> None:
         """Let a forward pass write into copies.
 

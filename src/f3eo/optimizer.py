@@ -155,7 +155,8 @@ class F3EO(Optimizer):
             The mean loss, detached.
 
         Raises:
-            RuntimeError: nothing accumulated and no closure, or both.
+            RuntimeError: nothing accumulated and no closure, or both; other parameters than those
+                that were accumulated for.
             FloatingPointError: something was not finite and `on_nonfinite="raise"`.
         """
         if closure is not None:
@@ -208,6 +209,7 @@ class F3EO(Optimizer):
         loss = gradients.loss
         if self._pending is not None:
             before, world = self._pending
+            _check_same(world, problem)
             gradients = before.merged(gradients)
         self._pending = (gradients, world)
         return loss
@@ -292,6 +294,7 @@ class F3EO(Optimizer):
 
     def _apply(self, gradients: Gradients, world: World) -> None:
         problem = self._problem(lambda: None, ())
+        _check_same(world, problem)
         parameters, inside = problem.parameters, problem.structured
         chosen = [p for p, s in zip(parameters, inside, strict=True) if s]
         with torch.no_grad():
@@ -364,6 +367,11 @@ class F3EO(Optimizer):
         value: float,
     ) -> list[Tensor]:
         """λ d, d = h − c g."""
+        # A step is lr_p D g_p: learning rates that differ between groups belong to the metric.
+        products = [
+            Products(r * p.gg, r * p.gh, r * p.hh)
+            for p, r in zip(products, self._rates(chosen), strict=True)
+        ]
         shares = self.rule.shares(products)
         direction = structure
         if any(shares):
@@ -374,6 +382,18 @@ class F3EO(Optimizer):
         rounding = max((torch.finfo(p.dtype).eps for p in chosen), default=0.0)
         factor = multiplier(products, shares, self.weight, value, rounding)
         return scaled(direction, factor)
+
+    def _rates(self, chosen: list[Tensor]) -> list[float]:
+        """Learning rates in units of the largest; all 1 where they do not differ."""
+        if len(self.param_groups) == 1:
+            return [1.0] * len(chosen)
+        rates = {
+            id(p): float(group.get("lr", 1.0))
+            for group in self.param_groups
+            for p in group["params"]
+        }
+        largest = max((rates[id(p)] for p in chosen), default=0.0)
+        return [rates[id(p)] / largest if largest > 0 else 1.0 for p in chosen]
 
     def _uphill(self, gradients: Gradients, parameters: list[Tensor]) -> list[Tensor | None]:
         """Gradients of what is to become smaller: a group that maximizes has −∇L."""
@@ -523,6 +543,14 @@ def _built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]
             f"use SGD, AdamW or another that steps from gradients alone"
         )
     return base
+
+
+def _check_same(world: World, problem: Problem) -> None:
+    if not world.covers(problem.parameters):
+        raise RuntimeError(
+            "parameters were frozen, thawed or added since accumulate(): what it gathered belongs "
+            "to others; call zero_grad() and accumulate again"
+        )
 
 
 def _keep_structure(base: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

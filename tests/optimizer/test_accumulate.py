@@ -172,3 +172,30 @@ def test_accumulation_with_every_measures_in_all_micro_batches_or_in_none():
         optimizer.step()
         traces.append(float(optimizer.trace))
     assert traces[0] == traces[1] != traces[2] == traces[3]
+
+
+CHANGES = {
+    "frozen": lambda model, optimizer: model[0].weight.requires_grad_(False),
+    "thawed": lambda model, optimizer: model[2].weight.requires_grad_(True),
+    "swapped": lambda model, optimizer: (
+        model[0].weight.requires_grad_(False),
+        model[2].weight.requires_grad_(True),
+    ),
+    "added": lambda model, optimizer: optimizer.add_param_group({"params": model[4].bias}),
+}
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("name", CHANGES)
+def test_other_parameters_than_those_accumulated_for_are_refused(name, again):
+    row = network()
+    row.model[2].weight.requires_grad_(False)
+    optimizer = F3EO([*row.model[:3].parameters(), row.model[4].weight], SGD, lr=0.1)
+    optimizer.accumulate(row.losses, *row.batch)
+    CHANGES[name](row.model, optimizer)
+    before = weights(row.model)
+    with pytest.raises(RuntimeError, match=r"frozen, thawed or added.*zero_grad\(\)"):
+        optimizer.accumulate(row.losses, *row.batch) if again else optimizer.step()
+    assert torch.equal(before, weights(row.model))
+    optimizer.zero_grad()
+    optimizer.step(row.losses, *row.batch)

@@ -150,3 +150,23 @@ def test_a_structure_gradient_along_the_loss_gradient_adds_nothing():
         plain.step()
         optimizer.step(lambda x: (theta - x).pow(4).sum(1), x)
     assert torch.allclose(theta, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize("base", ["sgd", "adam"])
+def test_a_step_in_float32_descends_the_trace_as_well(base):
+    """The part is taken from float32 weights, the trace from float64 ones."""
+    kind, _ = BASE[base]
+    model, plain = network().model.float(), network().model.float()
+    batch = batches(1, 16, torch.float32)[0]
+    for p, g in zip(plain.parameters(), gradient(plain, batch), strict=True):
+        p.grad = g
+    kind(plain.parameters(), lr=0.05).step()
+    F3EO(model, kind, lr=0.05).step(losses(model), *batch)
+    part = weights(model) - weights(plain)
+    before = network()
+    row = copied(before, before.model)
+    row = type(row)(row.model, (batch[0].double(), batch[1]), row.likelihood)
+    here = truth(row.model, row.losses, *row.batch)
+    loss, trace = slopes(row, row.model, part)
+    assert trace < -1e-2 * float(here.structure.norm())
+    assert abs(loss) < 1e-4 * float(here.gradient.norm())

@@ -82,7 +82,8 @@ def rmsprop(state: dict[str, Any], group: dict[str, Any]) -> Tensor:
     """1/(√v + ε)."""
     moment = state["square_avg"]
     if group["centered"]:
-        moment = moment - state["grad_avg"].square()
+        # As torch computes it: a difference below rounding is negative in both or in neither.
+        moment = moment.addcmul(state["grad_avg"], state["grad_avg"], value=-1)
     return 1 / (moment.sqrt() + group["eps"])
 
 
