@@ -126,7 +126,7 @@ def _checked(losses: Any, problem: Problem, per_sample: bool) -> Tensor:
 
 
 def check_reached(reached: Iterable[Any], parameters: Sequence[Tensor]) -> None:
-    """Refuse losses that depend on none of the parameters.
+    """Refuse losses that depend on none of the parameters, and sparse gradients.
 
     Args:
         reached: what was found per parameter or use; nothing or None alone is a refusal.
@@ -135,6 +135,12 @@ def check_reached(reached: Iterable[Any], parameters: Sequence[Tensor]) -> None:
     Raises:
         ValueError: with the way out.
     """
+    reached = list(reached)
+    if any(isinstance(item, Tensor) and item.is_sparse for item in reached):
+        raise ValueError(
+            "an operation gives sparse gradients, which have no Hessian products here: use its "
+            "dense form (an Embedding with sparse=False)"
+        )
     if all(item is None for item in reached):
         raise ValueError(
             f"the losses depend on none of the {len(parameters)} parameters: does the closure run "

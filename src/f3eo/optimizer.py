@@ -10,20 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from f3eo import batch as batches
-from f3eo.evaluation import Closure, Problem, World, mixing
-from f3eo.fisher import Estimator, Gradients, PerSample, plain_gradient
-from f3eo.tensors import fetched, filled, inners, multiplied, plus, scaled
+from f3eo.evaluation import Closure, Problem, World
+from f3eo.fisher import Estimator, Gradients, PerSample
+from f3eo.measurement import Measurement
+from f3eo.tensors import fetched, filled, inners
 from f3eo.updates import (
     Decoupled,
     Products,
     Ratio,
     Rule,
+    Update,
     Weight,
     is_diagonal,
     is_known,
     metric,
-    multiplier,
+    products,
 )
 from f3eo.validation import check_model, check_parameters, in_range
 
@@ -197,12 +198,13 @@ class F3EO(Optimizer):
                 f"{closure!r}; the batch follows it: step(closure, *batch)"
             )
         if self._pending is not None:
-            self._refuse_parts("a second micro-batch")
+            self._measurement().refuse_parts("a second micro-batch", self.model)
         problem = self._problem(closure, batch)
         world = World(problem)
         try:
             with torch.enable_grad():
-                gradients = self._measure(problem)
+                structure = self._measures_structure(problem)
+                gradients = self._measurement()(problem, structure=structure)
         except BaseException:
             world.restore()
             raise
@@ -229,56 +231,8 @@ class F3EO(Optimizer):
         parameters, structured = [p for p, _ in trained], [bool(s) for _, s in trained]
         return Problem(closure, batch, parameters, structured, self.model, self.generator)
 
-    def _measure(self, problem: Problem) -> Gradients:
-        """∇L, and h where this step measures it, chunk by chunk."""
-        count = batches.size(problem.batch)
-        if count == 0:
-            raise ValueError(
-                "the batch holds no samples: its mean loss is not defined; leave it out"
-            )
-        if self.chunk is None or (count is not None and count <= self.chunk):
-            return self._measure_chunk(problem, count)
-        if count is None:
-            raise ValueError(f"chunk={self.chunk} needs the batch: use step(closure, *batch)")
-        self._refuse_parts(f"chunk={self.chunk}")
-        parts = torch.arange(count).split(self.chunk)
-        chunks = [self._measure_chunk(problem.part(index), len(index)) for index in parts]
-        merged = chunks[0]
-        for chunk in chunks[1:]:
-            merged = merged.merged(chunk)
-        return merged
-
-    def _measure_chunk(self, problem: Problem, count: int | None) -> Gradients:
-        if not self._measures_structure(problem):
-            return plain_gradient(problem, per_sample=self.estimator.per_sample)
-        if self.fraction == 1:
-            return self.estimator.gradients(problem)
-        if count is None:
-            raise ValueError(f"fraction={self.fraction} needs the batch: use step(closure, *batch)")
-        self._refuse_parts(f"fraction={self.fraction}")
-        first = max(1, round(self.fraction * count))
-        inside, outside = batches.random_parts(count, first, self.generator)
-        measured = self.estimator.gradients(problem.part(inside))
-        if not len(outside):
-            return measured
-        rest = plain_gradient(problem.part(outside), per_sample=True)
-        whole = measured.merged(rest)
-        return Gradients(
-            whole.loss, whole.samples, whole.gradient, measured.structure, measured.trace
-        )
-
-    def _refuse_parts(self, what: str) -> None:
-        if not self.estimator.additive:
-            raise ValueError(
-                f"{what} needs an estimator that is a mean over samples: the product H·g of a "
-                f"batch is not the sum over its parts; use PerSample(), Sign() or ModelSampled(), "
-                f"received {type(self.estimator).__name__}"
-            )
-        if names := mixing(self.model):
-            raise ValueError(
-                f"{what} splits the batch, but {', '.join(names[:3])} use(s) the statistics of all "
-                f"of it: freeze them with .eval(), or replace them by GroupNorm"
-            )
+    def _measurement(self) -> Measurement:
+        return Measurement(self.estimator, self.fraction, self.chunk)
 
     def _measures_structure(self, problem: Problem) -> bool:
         if self.weight.at(self.steps) == 0 or not any(problem.structured):
@@ -311,12 +265,12 @@ class F3EO(Optimizer):
                 structure = filled(stored, chosen)
 
             outside = fetched([gradients.loss, *inners(others, others)])
-            products = _products(loss, structure)
-            if found := _not_finite(outside[0], sum(outside[1:]), products):
+            measured = products(loss, structure, None)
+            if found := _not_finite(outside[0], sum(outside[1:]), measured):
                 self._skip(found, world)
                 return
-            clip = self._clip(sum(outside[1:]) + sum(p.gg for p in products))
-            self._update(parameters, uphill, chosen, loss, structure, products, value, clip)
+            clip = self._clip(sum(outside[1:]) + sum(p.gg for p in measured))
+            self._update(parameters, uphill, chosen, loss, structure, measured, clip)
         self.steps += 1
         self.trace = gradients.trace if gradients.trace is not None else self.trace
 
@@ -327,61 +281,46 @@ class F3EO(Optimizer):
         chosen: list[Tensor],
         loss: list[Tensor],
         structure: list[Tensor] | None,
-        products: list[Products],
-        value: float,
+        measured: list[Products],
         clip: float,
     ) -> None:
         """Write .grad, step the base, and add what stays out of its second moment."""
         after = is_diagonal(self.base) and not self.rule.replaces_gradient
         joined: dict[int, Tensor] = {}
         if structure is not None and not after:
-            term = self._term(chosen, loss, structure, products, value)
-            if self.rule.replaces_gradient:
-                joined = {id(p): t for p, t in zip(chosen, term, strict=True)}
-            else:
-                total = plus(loss, term)
-                joined = {id(p): t for p, t in zip(chosen, total, strict=True)}
+            update = self._combined(chosen, loss, structure, measured)
+            total = update.term() if self.rule.replaces_gradient else update.total()
+            joined = {id(p): t for p, t in zip(chosen, total, strict=True)}
         signs = self._signs()
         for p, g in zip(parameters, uphill, strict=True):
             # A parameter the loss does not use stays without a gradient, and the base off it.
             total = None if g is None else joined.get(id(p), g)
-            if total is not None:
-                total = total * (clip * signs[id(p)]) if clip * signs[id(p)] != 1 else total
+            if total is not None and clip * signs[id(p)] != 1:
+                total = total * (clip * signs[id(p)])
             p.grad = total
         self.base.step()
         if structure is not None and after:
             diagonal = metric(self.base, chosen)
-            assert diagonal is not None
-            products = _products(loss, structure, diagonal)
-            term = self._term(chosen, loss, structure, products, value)
+            measured = products(loss, structure, diagonal)
+            term = self._combined(chosen, loss, structure, measured).term()
             rates = {id(p): group["lr"] for group in self.param_groups for p in group["params"]}
-            for p, t, d in zip(chosen, term, diagonal, strict=True):
-                p.sub_(rates[id(p)] * clip * d * t)
+            for p, t, d in zip(chosen, term, diagonal or [], strict=True):
+                p.addcmul_(d, t, value=-float(rates[id(p)]) * clip)
 
-    def _term(
+    def _combined(
         self,
         chosen: list[Tensor],
         loss: list[Tensor],
         structure: list[Tensor],
-        products: list[Products],
-        value: float,
-    ) -> list[Tensor]:
-        """λ d, d = h − c g."""
-        # A step is lr_p D g_p: learning rates that differ between groups belong to the metric.
-        products = [
-            Products(r * p.gg, r * p.gh, r * p.hh)
-            for p, r in zip(products, self._rates(chosen), strict=True)
-        ]
-        shares = self.rule.shares(products)
-        direction = structure
-        if any(shares):
-            direction = plus(structure, scaled(loss, shares), -1.0)
+        measured: list[Products],
+    ) -> Update:
+        value = self.weight.at(self.steps)
+        rates = self._rates(chosen)
+        update = Update(loss, structure, measured, rates, self.rule, self.weight, value)
         if self.every > 1:
-            for p, d in zip(chosen, direction, strict=True):
+            for p, d in zip(chosen, update.direction(), strict=True):
                 self.state[p]["structure"] = d
-        rounding = max((torch.finfo(p.dtype).eps for p in chosen), default=0.0)
-        factor = multiplier(products, shares, self.weight, value, rounding)
-        return scaled(direction, factor)
+        return update
 
     def _rates(self, chosen: list[Tensor]) -> list[float]:
         """Learning rates in units of the largest; all 1 where they do not differ."""
@@ -567,19 +506,6 @@ def _listed(parameters: Any) -> Any:
     if isinstance(parameters, Tensor):
         return [parameters]
     return parameters if isinstance(parameters, set) else list(parameters)
-
-
-def _products(
-    loss: list[Tensor], structure: list[Tensor] | None, metric: list[Tensor] | None = None
-) -> list[Products]:
-    """⟨g, g⟩, ⟨g, h⟩, ⟨h, h⟩ of every tensor in a metric, in one synchronisation."""
-    structure = structure if structure is not None else [torch.zeros_like(g) for g in loss]
-    g, h = loss, structure
-    if metric is not None and loss:
-        g, h = multiplied(loss, metric), multiplied(structure, metric)
-    values = fetched([*inners(loss, g), *inners(structure, g), *inners(structure, h)])
-    count = len(loss)
-    return [Products(values[k], values[count + k], values[2 * count + k]) for k in range(count)]
 
 
 def _not_finite(loss: float, others: float, products: list[Products]) -> str | None:

@@ -5,6 +5,7 @@ from f3eo.updates.decoupled import Decoupled, DecoupledPerTensor
 from f3eo.updates.direct import Direct
 from f3eo.updates.metric import is_diagonal, is_known, metric, register_metric
 from f3eo.updates.rule import Products, Rule, multiplier
+from f3eo.updates.update import Update, products
 from f3eo.updates.weight import Cap, Fixed, Ratio, Warmup, Weight
 
 __all__ = [
@@ -17,11 +18,13 @@ __all__ = [
     "Products",
     "Ratio",
     "Rule",
+    "Update",
     "Warmup",
     "Weight",
     "is_diagonal",
     "is_known",
     "metric",
     "multiplier",
+    "products",
     "register_metric",
 ]

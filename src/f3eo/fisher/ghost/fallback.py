@@ -73,13 +73,17 @@ def mapped_arguments(
     kind: type = Tensor,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The same args and kwargs with `function` applied to every member of type `kind`."""
-
-    def visit(value: Any) -> Any:
-        if isinstance(value, kind):
-            return function(value)
-        if type(value) in (tuple, list):
-            return type(value)(visit(v) for v in value)
-        return value
-
     args, kwargs = arguments
-    return tuple(visit(v) for v in args), {k: visit(v) for k, v in kwargs.items()}
+    return (
+        tuple(_visited(function, kind, v) for v in args),
+        {k: _visited(function, kind, v) for k, v in kwargs.items()},
+    )
+
+
+def _visited(function: Callable[[Any], Any], kind: type, value: Any) -> Any:
+    # No closure that calls itself: it would be a cycle that holds the step's tensors.
+    if isinstance(value, kind):
+        return function(value)
+    if type(value) in (tuple, list):
+        return type(value)(_visited(function, kind, v) for v in value)
+    return value

@@ -122,8 +122,9 @@ class Ghost:
         samples = len(self.losses)
         if samples < 2:
             return [[Layout(0) for _ in use.shapes] for use in self._uses]
+        sources = self._capture.sources
         signature = tuple(
-            (use.operation, tuple(map(len, use.shapes)), tuple(map(id, use.parameters)))
+            (use.operation, tuple(map(len, use.shapes)), tuple(map(sources, use.parameters)))
             for use in self._uses
         )
         if signature in known:

@@ -1,0 +1,88 @@
+"""How a batch is measured: whole, in chunks, or with the structure term on a random part of it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from f3eo import batch as batches
+from f3eo.evaluation import Problem, mixing
+from f3eo.fisher import Estimator, Gradients, plain_gradient
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """∇L and, where it is asked for, h = ½∇Tr F of one batch.
+
+    Args:
+        estimator: measures both.
+        fraction: part of the batch, drawn at random, on which h is measured.
+        chunk: largest number of samples that go through the model at once; None is no bound.
+    """
+
+    estimator: Estimator
+    fraction: float
+    chunk: int | None
+
+    def __call__(self, problem: Problem, *, structure: bool) -> Gradients:
+        """Measure a batch.
+
+        Args:
+            problem: closure, batch and parameters.
+            structure: whether h is wanted.
+
+        Raises:
+            ValueError: an empty batch, or parts of a batch that cannot be had.
+        """
+        count = batches.size(problem.batch)
+        if count == 0:
+            raise ValueError(
+                "the batch holds no samples: its mean loss is not defined; leave it out"
+            )
+        if self.chunk is None or (count is not None and count <= self.chunk):
+            return self._chunk(problem, count, structure)
+        if count is None:
+            raise ValueError(f"chunk={self.chunk} needs the batch: use step(closure, *batch)")
+        self.refuse_parts(f"chunk={self.chunk}", problem.model)
+        first, *rest = torch.arange(count).split(self.chunk)
+        merged = self._chunk(problem.part(first), len(first), structure)
+        for index in rest:
+            merged = merged.merged(self._chunk(problem.part(index), len(index), structure))
+        return merged
+
+    def _chunk(self, problem: Problem, count: int | None, structure: bool) -> Gradients:
+        if not structure:
+            return plain_gradient(problem, per_sample=self.estimator.per_sample)
+        if self.fraction == 1:
+            return self.estimator.gradients(problem)
+        if count is None:
+            raise ValueError(f"fraction={self.fraction} needs the batch: use step(closure, *batch)")
+        self.refuse_parts(f"fraction={self.fraction}", problem.model)
+        first = max(1, round(self.fraction * count))
+        inside, outside = batches.random_parts(count, first, problem.generator)
+        measured = self.estimator.gradients(problem.part(inside))
+        if not len(outside):
+            return measured
+        rest = plain_gradient(problem.part(outside), per_sample=True)
+        whole = measured.merged(rest)
+        return Gradients(
+            whole.loss, whole.samples, whole.gradient, measured.structure, measured.trace
+        )
+
+    def refuse_parts(self, what: str, model: nn.Module | None) -> None:
+        """Raise if a batch must not be split, or joined from micro-batches.
+
+        Raises:
+            ValueError: the estimator is no mean over samples, or the model mixes them.
+        """
+        if not self.estimator.additive:
+            raise ValueError(
+                f"{what} needs an estimator that is a mean over samples: the product H·g of a "
+                f"batch is not the sum over its parts; use PerSample(), Sign() or ModelSampled(), "
+                f"received {type(self.estimator).__name__}"
+            )
+        if names := mixing(model):
+            raise ValueError(
+                f"{what} splits the batch, but {', '.join(names[:3])} use(s) the statistics of all "
+                f"of it: freeze them with .eval(), or replace them by GroupNorm"
+            )

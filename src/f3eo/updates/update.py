@@ -1,0 +1,78 @@
+"""What the base optimizer is given, and what it is not: ∇L, h and a rule become tensors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from f3eo.tensors import fetched, inners, multiplied, plus, scaled
+from f3eo.updates.rule import Products, Rule, multiplier
+from f3eo.updates.weight import Weight
+
+Vector = list[Tensor]
+
+
+def products(gradient: Vector, structure: Vector | None, metric: Vector | None) -> list[Products]:
+    """⟨g, g⟩, ⟨g, h⟩, ⟨h, h⟩ of every tensor in a metric, in one synchronisation.
+
+    Args:
+        gradient: g.
+        structure: h; None is zero.
+        metric: the diagonal D; None is the identity.
+    """
+    g = gradient if metric is None else multiplied(gradient, metric)
+    values = fetched(inners(gradient, g))
+    if structure is None:
+        return [Products(gg, 0.0, 0.0) for gg in values]
+    h = structure if metric is None else multiplied(structure, metric)
+    values = fetched([*inners(gradient, g), *inners(structure, g), *inners(structure, h)])
+    count = len(gradient)
+    columns = values[:count], values[count : 2 * count], values[2 * count :]
+    return [Products(*row) for row in zip(*columns, strict=True)]
+
+
+class Update:
+    """The structure term λ d, d = h − c g, of one step.
+
+    Args:
+        gradient, structure: g and h on the structured parameters, both uphill.
+        products: of every tensor, in the base's metric.
+        rates: learning rates of the parameters in units of the largest; they belong to the metric,
+            since a step is lr_p D g_p.
+        rule: gives c.
+        weight: gives λ.
+        value: the weight's constant at this step.
+    """
+
+    def __init__(
+        self,
+        gradient: Vector,
+        structure: Vector,
+        products: Sequence[Products],
+        rates: Sequence[float],
+        rule: Rule,
+        weight: Weight,
+        value: float,
+    ) -> None:
+        self._gradient, self._structure = gradient, structure
+        rated = [
+            Products(r * p.gg, r * p.gh, r * p.hh) for p, r in zip(products, rates, strict=True)
+        ]
+        self._shares = rule.shares(rated)
+        rounding = max((torch.finfo(g.dtype).eps for g in gradient), default=0.0)
+        self._factor = multiplier(rated, self._shares, weight, value, rounding)
+
+    def direction(self) -> Vector:
+        """d."""
+        if not any(self._shares):
+            return self._structure
+        return plus(self._structure, scaled(self._gradient, self._shares), -1.0)
+
+    def term(self) -> Vector:
+        """λ d."""
+        return scaled(self.direction(), self._factor)
+
+    def total(self) -> Vector:
+        """g + λ d = (1 − λ c) g + λ h, in two passes."""
+        rest = scaled(self._gradient, [1 - self._factor * c for c in self._shares])
+        return plus(rest, self._structure, self._factor)
