@@ -177,3 +177,34 @@ def test_affine_normalisations():
         for p in module.double().parameters():
             nn.init.normal_(p)
         assert_same(module, x)
+
+
+CONVOLUTIONS = [
+    lambda: (nn.Conv1d(4, 6, 3, stride=2, padding=2, groups=2), (2, 4, 7)),
+    lambda: (nn.Conv2d(2, 3, (3, 2), padding="same", dilation=2), (2, 2, 5, 6)),
+    lambda: (nn.Conv2d(2, 3, 2, stride=3, padding_mode="circular", padding=1), (2, 2, 5, 6)),
+    lambda: (nn.Conv3d(1, 2, 2, bias=False), (2, 1, 3, 3, 3)),
+    lambda: (nn.ConvTranspose1d(4, 4, 3, stride=2, groups=2, output_padding=1), (2, 4, 4)),
+    lambda: (nn.ConvTranspose2d(2, 3, 2, dilation=2, padding=1), (2, 2, 4, 4)),
+]
+
+
+@pytest.mark.parametrize("make", CONVOLUTIONS)
+def test_convolutions_and_their_second_derivatives(make):
+    module, shape = make()
+    module.double()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    leaves = [x, *module.parameters()]
+    seeds = [torch.randn_like(p) for p in leaves]
+
+    def derivatives():
+        y = module(x).sin()
+        first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+        return y, *first, *torch.autograd.grad(first, leaves, seeds)
+
+    expected = derivatives()
+    with Decomposed():
+        found = derivatives()
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+    assert_same(module, x[0])  # an input without a batch

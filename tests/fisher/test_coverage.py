@@ -235,3 +235,39 @@ def test_bag_of_embeddings(mode):
     found = PerSample().gradients(Problem(bagged, (index, y), [bag.weight], [True], bag))
     assert relative(found.trace, expected.trace) < 1e-10
     assert relative(flat(found.structure), expected.structure) < 1e-10
+
+
+class Autocast(nn.Module):
+    """Convolution, norms, activation, linear under bfloat16 autocast."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.SiLU(), nn.Conv2d(4, 4, 3), nn.LayerNorm(5)
+        )
+        self.head = nn.Linear(100, 3)
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.head(self.body(x).flatten(1)).float()
+
+
+def test_bfloat16_autocast_has_the_trace_of_single_precision_to_its_rounding():
+    torch.set_default_dtype(torch.float32)
+    model, x, y = Autocast(), torch.randn(6, 2, 9, 9), torch.randint(3, (6,))
+
+    def closure(x, y):
+        return F.cross_entropy(model(x), y, reduction="none")
+
+    def precise(x, y):
+        z = model.head(model.body(x).flatten(1))
+        return F.cross_entropy(z, y, reduction="none")
+
+    parameters = list(model.parameters())
+    found = PerSample().gradients(
+        Problem(closure, (x, y), parameters, [True] * len(parameters), model)
+    )
+    expected = truth(model, precise, x, y)
+    assert relative(found.trace, expected.trace) < 0.05
+    assert relative(flat(found.gradient), expected.gradient) < 0.05
+    assert relative(flat(found.structure), expected.structure) < 0.1

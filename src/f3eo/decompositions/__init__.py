@@ -7,6 +7,7 @@ Others (activations, normalisations) have one that is many times slower than it 
 
 from f3eo.decompositions.activation import gelu, silu
 from f3eo.decompositions.attention import multi_head_attention
+from f3eo.decompositions.convolution import convolution, transposed_convolution
 from f3eo.decompositions.embedding_bag import embedding_bag
 from f3eo.decompositions.mode import Decomposed
 from f3eo.decompositions.normalisation import group_norm, layer_norm, rms_norm, scaled_and_shifted
@@ -14,6 +15,7 @@ from f3eo.decompositions.recurrent import gru, lstm, rnn_relu, rnn_tanh
 
 __all__ = [
     "Decomposed",
+    "convolution",
     "embedding_bag",
     "gelu",
     "group_norm",
@@ -26,4 +28,5 @@ __all__ = [
     "rnn_tanh",
     "scaled_and_shifted",
     "silu",
+    "transposed_convolution",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -23,3 +24,11 @@ def visible(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return function(*args, **kwargs)
 
     return dispatched
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype in which autocast wants matrix products with this tensor; its own outside."""
+    device = tensor.device.type
+    if not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
+        return tensor.dtype
+    return torch.get_autocast_dtype(device)

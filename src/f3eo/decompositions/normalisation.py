@@ -86,6 +86,8 @@ def normalised(x: Tensor, size: int, centred: bool, eps: float) -> Tensor:
         centred: whether the mean is taken off.
         eps: ε, added to the variance (or the mean square).
     """
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        x = x.float()  # as torch does
     return _Forward.apply(x.reshape(-1, size), centred, eps).view(x.shape)  # pyright: ignore
 
 
