@@ -22,7 +22,7 @@ class FiniteDifference(Engine):
     Args:
         central: two perturbed gradients, error O(ε²), instead of one, error O(ε).
         step: relative size of the perturbation; default √u forward and ∛u central, u the
-            rounding unit of the parameters' dtype.
+            coarsest rounding unit in the graph of the loss (bfloat16's under its autocast).
 
     Raises:
         ValueError: a step that is not positive.
@@ -45,11 +45,11 @@ class FiniteDifference(Engine):
         structured: Sequence[bool],
     ) -> Product:
         """See `Engine.product`."""
-        values, gradients = _gradients(objectives, parameters)
+        values, gradients, unit = _gradients(objectives, parameters)
         check_reached([g for gs in gradients for g in gs], parameters)
         chosen = [p for p, s in zip(parameters, structured, strict=True) if s]
         vector = weighted_sum(gradients, weights, structured, chosen)
-        epsilon = self._epsilon(chosen, vector)
+        epsilon = self._epsilon(chosen, vector, unit)
 
         def perturbed(size: float) -> list[Tensor]:
             saved = [p.detach().clone() for p in chosen]
@@ -75,22 +75,24 @@ class FiniteDifference(Engine):
         return Product([v.detach() for v in values], gradients, vector, product)
 
     @torch.no_grad()
-    def _epsilon(self, chosen: list[Tensor], vector: list[Tensor]) -> float:
+    def _epsilon(self, chosen: list[Tensor], vector: list[Tensor], unit: float) -> float:
         length = float(squared_norm(vector).sqrt())
         if length == 0.0 or length != length or length == float("inf"):
             return 0.0
-        unit = max(torch.finfo(p.dtype).eps for p in chosen)
         step = self.step or unit ** (1 / 3 if self.central else 1 / 2)
         return step * (float(squared_norm(chosen).sqrt()) or 1.0) / length
 
 
 def _gradients(
     objectives: Sequence[Objective], parameters: Sequence[Tensor]
-) -> tuple[list[Tensor], list[list[Tensor | None]]]:
+) -> tuple[list[Tensor], list[list[Tensor | None]], float]:
+    """Values and gradients of all scalars, and the coarsest rounding unit on the way."""
+    unit = 0.0
     values: list[Tensor] = []
     gradients: list[list[Tensor | None]] = []
     for objective in objectives:
         scalars = objective()
+        unit = max(unit, *map(_rounding, scalars))
         for i, scalar in enumerate(scalars):
             last = i == len(scalars) - 1
             grads = torch.autograd.grad(
@@ -98,4 +100,17 @@ def _gradients(
             )
             gradients.append(list(grads))
             values.append(scalar.detach())
-    return values, gradients
+    return values, gradients, unit
+
+
+def _rounding(scalar: Tensor) -> float:
+    """The coarsest rounding unit of the floating point numbers in a graph."""
+    found, open_nodes, seen = {scalar.dtype}, [scalar.grad_fn], set()
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found.update(m.dtype for m in node._input_metadata)  # pyright: ignore
+        open_nodes.extend(following for following, _ in node.next_functions)
+    return max(torch.finfo(dtype).eps for dtype in found if dtype.is_floating_point)

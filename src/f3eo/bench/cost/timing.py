@@ -124,8 +124,8 @@ def _keep_memory() -> None:
     """Have glibc keep what is freed, for good, so that no method pays for fresh pages.
 
     By default it hands large blocks back after each step, or not, depending on the largest that any
-    method ever freed: the plain gradient of a ResNet then takes a quarter longer alone than in company.
-    Other C libraries are left as they are.
+    method ever freed: the plain gradient of a ResNet then takes a quarter longer alone than in
+    company. Other C libraries are left as they are.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
