@@ -96,8 +96,9 @@ def cost(
     """Print what a step costs, in time and memory, next to a plain gradient step.
 
     Every round runs each method once, in random order, so that all see the same disturbances.
-    Peak memory is measured afterwards, in a fresh process for each method. The defaults take
-    about seven minutes; close other programs. Ctrl-C prints what is finished.
+    With one thread, time is the processor's, without what other programs take. Peak memory is
+    measured afterwards, in a fresh process for each method. The defaults take about seven minutes.
+    Ctrl-C prints what is finished.
 
     Args:
         models: What to measure on; resnet20 and gpt256 may be asked for.

@@ -89,8 +89,7 @@ class F3EO(Optimizer):
             if not isinstance(part, kind):
                 raise TypeError(
                     f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, "
-                    f"received {part!r}; pass an object, such as PerSample(), Decoupled(), "
-                    "Ratio(0.3)"
+                    f"received {part!r}; pass an object: PerSample(), Decoupled(), Ratio(0.3)"
                 )
         self.fraction = in_range("fraction", fraction, 0.0, 1.0)
         self.every = in_range("every", every, 0, None, integer=True)
@@ -352,8 +351,7 @@ class F3EO(Optimizer):
             world.restore()
             raise FloatingPointError(
                 f"{what} is not finite: lower the learning rate or the weight, check the data, or "
-                "use "
-                f'on_nonfinite="skip"'
+                f'use on_nonfinite="skip"'
             )
         world.restore_buffers()
         self.skipped += 1

@@ -2,6 +2,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from f3eo.bench.cost import memory as in_a_process
 from f3eo.bench.cost.methods import Method
 from f3eo.bench.cost.row import quartiles, rows, time_ratios
 from f3eo.bench.cost.table import table
-from f3eo.bench.cost.timing import Runner, Timing, interleave
+from f3eo.bench.cost.timing import Runner, Timing, clock_for, interleave
 from f3eo.bench.cost.work import start
 from f3eo.bench.methods.method import Stepper
 
@@ -130,6 +131,14 @@ def test_what_fails_is_left_out_from_then_on():
 def test_timing_ends_where_everything_has_failed():
     timing = Bench().time({"n": Runner(lambda: float("inf"))}, rounds=3)
     assert timing.errors == {"n": "ArithmeticError: the loss became inf"}
+
+
+def test_waiting_for_a_turn_does_not_count_with_one_thread():
+    assert clock_for(1) is time.process_time and clock_for(2) is time.perf_counter
+    runners = {"wait": Runner(lambda: time.sleep(0.05) or 0.5)}
+    timing = Timing()
+    next(interleave(runners, timing, generator=random.Random(0), warmup=0, clock=clock_for(1)))
+    assert timing.rounds[0]["wait"] < 0.02
 
 
 def test_quartiles_by_hand():

@@ -16,7 +16,7 @@ from f3eo.bench.cost.methods import GRADIENT, METHODS
 from f3eo.bench.cost.models import MODELS, USUAL
 from f3eo.bench.cost.row import Row, rows
 from f3eo.bench.cost.table import NOTE, table
-from f3eo.bench.cost.timing import Runner, Timing, interleave, threads
+from f3eo.bench.cost.timing import Runner, Timing, clock_for, interleave, threads
 from f3eo.bench.cost.work import SEED, start
 
 FEWEST = 5
@@ -118,7 +118,10 @@ def _time(plan: Plan, name: str, timing: Timing, status: Status) -> None:
             timing.errors[method] = f"{type(error).__name__}: {error}"
         else:
             runners[method] = Runner(work.step, METHODS[method].steps)
-    with closing(interleave(runners, timing, generator=random.Random(SEED))) as counts:
+    counts = interleave(
+        runners, timing, generator=random.Random(SEED), clock=clock_for(plan.threads)
+    )
+    with closing(counts):
         for count in counts:
             passed = time.monotonic() - begin
             aim = f"of {plan.rounds}" if plan.rounds else f"in {passed:.0f} of {plan.seconds:.0f} s"

@@ -16,11 +16,11 @@ Row = dict[str, Any]
 """A line of the JSON file; what is not known is null.
 
 `model`, `method`: names; `batch`: samples; `time_ratio`, `time_ratio_low`, `time_ratio_high`: time
-of a step over that of a plain gradient step in the same round, median and quartiles over rounds;
-`rounds`: how many; `memory_ratio`: the same of peak memory (see `footprint`), null where the plain
-gradient's is below 8 MiB; `gradient_ms`: median time of a plain gradient step of the model in
-milliseconds; `memory_mib`: the method's own memory in MiB; `error`: what went wrong; `versions`,
-`machine`.
+of a step (see `timing.clock_for`) over that of a plain gradient step in the same round, median and
+quartiles over rounds; `rounds`: how many; `memory_ratio`: the same of peak memory (see
+`footprint`), null where the plain gradient's is below 8 MiB; `gradient_ms`: median time of a plain
+gradient step of the model in milliseconds; `memory_mib`: the method's own memory in MiB; `error`:
+what went wrong; `versions`, `machine`.
 """
 
 

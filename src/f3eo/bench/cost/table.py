@@ -13,9 +13,9 @@ from f3eo.bench.cost.row import Row
 UNKNOWN = "–"
 
 NOTE = (
-    "Time and peak memory of a step as multiples of those of a plain gradient step; time is the "
-    f"median over rounds, between its quartiles. {UNKNOWN} in memory: not measured, or too little "
-    "to tell from noise."
+    "Time and peak memory of a step as multiples of those of a plain gradient step. Time is the "
+    "processor's with one thread, else the wall's: the median over rounds, between its quartiles. "
+    f"{UNKNOWN} in memory: not measured, or too little to tell from noise."
 )
 
 
