@@ -299,3 +299,10 @@ def test_gradients_that_underflow_are_no_error():
         model, lambda x, y: F.cross_entropy(model(x), y, reduction="none"), x, y
     )
     assert 0 <= float(trace.detach()) < 1e-30
+
+
+def test_a_parameter_with_an_entry_for_every_sample_is_refused():
+    c = case("mlp")
+    weights = torch.ones(6, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(NotImplementedError, match="entry for every sample"):
+        fisher_trace([weights], lambda x, y: c.losses(x, y).detach() * weights, *c.batch)

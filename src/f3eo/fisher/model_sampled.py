@@ -18,7 +18,7 @@ class ModelSampled(Estimator):
     """Tr F = E_x E_{ŷ~p_θ}‖∇ℓ(x, ŷ)‖² = Tr GGN, value and gradient unbiased.
 
     The closure returns a likelihood. F = Jᵀ S Sᵀ J with J the Jacobian of its parameters f (logits,
-    means) and S Sᵀ the Hessian of ℓ in f. With signs ε = ±1 that do not depend on θ, E‖Jᵀ S ε‖² =
+    means) and S Sᵀ = E_ŷ[∇_f ℓ ∇_f ℓᵀ]. With signs ε = ±1 that do not depend on θ, E‖Jᵀ S ε‖² =
     Tr F for every θ, so its gradient is unbiased if it also flows through S(θ). Drawing ŷ and
     differentiating ‖∇ℓ(ŷ)‖² with ŷ held fixed would miss the score term E[∇log p(ŷ) ‖·‖²].
 

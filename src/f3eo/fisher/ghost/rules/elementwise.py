@@ -19,6 +19,17 @@ def unbroadcast(values: Tensor, shape: torch.Size) -> Tensor:
     return values.sum(ones, keepdim=True) if ones else values
 
 
+def _refuse_samples(shape: torch.Size, delta: Tensor) -> None:
+    """A parameter with an entry for every sample of the batch has no gradient of one sample."""
+    alone = delta.shape[1:]
+    if any(size not in (1, d) for size, d in zip(shape[::-1], alone[::-1], strict=False)):
+        raise NotImplementedError(
+            f"a parameter of shape {tuple(shape)} is combined with samples of shape "
+            f"{tuple(alone)} each: if it has an entry for every sample of the batch, look these up "
+            f"by an index (torch.nn.Embedding), or use estimator=Sign()"
+        )
+
+
 def binary(
     function: Callable[..., Tensor], delta: Tensor, input: Any, other: Any, **options: Any
 ) -> dict[str, Callable[[], Term]]:
@@ -27,6 +38,7 @@ def binary(
     def term(side: int) -> Term:
         operands = [input, other]
         shape = operands[side].shape
+        _refuse_samples(shape, delta)
         with torch.enable_grad():
             operands[side] = operands[side].expand(delta.shape)
             value = function(*operands, **options)
