@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from f3eo.tensors import fetched, inners, multiplied, plus, scaled
+from f3eo.tensors import Vector, fetched, inners, multiplied, plus, scaled
 from f3eo.updates.rule import Products, Rule, multiplier
 from f3eo.updates.weight import Weight
-
-Vector = list[Tensor]
 
 
 def products(gradient: Vector, structure: Vector | None, metric: Vector | None) -> list[Products]:
@@ -21,9 +18,8 @@ def products(gradient: Vector, structure: Vector | None, metric: Vector | None) 
         metric: the diagonal D; None is the identity.
     """
     g = gradient if metric is None else multiplied(gradient, metric)
-    values = fetched(inners(gradient, g))
     if structure is None:
-        return [Products(gg, 0.0, 0.0) for gg in values]
+        return [Products(gg, 0.0, 0.0) for gg in fetched(inners(gradient, g))]
     h = structure if metric is None else multiplied(structure, metric)
     values = fetched([*inners(gradient, g), *inners(structure, g), *inners(structure, h)])
     count = len(gradient)

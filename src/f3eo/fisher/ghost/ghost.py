@@ -51,15 +51,12 @@ class Ghost:
         check_reached(self._uses, problem.parameters)
         self._layouts = self._find_layouts(known)
 
-    def norms(
-        self, outputs: Tensor, cotangent: Tensor | None = None, *, create_graph: bool = True
-    ) -> Norms:
+    def norms(self, outputs: Tensor, cotangent: Tensor | None = None) -> Norms:
         """‖J_iᵀ c_i‖² for every sample i, J_i the Jacobian of `outputs` of sample i.
 
         Args:
             outputs: (B, …), samples independent of one another.
             cotangent: c in the same shape, may depend on the parameters; default ones.
-            create_graph: whether the norms can be differentiated.
         """
         if len(self.losses) == 0:
             return Norms(outputs.flatten(1).sum(1) if outputs.ndim > 1 else outputs, {})
@@ -72,7 +69,7 @@ class Ghost:
             outputs,
             edges,
             cotangent,
-            create_graph=create_graph,
+            create_graph=True,
             retain_graph=True,
             allow_unused=True,
         )
