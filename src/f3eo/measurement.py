@@ -1,8 +1,8 @@
 """How a batch is measured: whole, in chunks, or with the structure term on a random part of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
-import torch
 from torch import nn
 
 from f3eo import batch as batches
@@ -44,11 +44,12 @@ class Measurement:
         if count is None:
             raise ValueError(f"chunk={self.chunk} needs the batch: use step(closure, *batch)")
         self.refuse_parts(f"chunk={self.chunk}", problem.model)
-        first, *rest = torch.arange(count).split(self.chunk)
-        merged = self._chunk(problem.part(first), len(first), structure)
-        for index in rest:
-            merged = merged.merged(self._chunk(problem.part(index), len(index), structure))
-        return merged
+        # One after the other: at most two chunks' gradients are there at a time.
+        measured = (
+            self._chunk(replace(problem, batch=part), batches.size(part), structure)
+            for part in batches.chunks(problem.batch, self.chunk)
+        )
+        return reduce(Gradients.merged, measured)
 
     def _chunk(self, problem: Problem, count: int | None, structure: bool) -> Gradients:
         if not structure:

@@ -302,9 +302,9 @@ class F3EO(Optimizer):
             diagonal = metric(self.base, chosen)
             measured = products(loss, structure, diagonal)
             term = self._combined(chosen, loss, structure, measured).term()
-            rates = {id(p): group["lr"] for group in self.param_groups for p in group["params"]}
-            for p, t, d in zip(chosen, term, diagonal or [], strict=True):
-                p.addcmul_(d, t, value=-float(rates[id(p)]) * clip)
+            rates = self._learning_rates(chosen)
+            for p, t, d, rate in zip(chosen, term, diagonal or [], rates, strict=True):
+                p.addcmul_(d, t, value=-rate * clip)
 
     def _combined(
         self,
@@ -321,17 +321,21 @@ class F3EO(Optimizer):
                 self.state[p]["structure"] = d
         return update
 
-    def _rates(self, chosen: list[Tensor]) -> list[float]:
-        """Learning rates in units of the largest; all 1 where they do not differ."""
-        if len(self.param_groups) == 1:
-            return [1.0] * len(chosen)
+    def _learning_rates(self, chosen: list[Tensor]) -> list[float]:
         rates = {
             id(p): float(group.get("lr", 1.0))
             for group in self.param_groups
             for p in group["params"]
         }
-        largest = max((rates[id(p)] for p in chosen), default=0.0)
-        return [rates[id(p)] / largest if largest > 0 else 1.0 for p in chosen]
+        return [rates[id(p)] for p in chosen]
+
+    def _rates(self, chosen: list[Tensor]) -> list[float]:
+        """Learning rates in units of the largest; all 1 where they do not differ."""
+        if len(self.param_groups) == 1:
+            return [1.0] * len(chosen)
+        rates = self._learning_rates(chosen)
+        largest = max(rates, default=0.0)
+        return [rate / largest if largest > 0 else 1.0 for rate in rates]
 
     def _uphill(self, gradients: Gradients, parameters: list[Tensor]) -> list[Tensor | None]:
         """Gradients of what is to become smaller: a group that maximizes has −∇L."""

@@ -21,14 +21,13 @@ class Layout:
     dim: int
     inside: bool = False
 
-    def split(self, tensor: Tensor, samples: int, dim: int | None = None) -> Tensor:
+    def split(self, tensor: Tensor, samples: int) -> Tensor:
         """Each sample alone as a batch of k: (…, B·k, …) → (B, …, k, …), a view."""
-        dim = self.dim if dim is None else dim
-        rows = tensor.shape[dim] // max(samples, 1)
-        if rows == 1 and dim == 0:
+        rows = tensor.shape[self.dim] // max(samples, 1)
+        if rows == 1 and self.dim == 0:
             return tensor.unsqueeze(1)
         sizes = (rows, samples) if self.inside else (samples, rows)
-        return tensor.unflatten(dim, sizes).movedim(dim + self.inside, 0)
+        return tensor.unflatten(self.dim, sizes).movedim(self.dim + self.inside, 0)
 
 
 def candidates(shape: torch.Size, samples: int) -> list[Layout]:
