@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from f3eo.decompositions import Decomposed
 from f3eo.likelihood import Likelihood
 
 Closure = Callable[..., Any]
+R = TypeVar("R")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def evaluate(
         per_sample: refuse a scalar loss; otherwise it counts as one sample.
         twice: run the forward so that it can be differentiated twice: fused attention and
             recurrent kernels cannot (pytorch#116350, pytorch#5261).
-        around: a context for the closure alone.
+        around: a context for the closure alone, which sees composite operations as their parts.
 
     Returns:
         Losses of shape (B,), attached to the graph.
@@ -85,7 +87,8 @@ def evaluate(
     with torch.enable_grad(), _untouched_grads(problem.parameters), ExitStack() as stack:
         if twice:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        with around or nullcontext(), Decomposed() if twice else nullcontext():
+        parts = Decomposed(twice=twice) if twice or around is not None else nullcontext()
+        with around or nullcontext(), parts:
             result = problem.closure(*problem.batch)
             likelihood = result if isinstance(result, Likelihood) else None
             losses = likelihood.losses() if likelihood is not None else result
@@ -240,7 +243,7 @@ class World:
         _set_random_states(self._random)
 
 
-class Replay:
+class Replay(Generic[R]):
     """A function of no arguments that can be run again as if it were the first time.
 
     The first call draws random numbers and updates buffers as usual. Every further one sees the
@@ -252,22 +255,27 @@ class Replay:
         problem: whose buffers and devices are looked after.
     """
 
-    def __init__(self, function: Callable[[], list[Tensor]], problem: Problem) -> None:
+    def __init__(self, function: Callable[[], R], problem: Problem) -> None:
         self._function = function
         self._problem = problem
         self._devices = {p.device for p in problem.parameters if p.device.type != "cpu"}
         self._first: list[tuple[torch.device, Tensor]] | None = None
 
-    def __call__(self) -> list[Tensor]:
+    def __call__(self) -> R:
         """The function's result."""
         if self._first is None:
             self._first = _random_states(self._devices)
             return self._function()
+        return self.once_more(self._function)
+
+    def once_more(self, function: Callable[[], S]) -> S:
+        """The result of another function, in the surroundings of the first call."""
+        assert self._first is not None
         world = World(self._problem)
         world.lend_buffers()
         _set_random_states(self._first)
         try:
-            return self._function()
+            return function()
         finally:
             world.restore()
 

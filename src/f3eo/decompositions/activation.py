@@ -85,13 +85,13 @@ _gelu_tanh = _activation(
 )
 
 
-@decompose(F.silu)
+@decompose(F.silu, once=F.silu)
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """As `torch.nn.functional.silu`; the in-place form is torch's own."""
     return F.silu(input, inplace=True) if inplace else _silu(input)
 
 
-@decompose(F.gelu)
+@decompose(F.gelu, once=F.gelu)
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """As `torch.nn.functional.gelu`."""
     return _gelu_tanh(input) if approximate == "tanh" else _gelu(input)

@@ -5,8 +5,9 @@ z = C(x, W), the transpose in x: D(δ, W), the transpose in W: G(x, δ). torch's
 goes through transposed copies and one more convolution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from f3eo.decompositions.dispatch import autocast_dtype, visible
 from f3eo.decompositions.mode import decompose
 
 Sizes = int | Sequence[int]
+Kernel = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,19 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
     return z if bias is None else z + bias.to(dtype).view(-1, *(1,) * (x.ndim - 2))
 
 
+@visible
+def convolved_once(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """The same by torch's own function, where no second derivative is wanted."""
+    return torch.convolution(x, weight, bias, *geometry.arguments())
+
+
 def _sizes(sizes: Sizes, dims: int) -> tuple[int, ...]:
     values = (sizes,) if isinstance(sizes, int) else tuple(sizes)
     return values * dims if len(values) == 1 else values
 
 
-@decompose(F.conv1d, F.conv2d, F.conv3d)
 def convolution(
+    kernel: Kernel,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -152,11 +160,11 @@ def convolution(
         input = F.pad(input, [n for t in reversed(totals) for n in (t // 2, t - t // 2)])
     width = (0,) * dims if isinstance(padding, str) else _sizes(padding, dims)
     geometry = Geometry(_sizes(stride, dims), width, dilation, False, (0,) * dims, groups)
-    return _batched(input, weight, bias, geometry)
+    return _batched(kernel, input, weight, bias, geometry)
 
 
-@decompose(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 def transposed_convolution(
+    kernel: Kernel,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -170,11 +178,20 @@ def transposed_convolution(
     dims = weight.ndim - 2
     sizes = [_sizes(s, dims) for s in (stride, padding, dilation, output_padding)]
     geometry = Geometry(sizes[0], sizes[1], sizes[2], True, sizes[3], groups)
-    return _batched(input, weight, bias, geometry)
+    return _batched(kernel, input, weight, bias, geometry)
 
 
-def _batched(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def _batched(
+    kernel: Kernel, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
+) -> Tensor:
     """An input without a batch dimension is a batch of one."""
     if input.ndim == weight.ndim:
-        return convolved(input, weight, bias, geometry)
-    return convolved(input.unsqueeze(0), weight, bias, geometry).squeeze(0)
+        return kernel(input, weight, bias, geometry)
+    return kernel(input.unsqueeze(0), weight, bias, geometry).squeeze(0)
+
+
+for _function, _operations in (
+    (convolution, (F.conv1d, F.conv2d, F.conv3d)),
+    (transposed_convolution, (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)),
+):
+    decompose(*_operations, once=partial(_function, convolved_once))(partial(_function, convolved))

@@ -1,62 +1,157 @@
 """The exact per-sample trace, (1/B) Σ_i ‖∇ℓ_i‖²."""
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from f3eo.evaluation import Problem
-from f3eo.fisher.estimator import Estimator, Gradients, structure_gradient
+from f3eo.evaluation import Problem, Replay, evaluate
+from f3eo.fisher.estimator import Estimator, Gradients, chosen, structure_gradient
 from f3eo.fisher.ghost import Ghost
+from f3eo.fisher.ghost.gathered import Gathered
+from f3eo.fisher.ghost.weights import Shifted
+from f3eo.products import DoubleBackward, Engine, FiniteDifference
+from f3eo.tensors import filled
+
+logger = logging.getLogger("f3eo")
 
 
 class PerSample(Estimator):
-    """Tr F̂ = (1/B) Σ_i ‖∇ℓ_i‖², exact; h = (1/B) Σ_i H_i ∇ℓ_i, exact; ∇L from the same pass.
+    """Tr F̂ = (1/B) Σ_i ‖∇ℓ_i‖², exact; h = (1/B) Σ_i H_i ∇ℓ_i; ∇L from the same pass.
 
-    One forward pass, gradients in pre-activations, one backward pass through both: 7 forward passes
-    where a plain gradient costs 3. Every operation that takes parameters is covered: by a rule (see
-    `f3eo.register`) or by the exact torch.func fallback, which is logged. On the first batch of a
-    new model the result is checked against two single samples.
+    One forward pass and gradients in pre-activations give the norms and ∇L. Then h is, by engine:
+
+    - `FiniteDifference()`: (1/B) Σ_i (∇ℓ_i(θ + ε∇ℓ_i) − ∇ℓ_i(θ))/ε from a second pass in which
+      every sample has weights of its own: 6 forward passes where a plain gradient costs 3, and
+      little more memory than it. Where that cannot be (16 bits, gradients beyond `memory`,
+      parameters written into other tensors) double backward is used, and logged.
+    - `DoubleBackward()`: exact to rounding, by one backward pass through both: 7 forward passes,
+      and the memory of two graphs.
+
+    Every operation that takes parameters is covered: by a rule (see `f3eo.register`) or by the
+    exact torch.func fallback, which is logged. On the first batch of a new model the result is
+    checked against two single samples.
 
     Args:
+        engine: how h is computed; default `FiniteDifference()`.
         memory: bytes that per-sample gradients written out may take at a time; default 256 MiB.
+
+    Raises:
+        TypeError: an engine that is none of the two.
+        ValueError: memory that is not positive.
     """
 
     additive = True
-    forwards = 7.0
 
-    def __init__(self, *, memory: int = 2**28) -> None:
+    def __init__(self, engine: Engine | None = None, *, memory: int = 2**28) -> None:
+        engine = engine if engine is not None else FiniteDifference()
+        if not isinstance(engine, (FiniteDifference, DoubleBackward)):
+            raise TypeError(
+                f"PerSample needs engine=FiniteDifference() or DoubleBackward(), received "
+                f"{engine!r}"
+            )
         if not memory > 0:
             raise ValueError(f"PerSample needs memory > 0 bytes, received {memory}")
+        self.engine = engine
         self.memory = memory
         self._layouts: dict[Any, Any] = {}
+        self._unsuited: str | None = None
+
+    @property
+    def forwards(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See `Estimator.forwards`."""
+        return 3.0 + self.engine.forwards if self._differs else 7.0
+
+    @property
+    def _differs(self) -> bool:
+        return isinstance(self.engine, FiniteDifference) and self._unsuited is None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"memory": self.memory, "_layouts": {}}
+        return {**vars(self), "_layouts": {}}
 
-    def capture(self, problem: Problem) -> Ghost:
-        """The forward pass, with everything needed for per-sample norms."""
-        return Ghost(problem, self.memory, self._layouts)
+    def capture(self, problem: Problem, *, twice: bool = True) -> Ghost:
+        """The forward pass, with everything needed for per-sample norms.
+
+        Args:
+            problem: closure, batch and parameters.
+            twice: whether the norms are to be differentiated.
+        """
+        return Ghost(problem, self.memory, self._layouts, twice=twice)
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
+        if not self._differs:
+            return self._exact(self.capture(problem), problem)
+        replay = Replay(lambda: self.capture(problem, twice=False), problem)
+        ghost = replay()
+        found = ghost.gathered()
+        if isinstance(found, str):
+            self._unsuited = found
+            logger.info("h by double backward instead of finite differences: %s", found)
+            return self._exact(replay.once_more(lambda: self.capture(problem)), problem)
+        return self._differences(replay, ghost, found, problem)
+
+    def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """See `Estimator.trace`; by double backward, whatever the engine."""
         ghost = self.capture(problem)
-        losses, samples = ghost.losses, len(ghost.losses)
-        norms = ghost.norms(losses)
+        squared = ghost.norms(ghost.losses).squared
+        return ghost.losses, squared.sum() / max(len(squared), 1)
+
+    def _exact(self, ghost: Ghost, problem: Problem) -> Gradients:
+        norms = ghost.norms(ghost.losses)
         trace = norms.squared.mean()
-        totals = [norms.totals.get(id(p)) for p in problem.parameters]
         return Gradients(
-            loss=losses.detach().mean(),
-            samples=samples,
-            gradient=[
-                None if t is None else (t / samples).to(p.dtype)
-                for t, p in zip(totals, problem.parameters, strict=True)
-            ],
+            loss=ghost.losses.detach().mean(),
+            samples=len(ghost.losses),
+            gradient=_means(norms.totals, problem, len(ghost.losses)),
             structure=structure_gradient(trace, problem),
             trace=trace.detach(),
         )
 
-    def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
-        """See `Estimator.trace`."""
-        ghost = self.capture(problem)
-        squared = ghost.norms(ghost.losses).squared
-        return ghost.losses, squared.sum() / max(len(squared), 1)
+    def _differences(
+        self, replay: Replay[Ghost], ghost: Ghost, found: Gathered, problem: Problem
+    ) -> Gradients:
+        engine = self.engine
+        assert isinstance(engine, FiniteDifference)
+        parameters, samples = chosen(problem), len(ghost.losses)
+        trace = found.squared.mean()
+        # A sample's gradient points where its own loss bends most, so the step is a small one.
+        default = torch.finfo(trace.dtype).eps ** 0.5 / (8 if engine.central else 32)
+        size = engine.size(parameters, trace.sqrt(), default)
+
+        def moved(step: Tensor) -> list[Tensor]:
+            """Σ_i ∇ℓ_i(θ + step · ∇ℓ_i)."""
+            weights = {
+                id(p): Shifted(p, found.terms[id(p)], step)
+                for p in parameters
+                if id(p) in found.terms
+            }
+            around = ghost.perturbed(weights)
+            losses = evaluate(problem, per_sample=True, twice=False, around=around).losses
+            gradient = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+            return filled(gradient, parameters)
+
+        high = replay.once_more(lambda: moved(size))
+        if engine.central:
+            low, width = replay.once_more(lambda: moved(-size)), 2 * size
+        else:
+            low, width = filled([found.totals.get(id(p)) for p in parameters], parameters), size
+        scale = (width * samples).reciprocal()
+        return Gradients(
+            loss=ghost.losses.detach().mean(),
+            samples=samples,
+            gradient=_means(found.totals, problem, samples),
+            structure=[(a - b) * scale.to(a) for a, b in zip(high, low, strict=True)],
+            trace=trace,
+        )
+
+
+def _means(totals: Mapping[int, Tensor], problem: Problem, samples: int) -> list[Tensor | None]:
+    """Σ_i ∇ℓ_i over B, in each parameter's dtype."""
+    found = [totals.get(id(p)) for p in problem.parameters]
+    return [
+        None if t is None else (t / samples).to(p.dtype)
+        for t, p in zip(found, problem.parameters, strict=True)
+    ]

@@ -1,6 +1,7 @@
 """Hessian-vector products from gradients at perturbed weights: no graph of the gradient is kept."""
 
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -75,12 +76,24 @@ class FiniteDifference(Engine):
         return Product([v.detach() for v in values], gradients, vector, product)
 
     @torch.no_grad()
+    def size(self, chosen: Sequence[Tensor], length: Tensor, default: float) -> Tensor:
+        """ε = step · ‖θ‖/length, a scalar tensor; step/length for ‖θ‖ = 0, step ‖θ‖ for length 0.
+
+        Args:
+            chosen: θ.
+            length: ‖v‖, or what stands for it.
+            default: the step, where none was given.
+        """
+        step = self.step or default
+        norm = squared_norm(chosen).sqrt().to(length)
+        one = torch.ones_like(length)
+        return step * torch.where(norm > 0, norm, one) / torch.where(length > 0, length, one)
+
     def _epsilon(self, chosen: list[Tensor], vector: list[Tensor], unit: float) -> float:
-        length = float(squared_norm(vector).sqrt())
-        if length == 0.0 or length != length or length == float("inf"):
-            return 0.0
-        step = self.step or unit ** (1 / 3 if self.central else 1 / 2)
-        return step * (float(squared_norm(chosen).sqrt()) or 1.0) / length
+        length = squared_norm(vector).sqrt()
+        default = unit ** (1 / 3 if self.central else 1 / 2)
+        size = float(self.size(chosen, length, default))
+        return size if float(length) > 0 and isfinite(size) else 0.0
 
 
 def _gradients(

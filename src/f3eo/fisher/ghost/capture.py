@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from f3eo import batch as batches
 from f3eo.evaluation import refuse_mixing
+from f3eo.fisher.ghost.kinks import KINKED, RELU, kept
 from f3eo.fisher.ghost.registry import RULES, Rule, has_module_rules
 
 
@@ -34,7 +35,7 @@ class Role(Enum):
 
 Sources = frozenset[int]
 _MARK = "_f3eo_role"
-_EXPANSIONS = {
+EXPANSIONS = {
     torch.Tensor.expand,
     torch.Tensor.expand_as,
     torch.Tensor.repeat,
@@ -56,6 +57,7 @@ class Use:
         parameters: the tensors among them that are, or derive from, parameters.
         outputs, edges, shapes: places, graph nodes and shapes of the outputs that need a gradient.
         versions: the tensors among the arguments, and how often each had been written to.
+        call: its place among all calls of torch functions in the forward pass.
     """
 
     operation: Any
@@ -68,6 +70,7 @@ class Use:
     edges: list[GradientEdge]
     shapes: list[torch.Size]
     versions: list[tuple[Tensor, int]]
+    call: int
 
     @property
     def name(self) -> str:
@@ -78,7 +81,11 @@ class Use:
 
 
 class Capture(TorchFunctionMode):
-    """Context manager around one forward pass; `uses` holds what was recorded.
+    """Context manager around one forward pass.
+
+    After it, `uses` holds the uses, `derived` the places (as `Use.call`) of the calls that made
+    one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and its
+    version), and `repeatable` whether these calls tell all: not where parameters are written into other tensors.
 
     Args:
         parameters: the leaves whose uses are recorded.
@@ -92,6 +99,10 @@ class Capture(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.uses: list[Use] = []
+        self.derived: set[int] = set()
+        self.kinks: dict[int, tuple[Tensor, int]] = {}
+        self.repeatable = True
+        self._calls = 0
         self._leaves = {id(p): frozenset([id(p)]) for p in parameters if p.requires_grad}
         self._given = [t for t in batches.tensors(batch) if t.ndim]
         self._samples = batches.size(batch)
@@ -127,6 +138,10 @@ class Capture(TorchFunctionMode):
         role = self._role(tensor)
         return role if isinstance(role, frozenset) else frozenset()
 
+    def derives(self, tensor: Tensor) -> bool:
+        """Whether a tensor was made of parameters, and is none itself."""
+        return id(tensor) not in self._leaves
+
     def _role(self, tensor: Tensor) -> Role | Sources:
         if (leaf := self._leaves.get(id(tensor))) is not None:
             return leaf
@@ -155,12 +170,15 @@ class Capture(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._inside:
             return func(*args, **kwargs)
+        self._calls += 1
         _refuse(self._model, func, args, kwargs)
         inputs = list(flat((*args, *kwargs.values())))
         roles = [self._role(t) for t in inputs]
         met = any(r is Role.SAMPLES for r in roles)
         derived = [r for r in roles if isinstance(r, frozenset)]
         writes = _writes(func, args)
+        self.repeatable = self.repeatable and not (writes and derived)
+        version = args[0]._version if func in KINKED else 0
 
         if met and derived and func is torch.Tensor.__setitem__:
             # The parameter as a sum with the zeros that it replaces, which is a use like any other.
@@ -188,6 +206,11 @@ class Capture(TorchFunctionMode):
                     result = result.clone()
                 self._record(func, args, kwargs, result)
 
+        if met and func in KINKED and isinstance(result, Tensor):
+            first = kept(func, args[0], result)
+            self.kinks[self._calls] = first, first._version if func in RELU else version
+        if derived and not met and any(t.requires_grad for t in flat((result,))):
+            self.derived.add(self._calls)
         role = Role.SAMPLES if met else frozenset().union(*derived) if derived else Role.CONSTANT
         for output in flat((result,)):
             self._mark(output, role)
@@ -199,7 +222,7 @@ class Capture(TorchFunctionMode):
 
     def _expands(self, func: Any, parameter: Any, result: Any) -> bool:
         """A parameter repeated for every sample (class tokens): the result carries samples."""
-        if func not in _EXPANSIONS or (self._samples or 0) < 2:
+        if func not in EXPANSIONS or (self._samples or 0) < 2:
             return False
         before = (1,) * (result.ndim - parameter.ndim) + tuple(parameter.shape)
         pairs = list(zip(before, result.shape, strict=True))
@@ -237,6 +260,7 @@ class Capture(TorchFunctionMode):
                 edges=[get_gradient_edge(t) for t in outputs.values()],
                 shapes=[t.shape for t in outputs.values()],
                 versions=[(t, t._version) for t in tensors],
+                call=self._calls,
             )
         )
 
@@ -250,6 +274,7 @@ class Capture(TorchFunctionMode):
         if not self._inside:
             for output in flat((result,)):
                 self._mark(output, Role.SAMPLES)
+            self.repeatable = False
             self._record(type(module), (module, *args), kwargs, result)
 
 

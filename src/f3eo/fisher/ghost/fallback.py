@@ -1,7 +1,8 @@
 """Exact per-sample gradients of any operation, by torch.func, for operations without a rule."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,11 @@ from torch.func import vjp, vmap
 
 from f3eo.fisher.ghost.capture import Use, flat
 from f3eo.fisher.ghost.norms import Contribution
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""args and kwargs."""
+
+Kind = type | tuple[type, ...]
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Weight:
 
 
 def fallback(
-    use: Use, arguments: tuple[tuple[Any, ...], dict[str, Any]], deltas: Sequence[Tensor]
+    use: Use, arguments: Arguments, deltas: Sequence[Tensor]
 ) -> Contribution:
     """G_i = (∂f(x_i, w)/∂w)ᵀ δ_i, each sample as a batch of one, for every parameter of a use.
 
@@ -58,20 +64,24 @@ def fallback(
 
     def rows(part: slice, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         chosen = [t[part] for t in tensors]
-        with warnings.catch_warnings():
-            # Operations that vmap can only loop over: exact all the same, and the cost is logged.
-            warnings.filterwarnings("ignore", message="There is a performance drop")
+        with without_loop_warnings():
             batched = vmap(single, randomness="same")
             return batched(chosen[: len(samples)], chosen[len(samples) :])
 
     return Contribution(use.parameters, rows, [*samples, *deltas])
 
 
+@contextmanager
+def without_loop_warnings() -> Iterator[None]:
+    """Operations that vmap can only loop over are exact all the same, and their cost is logged."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
+
+
 def mapped_arguments(
-    function: Callable[[Any], Any],
-    arguments: tuple[tuple[Any, ...], dict[str, Any]],
-    kind: type = Tensor,
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    function: Callable[[Any], Any], arguments: Arguments, kind: Kind = Tensor
+) -> Arguments:
     """The same args and kwargs with `function` applied to every member of type `kind`."""
     args, kwargs = arguments
     return (
@@ -80,7 +90,7 @@ def mapped_arguments(
     )
 
 
-def _visited(function: Callable[[Any], Any], kind: type, value: Any) -> Any:
+def _visited(function: Callable[[Any], Any], kind: Kind, value: Any) -> Any:
     # No closure that calls itself: it would be a cycle that holds the step's tensors.
     if isinstance(value, kind):
         return function(value)

@@ -6,7 +6,7 @@ included, and differentiable, so that ½∇ of their mean is (1/B) Σ H_i g_i by
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,10 +17,13 @@ import f3eo.fisher.ghost.rules  # noqa: F401  (registers the rules)
 from f3eo.evaluation import Output, Problem, check_reached, evaluate
 from f3eo.fisher.ghost.capture import Capture, Use
 from f3eo.fisher.ghost.fallback import Sample, fallback, mapped_arguments
+from f3eo.fisher.ghost.gathered import Gathered, gather
 from f3eo.fisher.ghost.layout import Layout, find
 from f3eo.fisher.ghost.norms import Contribution, Norms, contribution, norms
+from f3eo.fisher.ghost.perturbed import Perturbed, place
 from f3eo.fisher.ghost.registry import Rule
 from f3eo.fisher.ghost.verify import verify
+from f3eo.fisher.ghost.weights import Weights
 
 logger = logging.getLogger("f3eo")
 
@@ -35,17 +38,20 @@ class Ghost:
         memory: bytes that per-sample gradients written out may take at a time.
         known: layouts found before, by signature of the recorded uses; new ones are added after
             they have been found and checked against the gradients of single samples.
+        twice: whether norms are to be differentiated; without, fused kernels do.
 
     Raises:
         ValueError: operations whose samples mix.
         RuntimeError: per-sample gradients that do not add up to a sample's own gradient.
     """
 
-    def __init__(self, problem: Problem, memory: int, known: dict[Any, Layouts]) -> None:
+    def __init__(
+        self, problem: Problem, memory: int, known: dict[Any, Layouts], *, twice: bool = True
+    ) -> None:
         self._problem = problem
         self._memory = memory
         self._capture = Capture(problem.parameters, problem.batch, problem.model)
-        self.output: Output = evaluate(problem, per_sample=True, twice=True, around=self._capture)
+        self.output: Output = evaluate(problem, per_sample=True, twice=twice, around=self._capture)
         self.losses = self.output.losses
         self._uses = self._capture.uses
         check_reached(self._uses, problem.parameters)
@@ -75,16 +81,62 @@ class Ghost:
         )
         return self._norms(deltas)
 
-    def _norms(self, deltas: Sequence[Tensor | None]) -> Norms:
+    def gathered(self) -> Gathered | str:
+        """Norms, totals and gradients for a second pass; what stands against one, if anything."""
+        if self._layouts is None:
+            nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
+            return Gathered(torch.full_like(self.losses, torch.nan), nan, {})
+        if not self._capture.repeatable or any(len(use.shapes) > 1 for use in self._uses):
+            return "parameters are written into other tensors or used by a module with its own rule"
+        if any(t._version != version for t, version in self._capture.kinks.values()):
+            return "a piecewise linear operation's argument or result is written to afterwards"
+        edges = [edge for use in self._uses for edge in use.edges]
+        derived = any(self._capture.derives(p) for use in self._uses for p in use.parameters)
+        ones = torch.ones_like(self.losses)
+        deltas = torch.autograd.grad(
+            self.losses, edges, ones, retain_graph=derived, allow_unused=True
+        )
+        if any(d is not None and d.dtype in (torch.bfloat16, torch.float16) for d in deltas):
+            return "the closure works in 16 bits, too coarse for differences"
+        found = gather(
+            self._contributed(deltas),
+            self._problem.parameters,
+            self._problem.structured,
+            self._capture.sources,
+            self.losses,
+            self._memory,
+        )
+        if found is None:
+            return (
+                f"per-sample gradients take more than memory={self._memory} bytes; a smaller batch "
+                f"(chunk=) or more memory would do"
+            )
+        return found
+
+    def perturbed(self, weights: Mapping[int, Weights]) -> Perturbed:
+        """The context of the same forward pass at each sample's own weights.
+
+        Args:
+            weights: W_i of the leaves that move, by id.
+        """
+        assert self._layouts is not None
+        uses = zip(self._uses, self._layouts, strict=True)
+        places = {use.call: place(use, layouts) for use, layouts in uses}
+        kinks = {call: first for call, (first, _) in self._capture.kinks.items()}
+        return Perturbed(places, self._capture.derived, kinks, weights, len(self.losses))
+
+    def _contributed(self, deltas: Sequence[Tensor | None]) -> list[Contribution]:
         assert self._layouts is not None
         per_use = iter(deltas)
-        contributions = [
+        return [
             item
             for use, layouts in zip(self._uses, self._layouts, strict=True)
             for item in self._contributions(use, layouts, [next(per_use) for _ in use.edges])
         ]
+
+    def _norms(self, deltas: Sequence[Tensor | None]) -> Norms:
         return norms(
-            contributions,
+            self._contributed(deltas),
             self._problem.parameters,
             self._problem.structured,
             self._capture.sources,
@@ -104,7 +156,11 @@ class Ghost:
             for d, shape, layout in zip(deltas, use.shapes, layouts, strict=True)
         ]
         arguments = mapped_arguments(
-            lambda t: Sample(_split(t, use, layouts[0], samples)) if id(t) in use.sampled else t,
+            lambda t: (
+                Sample(layouts[0].split_argument(t, use.shapes[0], samples))
+                if id(t) in use.sampled
+                else t
+            ),
             (use.args, use.kwargs),
         )
         if (terms := _terms(use, arguments, split)) is not None:
@@ -189,24 +245,6 @@ def _terms(
 @lru_cache(maxsize=256)
 def _signature(rule: Rule) -> inspect.Signature:
     return inspect.signature(rule)
-
-
-def _split(tensor: Tensor, use: Use, layout: Layout, samples: int) -> Tensor:
-    """An argument as (B, …), its sample dimension found by that of the operation's output."""
-    shape = use.shapes[0]
-    rows, dim = shape[layout.dim], layout.dim
-    if tensor.ndim > dim and tensor.shape[dim] == rows:
-        return layout.split(tensor, samples)
-    missing = len(shape) - tensor.ndim
-    if 0 <= missing <= dim and tensor.shape[dim - missing] == rows:
-        return layout.split(tensor.reshape((1,) * missing + tensor.shape), samples)
-    if tensor.shape[:1] == (samples,):
-        return Layout(0).split(tensor, samples)
-    raise NotImplementedError(
-        f"{use.name}: cannot tell where an argument of shape {tuple(tensor.shape)} keeps the "
-        f"{samples} samples (output of shape {tuple(shape)}): register a rule for its module, or "
-        f"use estimator=Sign()"
-    )
 
 
 def _refuse_overwritten(use: Use) -> None:

@@ -29,6 +29,40 @@ class Layout:
         sizes = (rows, samples) if self.inside else (samples, rows)
         return tensor.unflatten(self.dim, sizes).movedim(self.dim + self.inside, 0)
 
+    def sizes(self, shape: Sequence[int], samples: int) -> tuple[int, ...]:
+        """The shape of one sample's part of a tensor of this shape."""
+        rows = shape[self.dim] // max(samples, 1)
+        return (*shape[: self.dim], rows, *shape[self.dim + 1 :])
+
+    def split_argument(self, tensor: Tensor, shape: Sequence[int], samples: int) -> Tensor:
+        """An argument of an operation as (B, …), its sample dimension that of the output.
+
+        Args:
+            tensor: the argument.
+            shape: of the output, whose layout this is.
+            samples: B.
+
+        Raises:
+            NotImplementedError: no dimension of the argument fits.
+        """
+        rows, dim = shape[self.dim], self.dim
+        if tensor.ndim > dim and tensor.shape[dim] == rows:
+            return self.split(tensor, samples)
+        missing = len(shape) - tensor.ndim
+        if 0 <= missing <= dim and tensor.shape[dim - missing] == rows:
+            return self.split(tensor.reshape((1,) * missing + tensor.shape), samples)
+        if tensor.shape[:1] == (samples,):
+            return Layout(0).split(tensor, samples)
+        raise NotImplementedError(
+            f"cannot tell where an argument of shape {tuple(tensor.shape)} keeps the {samples} "
+            f"samples (output of shape {tuple(shape)}): register a rule for its module, or use "
+            f"estimator=Sign()"
+        )
+
+    def join(self, tensor: Tensor) -> Tensor:
+        """The inverse of `split`: (B, …, k, …) → (…, B·k, …)."""
+        return tensor.movedim(0, self.dim + self.inside).flatten(self.dim, self.dim + 1)
+
 
 def candidates(shape: torch.Size, samples: int) -> list[Layout]:
     """All layouts a shape allows, the likeliest first."""

@@ -70,15 +70,14 @@ def norms(
         losses: (B,); gives B, dtype and device.
         memory: bytes that gradients written out may take at a time.
     """
-    by_id = {id(p): p for p in leaves}
     counted = {id(p) for p, s in zip(leaves, structured, strict=True) if s}
     dtype = torch.promote_types(losses.dtype, torch.float32)
     squared = losses.new_zeros(len(losses), dtype=dtype)
     totals: dict[int, Tensor] = {}
-    for ids, group in _components(contributions, sources):
-        members = [by_id[i] for i in sorted(ids, key=list(by_id).index)]
-        term = _single_term(group, members)
-        if term is not None:
+    for ids, group in components(contributions, sources):
+        members = [p for p in leaves if id(p) in ids]
+        term = single_term(group, members)
+        if term is not None and term.closed():
             with torch.no_grad():
                 totals[id(members[0])] = term.total()
             if id(members[0]) in counted:
@@ -90,7 +89,7 @@ def norms(
     return Norms(squared, totals)
 
 
-def _components(
+def components(
     contributions: Sequence[Contribution], sources: Callable[[Tensor], frozenset[int]]
 ) -> list[tuple[frozenset[int], list[Contribution]]]:
     """Contributions grouped so that no leaf is in two groups."""
@@ -104,7 +103,7 @@ def _components(
     return groups
 
 
-def _single_term(group: Sequence[Contribution], members: Sequence[Tensor]) -> Term | None:
+def single_term(group: Sequence[Contribution], members: Sequence[Tensor]) -> Term | None:
     """The closed form of a group of one leaf; outer products join as more positions."""
     if len(members) != 1 or any(c.parameters[0] is not members[0] for c in group):
         return None
@@ -117,7 +116,7 @@ def _single_term(group: Sequence[Contribution], members: Sequence[Tensor]) -> Te
         term = Outer(left, torch.cat([t.right for t in outers], 1), outers[0].shape)
     else:
         term = None
-    return term if term is not None and term.closed() else None
+    return term
 
 
 def _written_out(
@@ -134,7 +133,7 @@ def _written_out(
     inputs = [t for c in group for t in c.inputs]
 
     def evaluate(part: slice, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        gradients = _leaf_gradients(group, members, sources, part, iter(tensors))
+        gradients = leaf_gradients(group, members, sources, part, iter(tensors))
         kept = [rows_of(g) for p, g in zip(members, gradients, strict=True) if id(p) in counted]
         squared = _sum(_wide(g).square().sum(1) for g in kept)
         if squared is None:
@@ -150,7 +149,7 @@ def _written_out(
     return squared, [torch.stack(t).sum(0) for t in zip(*(r[1:] for r in results), strict=True)]
 
 
-def _leaf_gradients(
+def leaf_gradients(
     group: Sequence[Contribution],
     members: Sequence[Tensor],
     sources: Callable[[Tensor], frozenset[int]],

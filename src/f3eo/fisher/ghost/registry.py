@@ -24,8 +24,10 @@ from torch import nn
 
 Rule = Callable[..., Mapping[str, Any] | None]
 R = TypeVar("R", bound=Rule)
+P = TypeVar("P", bound=Callable[..., Any])
 
 RULES: dict[Any, Rule] = {}
+PERTURBED: dict[Any, Callable[..., Any]] = {}
 
 
 def register(*operations: Callable[..., Any] | type[nn.Module]) -> Callable[[R], R]:
@@ -47,6 +49,21 @@ def register(*operations: Callable[..., Any] | type[nn.Module]) -> Callable[[R],
         for operation in operations:
             RULES[operation] = rule
         return rule
+
+    return decorate
+
+
+def perturbed(*operations: Callable[..., Any]) -> Callable[[P], P]:
+    """Use the decorated function for these operations where every sample has weights of its own.
+
+    It is called with the operation's arguments: what carries samples as in a rule, (B, …) with each
+    sample a batch of one, and `Weights` in place of parameters. It returns the output (B, …).
+    Operations without one run under `torch.func.vmap`.
+    """
+
+    def decorate(function: P) -> P:
+        PERTURBED.update(dict.fromkeys(operations, function))
+        return function
 
     return decorate
 

@@ -6,14 +6,22 @@ channels are many, the Gram form on patches is cheaper.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f3eo.decompositions.convolution import Geometry, WeightGradient, convolved
-from f3eo.fisher.ghost.registry import register
+from f3eo.decompositions.convolution import (
+    Geometry,
+    InputGradient,
+    WeightGradient,
+    convolved,
+    convolved_once,
+)
+from f3eo.fisher.ghost.registry import perturbed, register
 from f3eo.fisher.ghost.terms import Dense, Outer, Term, rows_of
+from f3eo.fisher.ghost.weights import Shifted, Weights
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def _beside(tensor: Tensor) -> Tensor:
     return tensor.transpose(0, 1).flatten(1, 2)
 
 
-@register(convolved)
+@register(convolved, convolved_once)
 def convolution(
     delta: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
 ) -> dict[str, Term]:
@@ -77,11 +85,73 @@ def convolution(
     return terms
 
 
+@perturbed(convolved_once)
+def perturbed_convolution(
+    x: Tensor, weight: Weights | Tensor, bias: Weights | Tensor | None, geometry: Geometry
+) -> Tensor:
+    """C(x_i, W_i) + b_i."""
+    k = x.shape[1]
+    if isinstance(weight, Shifted) and isinstance(weight.gradients, Outer):
+        z = convolved_once(x.flatten(0, 1), weight.shared, None, geometry)
+        unfolded = _unfolded(x, weight.shared, geometry)
+        z = z + weight.correction(unfolded).unflatten(1, (k, -1)).flatten(0, 1).mT.view(z.shape)
+    elif isinstance(weight, Shifted):
+        z = _Own.apply(x, weight.shared, weight.written, geometry)
+    elif isinstance(weight, Weights):
+        own = weight.tensor()
+        beside = replace(geometry, groups=geometry.groups * len(own))
+        z = convolved_once(_beside(x), own.flatten(0, 1), None, beside)
+        z = _apart(z, len(x)).flatten(0, 1)
+    else:
+        z = convolved_once(x.flatten(0, 1), weight, None, geometry)
+    z = z.unflatten(0, (-1, k))  # pyright: ignore
+    if bias is None:
+        return z
+    own = bias.tensor() if isinstance(bias, Weights) else bias.unsqueeze(0)
+    return z + own.view(len(own), 1, -1, *(1,) * (z.ndim - 3))
+
+
+class _Own(torch.autograd.Function):
+    """C(x_i, W_i), (B·k, O, …); the gradient of W is that of one convolution over all samples."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shared: Tensor, own: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(x, shared, own)
+        ctx.geometry = geometry
+        beside = replace(geometry, groups=geometry.groups * len(x))
+        z = torch.convolution(_beside(x), own.flatten(0, 1), None, *beside.arguments())
+        return _apart(z, len(x)).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Any:
+        x, shared, own = ctx.saved_tensors
+        geometry, samples = ctx.geometry, len(x)
+        for_x = for_shared = None
+        if ctx.needs_input_grad[0]:
+            beside = replace(geometry, groups=geometry.groups * samples)
+            d = _beside(delta.unflatten(0, (samples, -1)))
+            for_x = InputGradient.apply(d, own.flatten(0, 1), _beside(x), beside)
+            for_x = _apart(for_x, samples)
+        if ctx.needs_input_grad[1]:
+            for_shared = WeightGradient.apply(x.flatten(0, 1), delta, shared, geometry)
+        return for_x, for_shared, None, None
+
+
+def _apart(tensor: Tensor, samples: int) -> Tensor:
+    """The inverse of `_beside`: (k, B·C, …) as (B, k, C, …)."""
+    return tensor.unflatten(1, (samples, -1)).transpose(0, 1)
+
+
 def _patches(delta: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Outer:
     """A linear layer on the patches under the kernel at every output position."""
+    left = delta.flatten(3).mT.flatten(1, 2)
+    return Outer(left, _unfolded(x, weight, geometry), tuple(weight.shape))
+
+
+def _unfolded(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """The patches, (B, k·T, I·kernel)."""
     kernel = tuple(weight.shape[2:])
     patches = F.unfold(
         x.flatten(0, 1), kernel, geometry.dilation, geometry.padding, geometry.stride
-    ).unflatten(0, (len(delta), -1))
-    left, right = delta.flatten(3).mT.flatten(1, 2), patches.mT.flatten(1, 2)
-    return Outer(left, right, tuple(weight.shape))
+    ).unflatten(0, (len(x), -1))
+    return patches.mT.flatten(1, 2)

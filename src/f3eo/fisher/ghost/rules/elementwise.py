@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f3eo.fisher.ghost.registry import register
+from f3eo.fisher.ghost.registry import perturbed, register
 from f3eo.fisher.ghost.terms import Dense, Term
+from f3eo.fisher.ghost.weights import Weights
 
 
 def unbroadcast(values: Tensor, shape: torch.Size) -> Tensor:
@@ -48,10 +49,26 @@ def binary(
     return {"input": partial(term, 0), "other": partial(term, 1)}
 
 
+def perturbed_binary(
+    function: Callable[..., Tensor], input: Any, other: Any, **options: Any
+) -> Tensor | None:
+    """f(x, w_i), w_i broadcast as the parameter was."""
+    dims = max(t.ndim for t in (input, other) if isinstance(t, Tensor))
+    operands = [t.tensor() if isinstance(t, Weights) else t for t in (input, other)]
+    for k, given in enumerate((input, other)):
+        if isinstance(given, Weights):
+            own = operands[k]
+            if own.ndim > dims:
+                return None
+            operands[k] = own.view(len(own), *(1,) * (dims - own.ndim), *own.shape[1:])
+    return function(*operands, **options)
+
+
 for _name in ("add", "sub", "mul", "div", "true_divide"):
     for _owner in (torch, torch.Tensor):
         _function = getattr(_owner, _name)
         register(_function)(partial(binary, _function))
+        perturbed(_function)(partial(perturbed_binary, _function))
 
 
 @register(torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.repeat)

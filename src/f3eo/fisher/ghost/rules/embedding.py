@@ -3,8 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from f3eo.fisher.ghost.registry import register
+from f3eo.fisher.ghost.registry import perturbed, register
 from f3eo.fisher.ghost.terms import Rows, Term
+from f3eo.fisher.ghost.weights import Weights
 
 
 @register(F.embedding)
@@ -25,3 +26,18 @@ def embedding(
         padding = padding_idx % weight.shape[0]
         values = values * (index != padding).unsqueeze(-1)
     return {"weight": Rows(index, values, weight.shape[0])}
+
+
+@perturbed(F.embedding)
+def perturbed_embedding(
+    input: Tensor,
+    weight: Weights,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Rows of W_i; the recorded pass has seen to the largest norm."""
+    rows = weight.lookup(input.flatten(1), padding_idx)
+    return rows.view(*input.shape, rows.shape[-1])

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f3eo.fisher.ghost.registry import register
+from f3eo.fisher.ghost.registry import perturbed, register
 from f3eo.fisher.ghost.terms import Dense, Outer, Term
+from f3eo.fisher.ghost.weights import Weights
 
 
 def positions(tensor: Tensor) -> Tensor:
@@ -25,12 +26,33 @@ def linear(
     return terms
 
 
+@perturbed(F.linear)
+def perturbed_linear(
+    input: Tensor, weight: Weights | Tensor, bias: Weights | Tensor | None = None
+) -> Tensor:
+    """W_i a + b_i."""
+    x = positions(input)
+    z = weight.product(x) if isinstance(weight, Weights) else F.linear(x, weight)
+    if bias is not None:
+        z = z + (bias.tensor().unsqueeze(1) if isinstance(bias, Weights) else bias)
+    return z.view(*input.shape[:-1], z.shape[-1])
+
+
 @register(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm)
 def matmul(delta: Tensor, input: Tensor, other: Tensor) -> dict[str, Term] | None:
     """A weight (p, q) on the right of the samples; anything else is left to the fallback."""
     if other.ndim != 2 or input.ndim < 3:
         return None
     return {"other": Outer(positions(input), positions(delta))}
+
+
+@perturbed(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm)
+def perturbed_matmul(input: Tensor | Weights, other: Tensor | Weights) -> Tensor | None:
+    """a W_i."""
+    if isinstance(input, Weights) or not isinstance(other, Weights) or input.ndim < 3:
+        return None
+    z = other.product_from_left(positions(input))
+    return z.view(*input.shape[:-1], z.shape[-1])
 
 
 @register(torch.addmm)
@@ -45,3 +67,21 @@ def addmm(
         "input": Dense(beta * delta.sum(1)),
         "mat2": Outer(alpha * positions(mat1), delta),
     }
+
+
+@perturbed(torch.addmm)
+def perturbed_addmm(
+    input: Tensor | Weights,
+    mat1: Tensor,
+    mat2: Tensor | Weights,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
+) -> Tensor | None:
+    """β b_i + α a W_i."""
+    if not isinstance(input, Weights) or not isinstance(mat2, Weights):
+        return None
+    bias = input.tensor()
+    if bias.ndim != 2:
+        return None
+    return alpha * mat2.product_from_left(mat1) + beta * bias.unsqueeze(1)

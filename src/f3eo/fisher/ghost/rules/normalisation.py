@@ -5,12 +5,14 @@ Instance normalisation stays whole, since it may keep running statistics, and so
 normalisation with frozen ones.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from f3eo.decompositions import scaled_and_shifted
-from f3eo.fisher.ghost.registry import register
+from f3eo.fisher.ghost.registry import perturbed, register
 from f3eo.fisher.ghost.terms import Dense, Term
+from f3eo.fisher.ghost.weights import Weights
 
 
 @register(scaled_and_shifted)
@@ -24,6 +26,22 @@ def scale_and_shift(
     if bias is not None:
         terms["bias"] = Dense(delta.sum(positions))
     return terms
+
+
+@perturbed(scaled_and_shifted)
+def perturbed_scale_and_shift(
+    normal: Tensor, weight: Tensor | Weights, bias: Tensor | Weights | None, after: int
+) -> Tensor:
+    """γ_i∘x̂ + β_i."""
+
+    def aligned(given: Tensor | Weights) -> Tensor:
+        own = given.tensor() if isinstance(given, Weights) else given.unsqueeze(0)
+        ones = (1,) * (normal.ndim - after - own.ndim)
+        return own.view(len(own), *ones, *own.shape[1:], *(1,) * after)
+
+    if bias is None:
+        return normal * aligned(weight)
+    return torch.addcmul(aligned(bias), normal, aligned(weight))
 
 
 @register(F.instance_norm)

@@ -1,0 +1,70 @@
+"""Piecewise linear operations, kept on the piece that they were on.
+
+Their second derivative is zero wherever there is one. A difference of gradients across a kink says
+otherwise, by an amount that does not shrink with the step, and a network of ReLUs crosses many. So
+a second pass takes the pieces of the first: y = f(x₁) + f'(x₁)(x − x₁).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import jvp
+
+RELU = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+
+KINKED: set[Any] = {
+    *RELU,
+    F.leaky_relu,
+    F.relu6,
+    F.hardtanh,
+    F.hardshrink,
+    F.softshrink,
+    F.threshold,
+    F.l1_loss,
+    F.max_pool1d,
+    F.max_pool2d,
+    F.max_pool3d,
+    F.adaptive_max_pool1d,
+    F.adaptive_max_pool2d,
+    F.adaptive_max_pool3d,
+    torch.abs,
+    torch.amax,
+    torch.amin,
+    torch.clamp,
+    torch.clamp_max,
+    torch.clamp_min,
+    Tensor.abs,
+    Tensor.amax,
+    Tensor.amin,
+    Tensor.clamp,
+    Tensor.clamp_max,
+    Tensor.clamp_min,
+}
+"""Operations whose first argument has the kinks."""
+
+
+def kept(function: Any, x: Tensor, result: Tensor) -> Tensor:
+    """What the second pass needs to know: x₁, or the result where that tells the piece."""
+    return (result if function in RELU else x).detach()
+
+
+def on_piece(
+    function: Callable[..., Tensor], first: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """The operation on the piece of the first pass.
+
+    Args:
+        function: one of `KINKED`.
+        first: what was `kept`.
+        args, kwargs: as it is called now.
+    """
+    x = args[0]
+    if function in RELU:
+        y = torch.ops.aten.threshold_backward(x, first, 0)
+        in_place = kwargs.get("inplace") or function.__name__.endswith("_") or args[1:] == (True,)
+        return x.copy_(y) if in_place else y
+    before, change = jvp(lambda v: function(v, *args[1:], **kwargs), (first,), (x - first,))
+    return before + change

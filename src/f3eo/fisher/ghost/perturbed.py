@@ -1,0 +1,173 @@
+"""The forward pass again, every sample at weights of its own, W + ε G_i.
+
+Its calls of torch functions are those of the recorded pass, one by one; where parameters meet
+samples the operation runs on each sample's own weights.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.func import vmap
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from f3eo.fisher.ghost.capture import EXPANSIONS, Use, flat
+from f3eo.fisher.ghost.fallback import (
+    Arguments,
+    Sample,
+    mapped_arguments,
+    without_loop_warnings,
+)
+from f3eo.fisher.ghost.kinks import KINKED, on_piece
+from f3eo.fisher.ghost.layout import Layout
+from f3eo.fisher.ghost.registry import PERTURBED
+from f3eo.fisher.ghost.weights import Derived, Weights
+
+
+@dataclass(frozen=True)
+class Place:
+    """A use as far as a second pass needs it.
+
+    Args:
+        operation: the function.
+        shape: of its output.
+        layout: where the output keeps the samples.
+        sampled: for each tensor among the arguments in order, whether it carries samples.
+    """
+
+    operation: Callable[..., Any]
+    shape: tuple[int, ...]
+    layout: Layout
+    sampled: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Number:
+    """Place of the k-th of what differs between samples, in an operation's arguments."""
+
+    k: int
+
+
+def place(use: Use, layouts: list[Layout]) -> Place:
+    """The place of a recorded use."""
+    tensors = flat((*use.args, *use.kwargs.values()))
+    sampled = tuple(id(t) in use.sampled for t in tensors)
+    return Place(use.operation, tuple(use.shapes[0]), layouts[0], sampled)
+
+
+class Perturbed(TorchFunctionMode):
+    """Context manager around a repeated forward pass.
+
+    Args:
+        places: the uses by the number of their call.
+        derived: numbers of the calls that make one parameter of others.
+        kinks: what keeps piecewise linear operations on their piece, by the number of their call.
+        weights: W_i of the leaves, by id.
+        samples: B.
+    """
+
+    def __init__(
+        self,
+        places: Mapping[int, Place],
+        derived: Iterable[int],
+        kinks: Mapping[int, Tensor],
+        weights: Mapping[int, Weights],
+        samples: int,
+    ) -> None:
+        super().__init__()
+        self._places = places
+        self._deriving = set(derived)
+        self._kinks = kinks
+        self._weights = dict(weights)
+        self._samples = samples
+        self._kept: list[Tensor] = []  # an id is a tensor's as long as it lives
+        self._calls = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        self._calls += 1
+        kwargs = kwargs or {}
+        if self._calls in self._deriving:
+            return self._derive(func, args, kwargs)
+        if (first := self._kinks.get(self._calls)) is not None and func in KINKED:
+            return on_piece(func, first, args, kwargs)
+        use = self._places.get(self._calls)
+        if use is None or not self._moves(args, kwargs):
+            return func(*args, **kwargs)
+        if use.operation is not func:
+            raise RuntimeError(
+                f"the closure ran {resolve_name(func)} where it ran {resolve_name(use.operation)} "
+                f"before: finite differences need a closure that does the same twice; use "
+                f"PerSample(DoubleBackward())"
+            )
+        return self._use(use, args, kwargs)
+
+    def _derive(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if self._moves(args, kwargs):
+            values = over_samples(func, mapped_arguments(self._own, (args, kwargs)))
+            for shared, own in zip(flat((result,)), flat((values,)), strict=True):
+                self._weights[id(shared)] = Derived(own)
+                self._kept.append(shared)
+        return result
+
+    def _use(self, use: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        flags = iter(use.sampled)
+
+        def visited(tensor: Tensor) -> Any:
+            if next(flags):
+                return Sample(use.layout.split_argument(tensor, use.shape, self._samples))
+            return self._own(tensor)
+
+        arguments = mapped_arguments(visited, (args, kwargs))
+        if use.operation in EXPANSIONS:
+            return use.layout.join(self._repeated(use, arguments[0][0]))
+        result = None
+        if (function := PERTURBED.get(use.operation)) is not None:
+            args, kwargs = mapped_arguments(lambda v: v.tensor, arguments, Sample)
+            result = function(*args, **kwargs)
+        if result is None:
+            result = over_samples(use.operation, arguments)
+        return use.layout.join(result)
+
+    def _repeated(self, use: Place, weights: Weights) -> Tensor:
+        """A parameter repeated for every sample: each sample's own, once."""
+        own = weights.tensor()
+        alone = use.layout.sizes(use.shape, self._samples)
+        own = own.view(len(own), *(1,) * (len(alone) + 1 - own.ndim), *own.shape[1:])
+        return own.repeat(1, *(a // o for a, o in zip(alone, own.shape[1:], strict=True)))
+
+    def _moves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return any(id(t) in self._weights for t in flat((*args, *kwargs.values())))
+
+    def _own(self, tensor: Tensor) -> Any:
+        return self._weights.get(id(tensor), tensor)
+
+
+def over_samples(function: Callable[..., Any], arguments: Arguments) -> Any:
+    """A function on every sample alone, by `torch.func.vmap`.
+
+    Args:
+        function: of a batch of one.
+        arguments: args and kwargs, with `Sample` and `Weights` in place of what differs.
+    """
+    members: list[Tensor] = []
+
+    def numbered(value: Any) -> Number:
+        members.append(value.tensor if isinstance(value, Sample) else value.tensor())
+        return Number(len(members) - 1)
+
+    numbers = mapped_arguments(numbered, arguments, (Sample, Weights))
+
+    def single(own: list[Tensor]) -> Any:
+        args, kwargs = mapped_arguments(lambda n: own[n.k], numbers, Number)
+        return function(*args, **kwargs)
+
+    with without_loop_warnings():
+        return vmap(single)(members)

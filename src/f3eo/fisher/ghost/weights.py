@@ -1,0 +1,144 @@
+"""A parameter at a value of its own for every sample, W_i = W + ε G_i.
+
+Letters: B samples, T positions of a sample, S positions in the sums that G_i is, W (m, n).
+"""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from f3eo.fisher.ghost.terms import Outer, Rows, Term
+
+
+class Weights(ABC):
+    """W_i for every sample; gradients flow into what all samples share."""
+
+    @abstractmethod
+    def tensor(self) -> Tensor:
+        """W_i written out; (B, *shape)."""
+
+    def product(self, x: Tensor) -> Tensor:
+        """x W_iᵀ; (B, T, n) → (B, T, m)."""
+        return torch.bmm(x, self.tensor().mT)
+
+    def product_from_left(self, x: Tensor) -> Tensor:
+        """x W_i; (B, T, m) → (B, T, n)."""
+        return torch.bmm(x, self.tensor())
+
+    def lookup(self, index: Tensor, padding: int | None) -> Tensor:
+        """The rows of W_i at `index`, (B, T) → (B, T, n); the row `padding` gets no gradient."""
+        values = self.tensor()
+        if padding is not None:
+            row = torch.arange(values.shape[1], device=values.device).unsqueeze(-1) == padding
+            values = torch.where(row, values.detach(), values)
+        return _rows_at(values, index)
+
+
+class Derived(Weights):
+    """A tensor made of parameters without samples: a view, a weight under a reparametrisation.
+
+    Args:
+        values: (B, *shape), with the graph of how they were made.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+
+    def tensor(self) -> Tensor:
+        """See `Weights.tensor`."""
+        return self._values
+
+
+class Shifted(Weights):
+    """W + ε G_i.
+
+    Args:
+        shared: W.
+        gradients: G_i.
+        size: ε, a scalar tensor.
+    """
+
+    def __init__(self, shared: Tensor, gradients: Term, size: Tensor) -> None:
+        self.shared = shared
+        self.gradients = gradients
+        self.size = size
+
+    @cached_property
+    def written(self) -> Tensor:
+        """W_i written out, without a graph."""
+        rows = self.gradients.rows(slice(None))
+        return torch.addcmul(self.shared.detach(), rows, self.size)
+
+    def tensor(self) -> Tensor:
+        """See `Weights.tensor`."""
+        return _Shared.apply(self.shared, self.written)  # pyright: ignore
+
+    def product(self, x: Tensor) -> Tensor:
+        """See `Weights.product`."""
+        g = self.gradients
+        if isinstance(g, Outer):
+            return F.linear(x, self.shared) + self.correction(x)
+        return _Product.apply(x, self.shared, self.written)  # pyright: ignore
+
+    def product_from_left(self, x: Tensor) -> Tensor:
+        """See `Weights.product_from_left`."""
+        g = self.gradients
+        if isinstance(g, Outer):
+            return x @ self.shared + self.size * ((x @ g.left.mT) @ g.right)
+        return _Product.apply(x, self.shared.mT, self.written.mT)  # pyright: ignore
+
+    def correction(self, x: Tensor) -> Tensor:
+        """ε x G_iᵀ for outer products, by way of positions: (B, T, n) → (B, T, S) → (B, T, m)."""
+        g = self.gradients
+        assert isinstance(g, Outer)
+        if g.right.shape[1] == 1:
+            return torch.linalg.vecdot(x, g.right).unsqueeze(-1) * (self.size * g.left)
+        return (x @ g.right.mT) @ (self.size * g.left)
+
+    def lookup(self, index: Tensor, padding: int | None) -> Tensor:
+        """See `Weights.lookup`."""
+        g = self.gradients
+        if isinstance(g, Rows):
+            same = index.unsqueeze(2) == g.index.unsqueeze(1)
+            rows = same.to(g.values.dtype) @ g.values
+        else:
+            rows = _rows_at(g.rows(slice(None)), index)
+        return torch.addcmul(F.embedding(index, self.shared, padding), rows, self.size)
+
+
+def _rows_at(values: Tensor, index: Tensor) -> Tensor:
+    return values.take_along_dim(index.unsqueeze(-1), 1)
+
+
+class _Shared(torch.autograd.Function):
+    """W_i as it is; its gradient is that of W, summed over samples."""
+
+    @staticmethod
+    def forward(ctx: Any, shared: Tensor, written: Tensor) -> Tensor:
+        return written.view_as(written)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> Any:
+        return d.sum(0), None
+
+
+class _Product(torch.autograd.Function):
+    """x W_iᵀ; the gradient of W is one matrix product over all samples."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shared: Tensor, written: Tensor) -> Tensor:
+        ctx.save_for_backward(x, written)
+        return torch.bmm(x, written.mT)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> Any:
+        x, written = ctx.saved_tensors
+        for_x = torch.bmm(d, written) if ctx.needs_input_grad[0] else None
+        for_shared = None
+        if ctx.needs_input_grad[1]:
+            for_shared = d.flatten(0, 1).mT @ x.flatten(0, 1)
+        return for_x, for_shared, None
