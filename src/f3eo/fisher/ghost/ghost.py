@@ -202,6 +202,8 @@ def _split(tensor: Tensor, use: Use, layout: Layout, samples: int) -> Tensor:
         return layout.split(tensor.reshape((1,) * missing + tensor.shape), samples)
     if tensor.shape[:1] == (samples,):
         return Layout(0).split(tensor, samples)
+    if samples == 1:
+        return tensor.unsqueeze(0)  # all of it belongs to the one sample
     raise NotImplementedError(
         f"{use.name}: cannot tell where an argument of shape {tuple(tensor.shape)} keeps the "
         f"{samples} samples (output of shape {tuple(shape)}): register a rule for its module, or "
