@@ -178,10 +178,7 @@ class Capture(TorchFunctionMode):
             result = inputs[0].copy_(result)
         else:
             result = func(*args, **kwargs)
-            if self._fills(func, result) or (
-                derived and not met and self._expands(func, args[0], result)
-            ):
-                met = True
+            met = met or self._fills(func, result) or self._expands(func, inputs, result)
             if met and derived:
                 if isinstance(result, Tensor) and result._is_view():
                     # Writing into a view later would rebase its node, and with it the edge.
@@ -197,13 +194,16 @@ class Capture(TorchFunctionMode):
                 self._mark(inputs[0]._base, role)
         return result
 
-    def _expands(self, func: Any, parameter: Any, result: Any) -> bool:
-        """A parameter repeated for every sample (class tokens): the result carries samples."""
-        if func not in _EXPANSIONS or (self._samples or 0) < 2:
+    def _expands(self, func: Any, inputs: list[Tensor], result: Any) -> bool:
+        """A parameter or constant repeated for every sample (class tokens, segment ids)."""
+        samples = self._samples or 0
+        if func not in _EXPANSIONS or samples < 2:
             return False
-        before = (1,) * (result.ndim - parameter.ndim) + tuple(parameter.shape)
+        before = (1,) * (result.ndim - inputs[0].ndim) + tuple(inputs[0].shape)
         pairs = list(zip(before, result.shape, strict=True))
-        return (1, self._samples) in pairs and all(b in (1, a) for b, a in pairs)
+        # k rows become B·k where samples are folded with heads.
+        repeated = any(a == b * samples for b, a in pairs)
+        return repeated and all(a == b * samples or b in (1, a) for b, a in pairs)
 
     def _fills(self, func: Any, result: Any) -> bool:
         """A constant or noise made for every sample (initial states): it carries samples."""
