@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from f3eo.decompositions import Decomposed
@@ -113,6 +114,29 @@ def test_multi_head_attention_causal_and_without_batch():
     mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
     assert_same(module, x, x, x, need_weights=False, attn_mask=mask, is_causal=True)
     assert_same(module, x[:, 0], x[:, 0], x[:, 0])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"scale": 0.3}, {"enable_gqa": True}, {"dropout_p": 0.5}], ids=str
+)
+def test_attention_with_a_learned_bias(options):
+    """One query may attend to nothing: zeros there, in torch and here."""
+    heads = 1 if "enable_gqa" in options else 2
+    q = torch.randn(3, 2, 5, 4, dtype=torch.float64)
+    k, v = torch.randn(2, 3, heads, 7, 4, dtype=torch.float64)
+    bias = torch.randn(2, 5, 7, dtype=torch.float64)
+    bias[0, 1] = -torch.inf
+    bias[1, 2, 3:] = -torch.inf
+    bias.requires_grad_()
+    results = []
+    for context in (sdpa_kernel(SDPBackend.MATH), Decomposed()):
+        torch.manual_seed(1)
+        with context:
+            out = F.scaled_dot_product_attention(q, k, v, bias, **options)
+        results.append((out, *torch.autograd.grad(out.square().sum(), bias)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+    assert not bool(results[1][0][:, 0, 1].any())
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])

@@ -6,7 +6,7 @@ Others (activations, normalisations) have one that is many times slower than it 
 """
 
 from f3eo.decompositions.activation import gelu, silu
-from f3eo.decompositions.attention import multi_head_attention
+from f3eo.decompositions.attention import dot_product_attention, multi_head_attention
 from f3eo.decompositions.convolution import convolution, transposed_convolution
 from f3eo.decompositions.embedding_bag import embedding_bag
 from f3eo.decompositions.mode import Decomposed
@@ -16,6 +16,7 @@ from f3eo.decompositions.recurrent import gru, lstm, rnn_relu, rnn_tanh
 __all__ = [
     "Decomposed",
     "convolution",
+    "dot_product_attention",
     "embedding_bag",
     "gelu",
     "group_norm",
