@@ -182,8 +182,8 @@ def refuse_mixing(model: nn.Module | None, what: str) -> None:
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "a BatchNorm"
     raise ValueError(
         f"{what} needs samples that do not mix, but {shown} normalise(s) with batch statistics: "
-        f"replace by GroupNorm or LayerNorm, freeze the statistics with .eval() on these modules, "
-        f"or use estimator=Batch()"
+        f"replace by GroupNorm or LayerNorm, freeze running statistics with .eval() on these "
+        f"modules (again after every model.train()), or use estimator=Batch()"
     )
 
 
