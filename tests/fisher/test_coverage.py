@@ -330,6 +330,25 @@ def test_layer(name, count):
         assert losses.shape == (0,) and float(trace.detach()) == 0
 
 
+class Distances(nn.Module):
+    """Distances of positions from a row of them repeated, which no sample has a part in."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(9, 6)
+
+    def forward(self, x):
+        place = torch.arange(5).unsqueeze(0).expand(5, 5)
+        return torch.einsum("btd,tsd->bts", x, self.table(place - place.T + 4))
+
+
+def test_constants_repeated_as_often_as_there_are_samples_are_no_silent_error():
+    model, closure = classifier(Distances(), torch.randn(SEQUENCE))
+    check(model, closure, torch.randn(SEQUENCE), torch.randint(3, (4,)))
+    with pytest.raises(ValueError, match=r"mixes the 5 samples.*take another batch size"):
+        check(model, closure, torch.randn(5, 5, 6), torch.randint(3, (5,)))
+
+
 def test_attention_ignores_padded_keys():
     layer = nn.MultiheadAttention(6, 2, batch_first=True)
     padding = torch.arange(5) >= torch.tensor([[5], [3], [1], [4]])

@@ -21,11 +21,14 @@ def double():
     torch.set_default_dtype(torch.float32)
 
 
+def resnet18(**options):
+    """Its residual branches count from the start, where timm's default lets them begin at zero."""
+    return timm.create_model("resnet18", num_classes=5, zero_init_last=False, **options)
+
+
 MODELS = {
-    "resnet18, frozen statistics": lambda: timm.create_model("resnet18", num_classes=5).eval(),
-    "resnet18, group norm": lambda: timm.create_model(
-        "resnet18", num_classes=5, norm_layer="groupnorm"
-    ),
+    "resnet18, frozen statistics": lambda: resnet18().eval(),
+    "resnet18, group norm": lambda: resnet18(norm_layer="groupnorm"),
     "vit tiny": lambda: timm.create_model(
         "vit_tiny_patch16_224", num_classes=5, img_size=32, patch_size=8, depth=2
     ),

@@ -195,7 +195,10 @@ class Capture(TorchFunctionMode):
         return result
 
     def _expands(self, func: Any, inputs: list[Tensor], result: Any) -> bool:
-        """A parameter or constant repeated for every sample (class tokens, segment ids)."""
+        """A parameter or constant repeated for every sample (class tokens, segment ids).
+
+        Told by the size alone: one repeated as often for another reason is refused by its layout.
+        """
         samples = self._samples or 0
         if func not in _EXPANSIONS or samples < 2:
             return False

@@ -77,7 +77,8 @@ def find(
                     f"{use.name} with output of shape {tuple(shape)} mixes the {samples} samples "
                     f"of the batch, so per-sample gradients are not defined there: keep every "
                     f"sample's output a function of that sample alone (no batch statistics), hand "
-                    f"the batch to the closure as arguments, or use estimator=Batch()"
+                    f"the batch to the closure as arguments, or use estimator=Batch(); where a "
+                    f"table of constants is {samples} long, too, take another batch size"
                 )
             found.append(fitting[0])
         layouts.append(found)
