@@ -1,7 +1,7 @@
 """One checked evaluation of the user's closure, and the world around it that can be put back."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -65,7 +65,7 @@ def evaluate(
     *,
     per_sample: bool,
     twice: bool,
-    around: AbstractContextManager[Any] | None = None,
+    mode: Decomposed | None = None,
 ) -> Output:
     """Run the closure once, with gradients enabled, and check what it returns.
 
@@ -74,7 +74,7 @@ def evaluate(
         per_sample: refuse a scalar loss; otherwise it counts as one sample.
         twice: run the forward so that it can be differentiated twice: fused attention and
             recurrent kernels cannot (pytorch#116350, pytorch#5261).
-        around: a context for the closure alone, which sees composite operations as their parts.
+        mode: around the closure alone; it sees composite operations as their parts.
 
     Returns:
         Losses of shape (B,), attached to the graph.
@@ -87,8 +87,7 @@ def evaluate(
     with torch.enable_grad(), _untouched_grads(problem.parameters), ExitStack() as stack:
         if twice:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        parts = Decomposed(twice=twice) if twice or around is not None else nullcontext()
-        with around or nullcontext(), parts:
+        with mode or (Decomposed(twice=True) if twice else nullcontext()):
             result = problem.closure(*problem.batch)
             likelihood = result if isinstance(result, Likelihood) else None
             losses = likelihood.losses() if likelihood is not None else result
@@ -185,8 +184,8 @@ def refuse_mixing(model: nn.Module | None, what: str) -> None:
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "a BatchNorm"
     raise ValueError(
         f"{what} needs samples that do not mix, but {shown} normalise(s) with batch statistics: "
-        f"replace by GroupNorm or LayerNorm, freeze the statistics with .eval() on these modules, "
-        f"or use estimator=Batch()"
+        f"replace by GroupNorm or LayerNorm, freeze running statistics with .eval() on these "
+        f"modules (again after every model.train()), or use estimator=Batch()"
     )
 
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from f3eo.evaluation import Closure, Problem, World
 from f3eo.fisher import Estimator, Gradients, PerSample
 from f3eo.measurement import Measurement
+from f3eo.products import FiniteDifference
 from f3eo.tensors import fetched, filled, inners
 from f3eo.updates import (
     Decoupled,
@@ -34,9 +35,9 @@ Base = type[Optimizer] | Callable[..., Optimizer] | Optimizer
 class F3EO(Optimizer):
     """Descends L and Tr F at once: θ ← θ − base(∇L + λ h⊥), h⊥ the part of ½∇Tr F that leaves L.
 
-    One step with the defaults: per-sample losses from the closure; ∇L and the exact h from one
-    forward pass (7 forward passes' worth in all, a plain gradient being 3, SAM 6); h projected off
-    ∇L; scaled to `weight` times ‖∇L‖; base optimizer stepped. A weight of zero is the base
+    One step with the defaults: per-sample losses from the closure; ∇L, the exact Tr F and h from
+    two forward passes (6 forward passes' worth in all, as SAM; a plain gradient is 3); h projected
+    off ∇L; scaled to `weight` times ‖∇L‖; base optimizer stepped. A weight of zero is the base
     optimizer bit for bit.
 
     Args:
@@ -46,7 +47,7 @@ class F3EO(Optimizer):
             trained on the loss alone: it takes no part in Tr F, h or the projection.
         base: an optimizer class (or another callable that makes one from parameters and `options`),
             or a built instance. Groups are shared with it, state is not.
-        estimator: how Tr F and its gradient are measured; default `PerSample()`.
+        estimator: how Tr F and its gradient are measured; default `PerSample(FiniteDifference())`.
         rule: what is taken from h; default `Decoupled()`.
         weight: how much of it; default `Ratio(0.3)`.
         fraction: part of each batch, drawn at random, on which h is measured; in (0, 1], default 1.
@@ -82,7 +83,7 @@ class F3EO(Optimizer):
         **options: Any,
     ) -> None:
         self.model = model if isinstance(model, nn.Module) else None
-        self.estimator = estimator if estimator is not None else PerSample()
+        self.estimator = estimator if estimator is not None else PerSample(FiniteDifference())
         self.rule = rule if rule is not None else Decoupled()
         self.weight = weight if weight is not None else Ratio(0.3)
         for part, kind in ((self.estimator, Estimator), (self.rule, Rule), (self.weight, Weight)):

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from f3eo.decompositions import Decomposed
@@ -23,7 +24,7 @@ def tensors(result):
 
 def assert_same(module, *args, **kwargs):
     expected = tensors(module(*args, **kwargs))
-    with Decomposed():
+    with Decomposed(twice=True):
         found = tensors(module(*args, **kwargs))
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
@@ -67,7 +68,7 @@ def test_dropout_between_layers_draws_the_same_mask():
     torch.manual_seed(1)
     expected = module(x)[0]
     torch.manual_seed(1)
-    with Decomposed():
+    with Decomposed(twice=True):
         found = module(x)[0]
     torch.testing.assert_close(found, expected)
 
@@ -115,6 +116,29 @@ def test_multi_head_attention_causal_and_without_batch():
     assert_same(module, x[:, 0], x[:, 0], x[:, 0])
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"scale": 0.3}, {"enable_gqa": True}, {"dropout_p": 0.5}], ids=str
+)
+def test_attention_with_a_learned_bias(options):
+    """One query may attend to nothing: zeros there, in torch and here."""
+    heads = 1 if "enable_gqa" in options else 2
+    q = torch.randn(3, 2, 5, 4, dtype=torch.float64)
+    k, v = torch.randn(2, 3, heads, 7, 4, dtype=torch.float64)
+    bias = torch.randn(2, 5, 7, dtype=torch.float64)
+    bias[0, 1] = -torch.inf
+    bias[1, 2, 3:] = -torch.inf
+    bias.requires_grad_()
+    results = []
+    for context in (sdpa_kernel(SDPBackend.MATH), Decomposed(twice=True)):
+        torch.manual_seed(1)
+        with context:
+            out = F.scaled_dot_product_attention(q, k, v, bias, **options)
+        results.append((out, *torch.autograd.grad(out.square().sum(), bias)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+    assert not bool(results[1][0][:, 0, 1].any())
+
+
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 @pytest.mark.parametrize("padding", [None, 1])
 def test_bags_of_embeddings(mode, padding):
@@ -151,7 +175,7 @@ def test_hand_written_second_derivatives(name):
         return y, dx, *torch.autograd.grad([dx, y], [x, d], [v, torch.ones_like(y)])
 
     expected = derivatives()
-    with Decomposed():
+    with Decomposed(twice=True):
         found = derivatives()
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
@@ -160,7 +184,7 @@ def test_hand_written_second_derivatives(name):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_second_derivatives_by_finite_differences(name):
     x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
-    with Decomposed():
+    with Decomposed(twice=True):
         assert torch.autograd.gradcheck(FUNCTIONS[name], x)
         assert torch.autograd.gradgradcheck(FUNCTIONS[name], x)
 
@@ -203,8 +227,21 @@ def test_convolutions_and_their_second_derivatives(make):
         return y, *first, *torch.autograd.grad(first, leaves, seeds)
 
     expected = derivatives()
-    with Decomposed():
+    with Decomposed(twice=True):
         found = derivatives()
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
     assert_same(module, x[0])  # an input without a batch
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_weight_norm_has_the_second_derivative_that_torch_has_not(dim):
+    v = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    g = torch.rand_like(torch.norm_except_dim(v, 2, dim)).requires_grad_()
+
+    def decomposed(v, g):
+        with Decomposed(twice=True):
+            return torch._weight_norm(v, g, dim)
+
+    assert torch.equal(decomposed(v, g), torch._weight_norm(v, g, dim))
+    assert torch.autograd.gradgradcheck(decomposed, (v, g))

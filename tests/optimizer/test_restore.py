@@ -161,6 +161,17 @@ def test_frozen_batch_norm_is_trained_per_sample():
     assert bits(model.norm.running_mean) == before and model.norm.weight.grad is not None
 
 
+def test_training_mode_ends_the_freeze_of_batch_norm_with_a_refusal():
+    model, optimizer = made(PerSample(), nn.BatchNorm1d(8))
+    model.norm.eval()
+    optimizer.step(losses(model), *batches(1)[0])
+    model.train()
+    before = everything(model, optimizer)
+    with pytest.raises(ValueError, match=r"norm normalise.*\.eval\(\).*after every model\.train"):
+        optimizer.step(losses(model), *batches(1)[0])
+    assert everything(model, optimizer) == before
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_all_evaluations_of_a_step_see_one_dropout_mask_and_steps_differ(name):
     model, optimizer = made(ENGINES[name]())

@@ -1,10 +1,36 @@
-"""Multi-head attention with packed or separate projections, as linear maps around its kernel."""
+"""Attention as linear maps, a softmax and a sum with the bias, where parameters are in it."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from f3eo.decompositions.mode import decompose
+
+
+@decompose(F.scaled_dot_product_attention)
+def dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """As the function of torch; a learned bias (relative positions) is added in the open."""
+    if attn_mask is None or not attn_mask.requires_grad or is_causal:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    if enable_gqa:
+        heads = query.shape[-3]
+        key, value = (t.repeat_interleave(heads // t.shape[-3], -3) for t in (key, value))
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = query @ key.mT * factor + attn_mask
+    nothing = (scores == -torch.inf).all(-1, keepdim=True)  # to attend to: zeros, not NaN
+    weights = scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
+    return F.dropout(weights, dropout_p) @ value
 
 
 @decompose(F.multi_head_attention_forward)

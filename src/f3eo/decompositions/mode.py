@@ -25,7 +25,8 @@ def decompose(*operations: Operation, once: Operation | None = None) -> Callable
 
     def decorate(function: D) -> D:
         TWICE.update(dict.fromkeys(operations, function))
-        ONCE.update(dict.fromkeys(operations, once or function))
+        if (single := once or function) not in operations:
+            ONCE.update(dict.fromkeys(operations, single))
         return function
 
     return decorate
@@ -42,6 +43,10 @@ class Decomposed(TorchFunctionMode):
         super().__init__()
         self._table = TWICE if twice else ONCE
 
+    def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation that has no parts; here for modes that look at each."""
+        return func(*args, **kwargs)
+
     def __torch_function__(
         self,
         func: Any,
@@ -49,5 +54,20 @@ class Decomposed(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        operation: Operation = self._table.get(func) or func
-        return operation(*args, **(kwargs or {}))
+        operation = self._table.get(func)
+        if operation is None:
+            return self.run(func, args, kwargs or {})
+        table, self._table = self._table, {}  # parts have none of their own
+        try:
+            return self.seen(operation, args, kwargs or {})
+        finally:
+            self._table = table
+
+    def seen(self, function: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function whose own calls this mode sees, too."""
+        # Not `with self`: what a subclass does around the forward pass is done once.
+        TorchFunctionMode.__enter__(self)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            TorchFunctionMode.__exit__(self, None, None, None)

@@ -1,7 +1,8 @@
 """The exact per-sample trace, (1/B) Σ_i ‖∇ℓ_i‖²."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.ghost.gathered import Gathered
 from f3eo.fisher.ghost.weights import Shifted
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
-from f3eo.tensors import filled
+from f3eo.tensors import filled, plus
 
 logger = logging.getLogger("f3eo")
 
@@ -23,19 +24,20 @@ class PerSample(Estimator):
 
     One forward pass and gradients in pre-activations give the norms and ∇L. Then h is, by engine:
 
-    - `FiniteDifference()`: (1/B) Σ_i (∇ℓ_i(θ + ε∇ℓ_i) − ∇ℓ_i(θ))/ε from a second pass in which
-      every sample has weights of its own: 6 forward passes where a plain gradient costs 3, and
-      little more memory than it. Where that cannot be (16 bits, gradients beyond `memory`,
-      parameters written into other tensors) double backward is used, and logged.
-    - `DoubleBackward()`: exact to rounding, by one backward pass through both: 7 forward passes,
-      and the memory of two graphs.
+    - `DoubleBackward()`: exact to rounding, by one backward pass through both: 7 forward passes
+      where a plain gradient costs 3, and the memory of two graphs.
+    - `FiniteDifference()`: (1/B) Σ_i (∇ℓ_i(θ + ε∇ℓ_i) − ∇ℓ_i(θ))/ε by a second pass in which every
+      sample has weights of its own: 6 forward passes, in time nearer to them, and less memory.
+      Piecewise linear operations stay on their piece, so ReLUs do no harm. Relative error of h
+      about 1e-3 in float32 and 1e-7 in float64. Where it cannot be (16 bits, gradients beyond
+      `memory`, parameters written into other tensors) double backward is used, and logged.
 
     Every operation that takes parameters is covered: by a rule (see `f3eo.register`) or by the
     exact torch.func fallback, which is logged. On the first batch of a new model the result is
     checked against two single samples.
 
     Args:
-        engine: how h is computed; default `FiniteDifference()`.
+        engine: how h is computed; default `DoubleBackward()`.
         memory: bytes that per-sample gradients written out may take at a time; default 256 MiB.
 
     Raises:
@@ -46,7 +48,7 @@ class PerSample(Estimator):
     additive = True
 
     def __init__(self, engine: Engine | None = None, *, memory: int = 2**28) -> None:
-        engine = engine if engine is not None else FiniteDifference()
+        engine = engine if engine is not None else DoubleBackward()
         if not isinstance(engine, (FiniteDifference, DoubleBackward)):
             raise TypeError(
                 f"PerSample needs engine=FiniteDifference() or DoubleBackward(), received "
@@ -100,12 +102,14 @@ class PerSample(Estimator):
         return ghost.losses, squared.sum() / max(len(squared), 1)
 
     def _exact(self, ghost: Ghost, problem: Problem) -> Gradients:
-        norms = ghost.norms(ghost.losses)
-        trace = norms.squared.mean()
+        losses, samples = ghost.losses, len(ghost.losses)
+        # G_i = ∇ℓ_i/B, whose sum is ∇L and whose squared norms sum to Tr F̂/B.
+        norms = ghost.norms(losses, torch.full_like(losses, 1 / samples))
+        trace = norms.squared.sum() * samples
         return Gradients(
-            loss=ghost.losses.detach().mean(),
-            samples=len(ghost.losses),
-            gradient=_means(norms.totals, problem, len(ghost.losses)),
+            loss=losses.detach().mean(),
+            samples=samples,
+            gradient=_in_order(norms.totals, problem.parameters),
             structure=structure_gradient(trace, problem),
             trace=trace.detach(),
         )
@@ -116,42 +120,43 @@ class PerSample(Estimator):
         engine = self.engine
         assert isinstance(engine, FiniteDifference)
         parameters, samples = chosen(problem), len(ghost.losses)
-        trace = found.squared.mean()
+        trace = found.squared.sum() * samples
         # A sample's gradient points where its own loss bends most, so the step is a small one.
         default = torch.finfo(trace.dtype).eps ** 0.5 / (8 if engine.central else 32)
-        size = engine.size(parameters, trace.sqrt(), default)
+        size = float(engine.size(parameters, trace.sqrt(), default))
 
-        def moved(step: Tensor) -> list[Tensor]:
-            """Σ_i ∇ℓ_i(θ + step · ∇ℓ_i)."""
+        def moved(step: float) -> list[Tensor]:
+            """∇L(θ + step ∇ℓ_i), every sample at its own weights, over ε."""
             weights = {
-                id(p): Shifted(p, found.terms[id(p)], step)
+                id(p): Shifted(p, found.terms[id(p)], step * samples)
                 for p in parameters
                 if id(p) in found.terms
             }
-            around = ghost.perturbed(weights)
-            losses = evaluate(problem, per_sample=True, twice=False, around=around).losses
-            gradient = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+            mode = ghost.perturbed(weights)
+            losses = evaluate(problem, per_sample=True, twice=False, mode=mode).losses
+            shares = torch.full_like(losses, 1 / (width * samples))
+            gradient = torch.autograd.grad(losses, parameters, shares, allow_unused=True)
             return filled(gradient, parameters)
 
-        high = replay.once_more(lambda: moved(size))
-        if engine.central:
-            low, width = replay.once_more(lambda: moved(-size)), 2 * size
+        width = 2 * size if engine.central else size
+        low = filled(_in_order(found.totals, parameters), parameters)
+        share = 1 / width
+        if not isfinite(share):
+            high = [torch.full_like(p, torch.nan) for p in parameters]
         else:
-            low, width = filled([found.totals.get(id(p)) for p in parameters], parameters), size
-        scale = (width * samples).reciprocal()
+            high = replay.once_more(lambda: moved(size))
+        if engine.central and isfinite(share):
+            low, share = replay.once_more(lambda: moved(-size)), 1.0
         return Gradients(
             loss=ghost.losses.detach().mean(),
             samples=samples,
-            gradient=_means(found.totals, problem, samples),
-            structure=[(a - b) * scale.to(a) for a, b in zip(high, low, strict=True)],
+            gradient=_in_order(found.totals, problem.parameters),
+            structure=plus(high, low, -share),
             trace=trace,
         )
 
 
-def _means(totals: Mapping[int, Tensor], problem: Problem, samples: int) -> list[Tensor | None]:
-    """Σ_i ∇ℓ_i over B, in each parameter's dtype."""
-    found = [totals.get(id(p)) for p in problem.parameters]
-    return [
-        None if t is None else (t / samples).to(p.dtype)
-        for t, p in zip(found, problem.parameters, strict=True)
-    ]
+def _in_order(totals: Mapping[int, Tensor], parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """The totals of these parameters, each in its dtype."""
+    found = [totals.get(id(p)) for p in parameters]
+    return [None if t is None else t.to(p.dtype) for t, p in zip(found, parameters, strict=True)]

@@ -87,7 +87,7 @@ class FiniteDifference(Engine):
         step = self.step or default
         norm = squared_norm(chosen).sqrt().to(length)
         one = torch.ones_like(length)
-        return step * torch.where(norm > 0, norm, one) / torch.where(length > 0, length, one)
+        return step * torch.where(norm == 0, one, norm) / torch.where(length == 0, one, length)
 
     def _epsilon(self, chosen: list[Tensor], vector: list[Tensor], unit: float) -> float:
         length = squared_norm(vector).sqrt()

@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import resolve_name
 from torch.utils.hooks import RemovableHandle
 
 from f3eo import batch as batches
+from f3eo.decompositions import Decomposed
 from f3eo.evaluation import refuse_mixing
 from f3eo.fisher.ghost.kinks import KINKED, RELU, kept
 from f3eo.fisher.ghost.registry import RULES, Rule, has_module_rules
@@ -80,7 +81,7 @@ class Use:
         )
 
 
-class Capture(TorchFunctionMode):
+class Capture(Decomposed):
     """Context manager around one forward pass.
 
     After it, `uses` holds the uses, `derived` the places (as `Use.call`) of the calls that made
@@ -92,12 +93,18 @@ class Capture(TorchFunctionMode):
         batch: the closure's arguments, which carry samples. If there are none, every tensor from
             outside the forward pass that is no buffer of `model` counts as carrying samples.
         model: the module behind the closure, if known.
+        twice: see `Decomposed`.
     """
 
     def __init__(
-        self, parameters: Sequence[Tensor], batch: tuple[Any, ...], model: nn.Module | None
+        self,
+        parameters: Sequence[Tensor],
+        batch: tuple[Any, ...],
+        model: nn.Module | None,
+        *,
+        twice: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(twice=twice)
         self.uses: list[Use] = []
         self.derived: set[int] = set()
         self.kinks: dict[int, tuple[Tensor, int]] = {}
@@ -160,73 +167,94 @@ class Capture(TorchFunctionMode):
             kept = derived or role is Role.SAMPLES
             setattr(tensor, _MARK, (self._token, role if kept else Role.CONSTANT))
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Decomposed.run`."""
         if self._inside:
             return func(*args, **kwargs)
         self._calls += 1
         _refuse(self._model, func, args, kwargs)
         inputs = list(flat((*args, *kwargs.values())))
         roles = [self._role(t) for t in inputs]
-        met = any(r is Role.SAMPLES for r in roles)
+        met = Role.SAMPLES in roles
         derived = [r for r in roles if isinstance(r, frozenset)]
         writes = _writes(func, args)
-        self.repeatable = self.repeatable and not (writes and derived)
-        version = args[0]._version if func in KINKED else 0
+        kinked = func in KINKED and inputs and inputs[0].is_floating_point()
+        version = inputs[0]._version if kinked else 0
 
-        if met and derived and func is torch.Tensor.__setitem__:
-            # The parameter as a sum with the zeros that it replaces, which is a use like any other.
-            value = torch.zeros_like(args[0][args[1]])
-            self._mark(value, Role.SAMPLES)
-            with self:
-                value = value + args[2]
-            result = func(args[0], args[1], value)
-        elif met and derived and (functional := _out_of_place(func, args)) is not None:
-            # The same through a value of its own, so that input and output stay apart.
-            args = (args[0].clone(), *args[1:])
-            self._mark(args[0], roles[0])
-            result = functional(*args, **kwargs)
-            self._record(functional, args, kwargs, result)
-            result = inputs[0].copy_(result)
+        if met and derived:
+            result = self._meet(func, args, kwargs, inputs, roles)
         else:
             result = func(*args, **kwargs)
-            if self._fills(func, result) or (
-                derived and not met and self._expands(func, args[0], result)
-            ):
+            if self._fills(func, result):
                 met = True
-            if met and derived:
-                if isinstance(result, Tensor) and result._is_view():
-                    # Writing into a view later would rebase its node, and with it the edge.
-                    result = result.clone()
-                self._record(func, args, kwargs, result)
-
-        if met and func in KINKED and isinstance(result, Tensor):
-            first = kept(func, args[0], result)
+            elif self._expands(func, inputs, result):
+                met = True
+                if derived:
+                    result = self._used(func, args, kwargs, result)
+        if met and kinked and isinstance(result, Tensor):
+            first = kept(func, inputs[0], result)
             self.kinks[self._calls] = first, first._version if func in RELU else version
-        if derived and not met and any(t.requires_grad for t in flat((result,))):
-            self.derived.add(self._calls)
-        role = Role.SAMPLES if met else frozenset().union(*derived) if derived else Role.CONSTANT
+
+        role = Role.SAMPLES if met else Role.CONSTANT
+        if derived and not met:
+            role = frozenset().union(*derived)
+            if any(t.requires_grad for t in flat((result,))):
+                self.derived.add(self._calls)
         for output in flat((result,)):
             self._mark(output, role)
         if writes and role is not Role.CONSTANT:
+            self.repeatable = self.repeatable and not derived
             self._mark(args[0] if result is None else inputs[0], role)
             if inputs[0]._base is not None:
                 self._mark(inputs[0]._base, role)
         return result
 
-    def _expands(self, func: Any, parameter: Any, result: Any) -> bool:
-        """A parameter repeated for every sample (class tokens): the result carries samples."""
-        if func not in EXPANSIONS or (self._samples or 0) < 2:
+    def _meet(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        inputs: list[Tensor],
+        roles: list[Role | Sources],
+    ) -> Any:
+        """Run an operation in which parameters meet samples, and record it."""
+        if func is torch.Tensor.__setitem__:
+            # The parameter as a sum with the zeros that it replaces, which is a use like any other.
+            value = torch.zeros_like(args[0][args[1]])
+            self._mark(value, Role.SAMPLES)
+            value = self.seen(torch.Tensor.add, (value, args[2]), {})
+            return func(args[0], args[1], value)
+        if (functional := _out_of_place(func, args)) is not None:
+            # The same through a value of its own, so that input and output stay apart.
+            args = (args[0].clone(), *args[1:])
+            self._mark(args[0], roles[0])
+            result = functional(*args, **kwargs)
+            self._record(functional, args, kwargs, result)
+            return inputs[0].copy_(result)
+        return self._used(func, args, kwargs, func(*args, **kwargs))
+
+    def _used(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> Any:
+        if isinstance(result, Tensor) and result._is_view():
+            # Writing into a view later would rebase its node, and with it the edge.
+            result = result.clone()
+        self._record(func, args, kwargs, result)
+        return result
+
+    def _expands(self, func: Any, inputs: list[Tensor], result: Any) -> bool:
+        """A parameter or constant repeated for every sample (class tokens, segment ids).
+
+        Told by the size alone: one repeated as often for another reason is refused by its layout.
+        """
+        samples = self._samples or 0
+        if func not in EXPANSIONS or samples < 2:
             return False
-        before = (1,) * (result.ndim - parameter.ndim) + tuple(parameter.shape)
+        before = (1,) * (result.ndim - inputs[0].ndim) + tuple(inputs[0].shape)
         pairs = list(zip(before, result.shape, strict=True))
-        return (1, self._samples) in pairs and all(b in (1, a) for b, a in pairs)
+        # k rows become B·k where samples are folded with heads.
+        repeated = any(a == b * samples for b, a in pairs)
+        return repeated and all(a == b * samples or b in (1, a) for b, a in pairs)
 
     def _fills(self, func: Any, result: Any) -> bool:
         """A constant or noise made for every sample (initial states): it carries samples."""

@@ -32,9 +32,7 @@ class Weight:
     k: int
 
 
-def fallback(
-    use: Use, arguments: Arguments, deltas: Sequence[Tensor]
-) -> Contribution:
+def fallback(use: Use, arguments: Arguments, deltas: Sequence[Tensor]) -> Contribution:
     """G_i = (∂f(x_i, w)/∂w)ᵀ δ_i, each sample as a batch of one, for every parameter of a use.
 
     Args:

@@ -50,8 +50,8 @@ class Ghost:
     ) -> None:
         self._problem = problem
         self._memory = memory
-        self._capture = Capture(problem.parameters, problem.batch, problem.model)
-        self.output: Output = evaluate(problem, per_sample=True, twice=twice, around=self._capture)
+        self._capture = Capture(problem.parameters, problem.batch, problem.model, twice=twice)
+        self.output: Output = evaluate(problem, per_sample=True, twice=twice, mode=self._capture)
         self.losses = self.output.losses
         self._uses = self._capture.uses
         check_reached(self._uses, problem.parameters)
@@ -82,7 +82,7 @@ class Ghost:
         return self._norms(deltas)
 
     def gathered(self) -> Gathered | str:
-        """Norms, totals and gradients for a second pass; what stands against one, if anything."""
+        """Norms, totals and gradients of ℓ_i/B, for a second pass, or what stands against one."""
         if self._layouts is None:
             nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
             return Gathered(torch.full_like(self.losses, torch.nan), nan, {})
@@ -92,9 +92,9 @@ class Ghost:
             return "a piecewise linear operation's argument or result is written to afterwards"
         edges = [edge for use in self._uses for edge in use.edges]
         derived = any(self._capture.derives(p) for use in self._uses for p in use.parameters)
-        ones = torch.ones_like(self.losses)
+        shares = torch.full_like(self.losses, 1 / len(self.losses))
         deltas = torch.autograd.grad(
-            self.losses, edges, ones, retain_graph=derived, allow_unused=True
+            self.losses, edges, shares, retain_graph=derived, allow_unused=True
         )
         if any(d is not None and d.dtype in (torch.bfloat16, torch.float16) for d in deltas):
             return "the closure works in 16 bits, too coarse for differences"

@@ -53,6 +53,8 @@ class Layout:
             return self.split(tensor.reshape((1,) * missing + tensor.shape), samples)
         if tensor.shape[:1] == (samples,):
             return Layout(0).split(tensor, samples)
+        if samples == 1:
+            return tensor.unsqueeze(0)  # all of it belongs to the one sample
         raise NotImplementedError(
             f"cannot tell where an argument of shape {tuple(tensor.shape)} keeps the {samples} "
             f"samples (output of shape {tuple(shape)}): register a rule for its module, or use "
@@ -111,7 +113,8 @@ def find(
                     f"{use.name} with output of shape {tuple(shape)} mixes the {samples} samples "
                     f"of the batch, so per-sample gradients are not defined there: keep every "
                     f"sample's output a function of that sample alone (no batch statistics), hand "
-                    f"the batch to the closure as arguments, or use estimator=Batch()"
+                    f"the batch to the closure as arguments, or use estimator=Batch(); where a "
+                    f"table of constants is {samples} long, too, take another batch size"
                 )
             found.append(fitting[0])
         layouts.append(found)

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 from torch.func import vmap
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import resolve_name
 
+from f3eo.decompositions import Decomposed
 from f3eo.fisher.ghost.capture import EXPANSIONS, Use, flat
 from f3eo.fisher.ghost.fallback import (
     Arguments,
@@ -56,7 +57,7 @@ def place(use: Use, layouts: list[Layout]) -> Place:
     return Place(use.operation, tuple(use.shapes[0]), layouts[0], sampled)
 
 
-class Perturbed(TorchFunctionMode):
+class Perturbed(Decomposed):
     """Context manager around a repeated forward pass.
 
     Args:
@@ -75,24 +76,17 @@ class Perturbed(TorchFunctionMode):
         weights: Mapping[int, Weights],
         samples: int,
     ) -> None:
-        super().__init__()
+        super().__init__(twice=False)
         self._places = places
         self._deriving = set(derived)
         self._kinks = kinks
         self._weights = dict(weights)
         self._samples = samples
-        self._kept: list[Tensor] = []  # an id is a tensor's as long as it lives
         self._calls = 0
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Decomposed.run`."""
         self._calls += 1
-        kwargs = kwargs or {}
         if self._calls in self._deriving:
             return self._derive(func, args, kwargs)
         if (first := self._kinks.get(self._calls)) is not None and func in KINKED:
@@ -113,8 +107,7 @@ class Perturbed(TorchFunctionMode):
         if self._moves(args, kwargs):
             values = over_samples(func, mapped_arguments(self._own, (args, kwargs)))
             for shared, own in zip(flat((result,)), flat((values,)), strict=True):
-                self._weights[id(shared)] = Derived(own)
-                self._kept.append(shared)
+                self._weights[id(shared)] = Derived(shared, own)
         return result
 
     def _use(self, use: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

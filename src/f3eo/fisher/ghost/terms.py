@@ -56,7 +56,7 @@ class Dense(Term):
 
     def squared_norms(self) -> Tensor:
         """See `Term.squared_norms`."""
-        return rows_of(self.values).square().sum(1)
+        return squared_rows(rows_of(self.values))
 
 
 @dataclass(frozen=True)
@@ -139,3 +139,10 @@ class Rows(Term):
 def rows_of(values: Tensor) -> Tensor:
     """(N, *shape) as (N, elements), for scalars and for no samples too."""
     return values.reshape(len(values), values.shape[1:].numel())
+
+
+def squared_rows(values: Tensor) -> Tensor:
+    """‖v_i‖² of (N, elements); (N,)."""
+    if torch.is_grad_enabled() and values.requires_grad:
+        return values.square().sum(1)
+    return torch.linalg.vector_norm(values, dim=1).square()  # one pass, but no gradient at zero

@@ -17,6 +17,9 @@ from f3eo.fisher.ghost.terms import Outer, Rows, Term
 class Weights(ABC):
     """W_i for every sample; gradients flow into what all samples share."""
 
+    shape: torch.Size
+    """Of W."""
+
     @abstractmethod
     def tensor(self) -> Tensor:
         """W_i written out; (B, *shape)."""
@@ -29,28 +32,34 @@ class Weights(ABC):
         """x W_i; (B, T, m) → (B, T, n)."""
         return torch.bmm(x, self.tensor())
 
+    @abstractmethod
     def lookup(self, index: Tensor, padding: int | None) -> Tensor:
-        """The rows of W_i at `index`, (B, T) → (B, T, n); the row `padding` gets no gradient."""
-        values = self.tensor()
-        if padding is not None:
-            row = torch.arange(values.shape[1], device=values.device).unsqueeze(-1) == padding
-            values = torch.where(row, values.detach(), values)
-        return _rows_at(values, index)
+        """The rows of W_i at `index`, (B, T) → (B, T, n); the row `padding` is W's, a constant."""
 
 
 class Derived(Weights):
     """A tensor made of parameters without samples: a view, a weight under a reparametrisation.
 
     Args:
-        values: (B, *shape), with the graph of how they were made.
+        shared: what it is made to of the shared parameters.
+        values: of each sample's own, (B, *shape), with the graph of how they were made.
     """
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, shared: Tensor, values: Tensor) -> None:
+        self._shared = shared
         self._values = values
+        self.shape = shared.shape
 
     def tensor(self) -> Tensor:
         """See `Weights.tensor`."""
         return self._values
+
+    def lookup(self, index: Tensor, padding: int | None) -> Tensor:
+        """See `Weights.lookup`."""
+        rows = _rows_at(self._values, index)
+        if padding is None:
+            return rows
+        return torch.where((index == padding).unsqueeze(-1), self._shared[padding].detach(), rows)
 
 
 class Shifted(Weights):
@@ -59,11 +68,12 @@ class Shifted(Weights):
     Args:
         shared: W.
         gradients: G_i.
-        size: ε, a scalar tensor.
+        size: ε.
     """
 
-    def __init__(self, shared: Tensor, gradients: Term, size: Tensor) -> None:
+    def __init__(self, shared: Tensor, gradients: Term, size: float) -> None:
         self.shared = shared
+        self.shape = shared.shape
         self.gradients = gradients
         self.size = size
 
@@ -71,11 +81,11 @@ class Shifted(Weights):
     def written(self) -> Tensor:
         """W_i written out, without a graph."""
         rows = self.gradients.rows(slice(None))
-        return torch.addcmul(self.shared.detach(), rows, self.size)
+        return torch.add(self.shared.detach(), rows, alpha=self.size)
 
     def tensor(self) -> Tensor:
         """See `Weights.tensor`."""
-        return _Shared.apply(self.shared, self.written)  # pyright: ignore
+        return torch.add(self.shared, self.gradients.rows(slice(None)), alpha=self.size)
 
     def product(self, x: Tensor) -> Tensor:
         """See `Weights.product`."""
@@ -107,23 +117,13 @@ class Shifted(Weights):
             rows = same.to(g.values.dtype) @ g.values
         else:
             rows = _rows_at(g.rows(slice(None)), index)
-        return torch.addcmul(F.embedding(index, self.shared, padding), rows, self.size)
+        if padding is not None:
+            rows = rows * (index != padding).unsqueeze(-1)
+        return torch.add(F.embedding(index, self.shared, padding), rows, alpha=self.size)
 
 
 def _rows_at(values: Tensor, index: Tensor) -> Tensor:
     return values.take_along_dim(index.unsqueeze(-1), 1)
-
-
-class _Shared(torch.autograd.Function):
-    """W_i as it is; its gradient is that of W, summed over samples."""
-
-    @staticmethod
-    def forward(ctx: Any, shared: Tensor, written: Tensor) -> Tensor:
-        return written.view_as(written)
-
-    @staticmethod
-    def backward(ctx: Any, d: Tensor) -> Any:
-        return d.sum(0), None
 
 
 class _Product(torch.autograd.Function):

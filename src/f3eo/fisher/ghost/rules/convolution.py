@@ -20,7 +20,7 @@ from f3eo.decompositions.convolution import (
     convolved_once,
 )
 from f3eo.fisher.ghost.registry import perturbed, register
-from f3eo.fisher.ghost.terms import Dense, Outer, Term, rows_of
+from f3eo.fisher.ghost.terms import Dense, Outer, Term, rows_of, squared_rows
 from f3eo.fisher.ghost.weights import Shifted, Weights
 
 
@@ -59,7 +59,7 @@ class Convolved(Term):
 
     def squared_norms(self) -> Tensor:
         """See `Term.squared_norms`."""
-        return rows_of(self.rows(slice(0, len(self.input)))).square().sum(1)
+        return squared_rows(rows_of(self.rows(slice(0, len(self.input)))))
 
 
 def _beside(tensor: Tensor) -> Tensor:
@@ -90,21 +90,19 @@ def perturbed_convolution(
     x: Tensor, weight: Weights | Tensor, bias: Weights | Tensor | None, geometry: Geometry
 ) -> Tensor:
     """C(x_i, W_i) + b_i."""
-    k = x.shape[1]
+    samples, k = x.shape[:2]
     if isinstance(weight, Shifted) and isinstance(weight.gradients, Outer):
-        z = convolved_once(x.flatten(0, 1), weight.shared, None, geometry)
-        unfolded = _unfolded(x, weight.shared, geometry)
-        z = z + weight.correction(unfolded).unflatten(1, (k, -1)).flatten(0, 1).mT.view(z.shape)
+        z = convolved_once(x.flatten(0, 1), weight.shared, None, geometry).unflatten(0, (-1, k))
+        change = weight.correction(_unfolded(x, weight.shared, geometry))
+        z = z + change.unflatten(1, (k, -1)).mT.view(z.shape)
     elif isinstance(weight, Shifted):
-        z = _Own.apply(x, weight.shared, weight.written, geometry)
+        z = _apart(_Own.apply(x, weight.shared, weight.written, geometry), samples)  # pyright: ignore
     elif isinstance(weight, Weights):
-        own = weight.tensor()
-        beside = replace(geometry, groups=geometry.groups * len(own))
-        z = convolved_once(_beside(x), own.flatten(0, 1), None, beside)
-        z = _apart(z, len(x)).flatten(0, 1)
+        beside = replace(geometry, groups=geometry.groups * samples)
+        own = weight.tensor().flatten(0, 1)
+        z = _apart(convolved_once(_beside(x), own, None, beside), samples)
     else:
-        z = convolved_once(x.flatten(0, 1), weight, None, geometry)
-    z = z.unflatten(0, (-1, k))  # pyright: ignore
+        z = convolved_once(x.flatten(0, 1), weight, None, geometry).unflatten(0, (-1, k))
     if bias is None:
         return z
     own = bias.tensor() if isinstance(bias, Weights) else bias.unsqueeze(0)
@@ -112,15 +110,14 @@ def perturbed_convolution(
 
 
 class _Own(torch.autograd.Function):
-    """C(x_i, W_i), (B·k, O, …); the gradient of W is that of one convolution over all samples."""
+    """C(x_i, W_i), (k, B·O, …); the gradient of W is that of one convolution over all samples."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shared: Tensor, own: Tensor, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(x, shared, own)
         ctx.geometry = geometry
         beside = replace(geometry, groups=geometry.groups * len(x))
-        z = torch.convolution(_beside(x), own.flatten(0, 1), None, *beside.arguments())
-        return _apart(z, len(x)).flatten(0, 1)
+        return torch.convolution(_beside(x), own.flatten(0, 1), None, *beside.arguments())
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Any:
@@ -129,11 +126,11 @@ class _Own(torch.autograd.Function):
         for_x = for_shared = None
         if ctx.needs_input_grad[0]:
             beside = replace(geometry, groups=geometry.groups * samples)
-            d = _beside(delta.unflatten(0, (samples, -1)))
-            for_x = InputGradient.apply(d, own.flatten(0, 1), _beside(x), beside)
+            for_x = InputGradient.apply(delta, own.flatten(0, 1), _beside(x), beside)
             for_x = _apart(for_x, samples)
         if ctx.needs_input_grad[1]:
-            for_shared = WeightGradient.apply(x.flatten(0, 1), delta, shared, geometry)
+            d = _apart(delta, samples).flatten(0, 1)
+            for_shared = WeightGradient.apply(x.flatten(0, 1), d, shared, geometry)
         return for_x, for_shared, None, None
 
 

@@ -39,5 +39,6 @@ def perturbed_embedding(
     sparse: bool = False,
 ) -> Tensor:
     """Rows of W_i; the recorded pass has seen to the largest norm."""
-    rows = weight.lookup(input.flatten(1), padding_idx)
+    padding = None if padding_idx is None else padding_idx % weight.shape[0]
+    rows = weight.lookup(input.flatten(1), padding)
     return rows.view(*input.shape, rows.shape[-1])

@@ -49,7 +49,9 @@ def matmul(delta: Tensor, input: Tensor, other: Tensor) -> dict[str, Term] | Non
 @perturbed(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm)
 def perturbed_matmul(input: Tensor | Weights, other: Tensor | Weights) -> Tensor | None:
     """a W_i."""
-    if isinstance(input, Weights) or not isinstance(other, Weights) or input.ndim < 3:
+    if isinstance(input, Weights) or not isinstance(other, Weights):
+        return None
+    if input.ndim < 3 or len(other.shape) != 2:
         return None
     z = other.product_from_left(positions(input))
     return z.view(*input.shape[:-1], z.shape[-1])
@@ -81,7 +83,6 @@ def perturbed_addmm(
     """β b_i + α a W_i."""
     if not isinstance(input, Weights) or not isinstance(mat2, Weights):
         return None
-    bias = input.tensor()
-    if bias.ndim != 2:
+    if len(input.shape) != 1 or len(mat2.shape) != 2:
         return None
-    return alpha * mat2.product_from_left(mat1) + beta * bias.unsqueeze(1)
+    return alpha * mat2.product_from_left(mat1) + beta * input.tensor().unsqueeze(1)

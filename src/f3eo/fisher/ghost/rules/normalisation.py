@@ -79,6 +79,48 @@ def batch_norm(
     return _per_channel(delta, normal, weight, bias)
 
 
+@perturbed(F.instance_norm)
+def perturbed_instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | Weights | None = None,
+    bias: Tensor | Weights | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The scale and shift of each sample's own; running statistics are left alone."""
+    frozen = (None, None) if use_input_stats else (running_mean, running_var)
+    normal = F.instance_norm(input.flatten(0, 1), *frozen, None, None, use_input_stats, eps=eps)
+    return _perturbed_per_channel(normal.view(input.shape), weight, bias)
+
+
+@perturbed(F.batch_norm)
+def perturbed_batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | Weights | None = None,
+    bias: Tensor | Weights | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The scale and shift of each sample's own, after frozen statistics."""
+    normal = F.batch_norm(input.flatten(0, 1), running_mean, running_var, eps=eps)
+    return _perturbed_per_channel(normal.view(input.shape), weight, bias)
+
+
+def _perturbed_per_channel(
+    normal: Tensor, weight: Tensor | Weights | None, bias: Tensor | Weights | None
+) -> Tensor:
+    """x̂ (B, k, C, …), of which at least one is given."""
+    ones = torch.ones(normal.shape[2], dtype=normal.dtype, device=normal.device)
+    scale = ones if weight is None else weight
+    return perturbed_scale_and_shift(normal, scale, bias, normal.ndim - 3)
+
+
 def _per_channel(
     delta: Tensor, normal: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> dict[str, Term]:
