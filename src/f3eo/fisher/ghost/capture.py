@@ -8,9 +8,10 @@ called twice need no
 care of their own: they are several uses of one tensor.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -173,7 +174,7 @@ class Capture(Decomposed):
             return func(*args, **kwargs)
         self._calls += 1
         _refuse(self._model, func, args, kwargs)
-        inputs = list(flat((*args, *kwargs.values())))
+        inputs = flat((*args, *kwargs.values())) if kwargs else flat(args)
         roles = [self._role(t) for t in inputs]
         met = Role.SAMPLES in roles
         derived = [r for r in roles if isinstance(r, frozenset)]
@@ -263,7 +264,7 @@ class Capture(Decomposed):
     def _record(
         self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
-        tensors = list(flat((*args, *kwargs.values())))
+        tensors = flat((*args, *kwargs.values()))
         if isinstance(operation, type):
             tensors += list(args[0].parameters())
         parameters = {id(t): t for t in tensors if self.sources(t) and t.requires_grad}
@@ -306,19 +307,25 @@ class Capture(Decomposed):
             self._record(type(module), (module, *args), kwargs, result)
 
 
-def flat(values: Iterable[Any]) -> Iterator[Tensor]:
+def flat(values: Iterable[Any]) -> list[Tensor]:
     """Every tensor among values and the tuples and lists in them."""
+    found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            yield value
+            found.append(value)
         elif isinstance(value, (tuple, list)):
-            yield from flat(value)
+            found += flat(value)
+    return found
 
 
 def _writes(func: Any, args: tuple[Any, ...]) -> bool:
+    return _in_place(func) and bool(args) and isinstance(args[0], Tensor)
+
+
+@lru_cache(maxsize=4096)
+def _in_place(func: Any) -> bool:
     name = getattr(func, "__name__", "")
-    in_place = (name.endswith("_") and not name.endswith("__")) or func is torch.Tensor.__setitem__
-    return in_place and bool(args) and isinstance(args[0], Tensor)
+    return (name.endswith("_") and not name.endswith("__")) or func is torch.Tensor.__setitem__
 
 
 def _out_of_place(func: Any, args: tuple[Any, ...]) -> Any:

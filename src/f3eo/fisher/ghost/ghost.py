@@ -50,6 +50,7 @@ class Ghost:
     ) -> None:
         self._problem = problem
         self._memory = memory
+        self._twice = twice
         self._capture = Capture(problem.parameters, problem.batch, problem.model, twice=twice)
         self.output: Output = evaluate(problem, per_sample=True, twice=twice, mode=self._capture)
         self.losses = self.output.losses
@@ -151,21 +152,22 @@ class Ghost:
             return []
         _refuse_overwritten(use)
         samples = len(self.losses)
-        split = [
+        parts = [
             layout.split(self.losses.new_zeros(shape) if d is None else d, samples)
             for d, shape, layout in zip(deltas, use.shapes, layouts, strict=True)
         ]
+
+        def split(tensor: Tensor) -> Tensor:
+            tensor = tensor if self._twice else tensor.detach()
+            return layouts[0].split_argument(tensor, use.shapes[0], samples)
+
         arguments = mapped_arguments(
-            lambda t: (
-                Sample(layouts[0].split_argument(t, use.shapes[0], samples))
-                if id(t) in use.sampled
-                else t
-            ),
+            lambda t: Sample(split(t)) if id(t) in use.sampled else t,
             (use.args, use.kwargs),
         )
-        if (terms := _terms(use, arguments, split)) is not None:
+        if (terms := _terms(use, arguments, parts)) is not None:
             return terms
-        return [fallback(use, arguments, split)]
+        return [fallback(use, arguments, parts)]
 
     def _find_layouts(self, known: dict[Any, Layouts]) -> Layouts | None:
         """Layouts of all uses, known or found by the gradients of the first and last sample.
@@ -233,7 +235,8 @@ def _terms(
     if isinstance(use.operation, type):
         named = dict(args[0].named_parameters())
     else:
-        named = _signature(use.rule).bind(delta, *args, **kwargs).arguments
+        names = _names(use.rule)
+        named = dict(zip(names, (delta, *args), strict=False)) | kwargs
     places = [(name, p) for p in use.parameters for name, value in named.items() if value is p]
     if {id(p) for _, p in places} != {id(p) for p in use.parameters}:
         return None
@@ -243,8 +246,8 @@ def _terms(
 
 
 @lru_cache(maxsize=256)
-def _signature(rule: Rule) -> inspect.Signature:
-    return inspect.signature(rule)
+def _names(rule: Rule) -> tuple[str, ...]:
+    return tuple(inspect.signature(rule).parameters)
 
 
 def _refuse_overwritten(use: Use) -> None:
