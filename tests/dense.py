@@ -3,10 +3,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,17 @@ class Truth:
         return self.gradients.mean(0)
 
 
+class Differentiable(TorchFunctionMode):
+    """A forward pass whose second derivatives are right: torch's of weight norm are not."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._weight_norm:
+            v, g, dim = args
+            others = [d for d in range(v.ndim) if d != dim]
+            return g * v / v.square().sum(others, keepdim=True).sqrt()
+        return func(*args, **(kwargs or {}))
+
+
 def truth(
     model: nn.Module | Sequence[Tensor], closure: Callable[..., Tensor], *batch: Tensor
 ) -> Truth:
@@ -40,7 +53,7 @@ def truth(
     losses, gradients = [], []
     structure = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
     for i in range(count):
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), Differentiable():
             loss = closure(*(t[i : i + 1] for t in batch)).mean()
         g = flat(torch.autograd.grad(loss, parameters, **_graph))
         if g.requires_grad:

@@ -208,3 +208,13 @@ def test_convolutions_and_their_second_derivatives(make):
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
     assert_same(module, x[0])  # an input without a batch
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_weight_norm_has_a_second_derivative_as_torchs_has_not(dim):
+    v = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
+    g = torch.rand_like(torch.norm_except_dim(v, 2, dim)).requires_grad_()
+    expected = torch._weight_norm(v, g, dim)
+    with Decomposed():
+        torch.testing.assert_close(torch._weight_norm(v, g, dim), expected)
+        assert torch.autograd.gradgradcheck(lambda v, g: torch._weight_norm(v, g, dim), (v, g))

@@ -40,7 +40,7 @@ def dense_gradient(case: Case) -> Tensor:
 
 def dense_hessian(case: Case, closure: Callable[..., Tensor] | None = None) -> Tensor:
     """∇²L, (P, P)."""
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), dense.Differentiable():
         return dense.hessian(trained(case.model), (closure or case.losses)(*case.batch).mean())
 
 
@@ -64,7 +64,10 @@ def dense_output_hessian(case: Case) -> Tensor:
         return eye.expand(len(f), -1, -1)
     p = f.softmax(-1).reshape(len(f), -1, f.shape[-1])
     return torch.stack(
-        [torch.block_diag(*(torch.diag(q) - torch.outer(q, q) for q in own)) / len(own) for own in p]
+        [
+            torch.block_diag(*(torch.diag(q) - torch.outer(q, q) for q in own)) / len(own)
+            for own in p
+        ]
     )
 
 

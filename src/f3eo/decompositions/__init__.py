@@ -12,6 +12,7 @@ from f3eo.decompositions.embedding_bag import embedding_bag
 from f3eo.decompositions.mode import Decomposed
 from f3eo.decompositions.normalisation import group_norm, layer_norm, rms_norm, scaled_and_shifted
 from f3eo.decompositions.recurrent import gru, lstm, rnn_relu, rnn_tanh
+from f3eo.decompositions.weight_norm import weight_norm
 
 __all__ = [
     "Decomposed",
@@ -29,4 +30,5 @@ __all__ = [
     "scaled_and_shifted",
     "silu",
     "transposed_convolution",
+    "weight_norm",
 ]
