@@ -63,12 +63,8 @@ def dense_output_hessian(case: Case) -> Tensor:
         eye = torch.eye(f[0].numel(), dtype=f.dtype) / f[0].numel()
         return eye.expand(len(f), -1, -1)
     p = f.softmax(-1).reshape(len(f), -1, f.shape[-1])
-    return torch.stack(
-        [
-            torch.block_diag(*(torch.diag(q) - torch.outer(q, q) for q in own)) / len(own)
-            for own in p
-        ]
-    )
+    blocks = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+    return torch.stack([torch.block_diag(*own) / len(own) for own in blocks])
 
 
 def dense_gauss_newton(case: Case) -> Tensor:

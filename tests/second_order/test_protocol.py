@@ -394,8 +394,19 @@ def test_steps_leave_no_tensor_with_the_collector_off(name):
         for _ in range(40):
             round_of_steps()
         assert live() == before
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_optimizer_itself_is_freed_without_the_collector(name):
+    row, optimizer = made(name)
+    optimizer.step(row.drawn, *row.batch)
+    gc.collect()
+    gc.disable()
+    try:
         gone = weakref.ref(optimizer)
-        del optimizer, round_of_steps
+        del optimizer
         assert gone() is None
     finally:
         gc.enable()
