@@ -74,7 +74,7 @@ class NewtonCG(SecondOrder):
         solution = self._conjugate_gradients(model, model.gradient, self.radius)
         # Inside the region conjugate gradients promise −½⟨∇L, d⟩.
         (promised,) = fetched([-0.5 * (model.gradient @ solution.step)])
-        if solution.direction is not None or promised > rounding:
+        if solution.at_edge or promised > rounding:
             return solution
         return self._escaped(model, solution)
 
