@@ -84,6 +84,29 @@ def test_random_numbers_of_the_world_are_not_touched_by_a_generator_of_its_own()
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_a_closure_that_fails_gives_the_generator_its_state_back():
+    model, optimizer = made([0.0, 0.0])
+    before, calls = optimizer.generator.get_state(), []
+
+    def closure(x):
+        calls.append(1)
+        if len(calls) == 2:
+            raise ZeroDivisionError
+        return double_well(model)(x)
+
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step(closure, X)
+    assert torch.equal(before, optimizer.generator.get_state())
+
+
+@pytest.mark.parametrize("radius", [1e-9, 1e-12])
+def test_a_small_region_is_no_reason_to_draw(radius):
+    model, optimizer = made([0.0, 0.5], radius=radius)
+    before = optimizer.generator.get_state()
+    optimizer.step(double_well(model), X)
+    assert torch.equal(before, optimizer.generator.get_state())
+
+
 def test_it_takes_losses_and_a_scalar():
     for closure in (lambda m: lambda x: m.place.square().sum().exp(), double_well):
         model, optimizer = made([0.5, 0.5])

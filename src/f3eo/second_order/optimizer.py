@@ -33,6 +33,7 @@ class SecondOrder(Optimizer, ABC):
 
     damping: float = 0.0
     radius: float = inf
+    generator: torch.Generator | None = None
 
     def __init__(
         self,
@@ -94,7 +95,8 @@ class SecondOrder(Optimizer, ABC):
                 f"step(closure, *batch)"
             )
         parameters, rates = self._trained()
-        problem = Problem(closure, batch, parameters, [True] * len(parameters), self.model)
+        inside = [True] * len(parameters)
+        problem = Problem(closure, batch, parameters, inside, self.model, self.generator)
         world = World(problem)
         saved = [p.detach().clone() for p in parameters]
         try:
