@@ -19,8 +19,9 @@ class GaussNewton(SecondOrder):
     """θ ← θ + lr · d with (G + λ I) d = −∇L, G the full Gauss-Newton matrix; no matrix is formed.
 
     G = (1/B) Σ_i J_iᵀ (∇²_f ℓ_i) J_i is the true Fisher matrix for the likelihoods of `f3eo` (times
-    the positions a sample's loss averages), so this is damped natural gradient descent. λ follows the ratio of actual to
-    predicted reduction of the loss on the batch; a step that increases it is taken back.
+    the positions a sample's loss averages), so this is damped natural gradient descent. λ follows
+    the ratio of actual to predicted reduction of the loss on the batch; a step that increases it is
+    taken back.
 
     Args:
         model: a module, or parameters or parameter groups. With a module buffers are protected.
