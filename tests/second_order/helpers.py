@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import dense
-from cases import Case
+from cases import Case, case
 from f3eo import Categorical
 from f3eo.second_order import GaussNewton, LayerwiseGaussNewton, NewtonCG, SecondOrder
 
@@ -89,3 +89,19 @@ class Point(nn.Module):
     def __init__(self, place: Any) -> None:
         super().__init__()
         self.place = nn.Parameter(torch.as_tensor(place, dtype=torch.float64))
+
+
+def made(name: str = "newton", **options: Any) -> tuple[Case, SecondOrder]:
+    """The MLP of the table of models and an optimizer of it."""
+    row = case("mlp")
+    return row, OPTIMIZERS[name](row.model, **options)
+
+
+def bits(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers, copies."""
+    return [(k, v.detach().clone()) for k, v in model.state_dict().items()]
+
+
+def same(one: list[tuple[str, Tensor]], two: list[tuple[str, Tensor]]) -> bool:
+    """Bit for bit."""
+    return all(torch.equal(a, b) for (_, a), (_, b) in zip(one, two, strict=True))

@@ -125,23 +125,19 @@ class SecondOrder(Optimizer, ABC):
             return self._skip("the gradient" if isfinite(before) else "the loss", loss, world)
 
         solutions = [self._minimised(m, unit * abs(before)) for m in models]
+        sizes = [p.numel() for p in problem.parameters]
+        places = [m.places for m in models]
         steps = [
-            torch.cat([rates[i] * part for i, part in zip(m.places, parts, strict=True)])
-            for m, s in zip(models, solutions, strict=True)
-            for parts in [s.step.split([problem.parameters[i].numel() for i in m.places])]
+            _rated(s.step, own, sizes, rates) for s, own in zip(solutions, places, strict=True)
         ]
         promised = [m.reduction(step) for m, step in zip(models, steps, strict=True)]
         predicted = sum(fetched(promised))
         if not isfinite(predicted):
             return self._skip("the curvature", loss, world)
-        places = [m.places for m in models]
         del models, promised  # and with them the graph, before the next one is made
 
         for own, step in zip(places, steps, strict=True):
-            own_parameters = [problem.parameters[i] for i in own]
-            with torch.no_grad():
-                for p, d in zip(own_parameters, split(step, own_parameters), strict=True):
-                    p.add_(d)
+            _move([problem.parameters[i] for i in own], step)
         (after,) = fetched([replay()[0].detach()])
         found.clear()
         actual = before - after
@@ -238,6 +234,18 @@ class SecondOrder(Optimizer, ABC):
         hooks = {key for key in self.__dict__ if key.startswith("_optimizer_")}
         dropped = hooks | {"_zero_grad_profile_name", "step", "_opt_called"}
         return {k: v for k, v in self.__dict__.items() if k not in dropped}
+
+
+def _rated(step: Tensor, places: list[int], sizes: list[int], rates: list[float]) -> Tensor:
+    """The step times every parameter's learning rate."""
+    parts = step.split([sizes[i] for i in places])
+    return torch.cat([rates[i] * part for i, part in zip(places, parts, strict=True)])
+
+
+def _move(parameters: list[Tensor], step: Tensor) -> None:
+    with torch.no_grad():
+        for p, d in zip(parameters, split(step, parameters), strict=True):
+            p.add_(d)
 
 
 def _put(parameters: list[Tensor], values: list[Tensor]) -> None:
