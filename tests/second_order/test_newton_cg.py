@@ -61,6 +61,17 @@ def test_at_a_saddle_without_a_gradient_the_random_vector_is_the_generators():
     assert {end > 0 for end in ends} == {True, False}
 
 
+@pytest.mark.parametrize("slope", [1e-9, -1e-9])
+def test_what_slope_there_is_decides_between_the_two_ways_down(slope):
+    """Too small for the loss to resolve, in a direction without negative curvature."""
+    for seed in range(6):
+        model = Point([slope, 0.0])
+        optimizer = NewtonCG(model, radius=0.5, generator=torch.Generator().manual_seed(seed))
+        optimizer.step(double_well(model), X)
+        assert optimizer.report.negative_curvature < 0
+        assert slope * (float(weights(model)[0]) - slope) < 0
+
+
 def test_the_random_vector_leaves_unused_parameters_alone():
     model = Point([0.0, 0.0])
     model.unused = nn.Parameter(torch.ones(3, dtype=torch.float64))

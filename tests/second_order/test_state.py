@@ -41,6 +41,8 @@ def test_a_saved_and_loaded_optimizer_goes_on_bit_for_bit(name):
     resumed.load_state_dict(kept["o"])
     assert (resumed.damping, resumed.radius) == (optimizer.damping, optimizer.radius)
     assert resumed.steps == 4
+    if newton:
+        assert torch.equal(resumed.generator.get_state(), optimizer.generator.get_state())
     assert (optimizer.damping, optimizer.radius) != first
     for _ in range(3):
         optimizer.step(row.drawn, *row.batch)

@@ -116,6 +116,19 @@ def test_a_layer_is_a_parameter_group_where_there_is_no_module():
     assert torch.equal(whole, displacement(full, GaussNewton(full.model, **EXACT)))
 
 
+def test_a_tied_parameter_belongs_to_the_first_module_that_has_it():
+    found = []
+    for by_hand in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+        model[2].weight = model[0].weight
+        row = Case(model, (torch.randn(7, 3, dtype=torch.float64), torch.randint(3, (7,))))
+        layers = [{"params": [*model[0].parameters()]}, {"params": [model[2].bias]}]
+        optimizer = LayerwiseGaussNewton(layers if by_hand else model, **EXACT)
+        found.append(displacement(row, optimizer))
+    assert torch.equal(*found)
+
+
 # A quadratic takes one step.
 
 
