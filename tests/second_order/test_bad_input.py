@@ -125,6 +125,13 @@ def test_bad_closures_are_refused_and_change_nothing(name, optimizer):
     assert all(p.grad is None for p in row.model.parameters())
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_on_two_devices_are_refused(name):
+    parameters = [nn.Parameter(torch.zeros(2, device=device)) for device in ("cpu", "meta")]
+    with pytest.raises(ValueError, match=r"one device, received \['cpu', 'meta'\]"):
+        OPTIMIZERS[name](parameters).step(lambda: parameters[0])
+
+
 # Something is not finite.
 
 
