@@ -125,6 +125,13 @@ def test_bad_closures_are_refused_and_change_nothing(name, optimizer):
     assert all(p.grad is None for p in row.model.parameters())
 
 
+def test_a_group_that_is_refused_is_not_kept():
+    optimizer = NewtonCG(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="does not belong to the model"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+    assert len(optimizer.param_groups) == 1
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_parameters_on_two_devices_are_refused(name):
     parameters = [nn.Parameter(torch.zeros(2, device=device)) for device in ("cpu", "meta")]
