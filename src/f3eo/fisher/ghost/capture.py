@@ -86,8 +86,9 @@ class Capture(Decomposed):
     """Context manager around one forward pass.
 
     After it, `uses` holds the uses, `derived` the places (as `Use.call`) of the calls that made
-    one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and its
-    version), and `repeatable` whether these calls tell all: not where parameters are written into other tensors.
+    one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and
+    its version), and `repeatable` whether these calls tell all: not where parameters are written
+    into other tensors.
 
     Args:
         parameters: the leaves whose uses are recorded.
