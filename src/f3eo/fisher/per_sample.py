@@ -125,10 +125,12 @@ class PerSample(Estimator):
         default = torch.finfo(trace.dtype).eps ** 0.5 / (8 if engine.central else 32)
         size = float(engine.size(parameters, trace.sqrt(), default))
 
+        once = set() if engine.central else ghost.used_once()
+
         def moved(step: float) -> list[Tensor]:
             """∇L(θ + step ∇ℓ_i), every sample at its own weights, over ε."""
             weights = {
-                id(p): Shifted(p, found.terms[id(p)], step * samples)
+                id(p): Shifted(p, found.terms[id(p)], step * samples, once=id(p) in once)
                 for p in parameters
                 if id(p) in found.terms
             }

@@ -6,6 +6,7 @@ included, and differentiable, so that ½∇ of their mean is (1/B) Σ H_i g_i by
 
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -113,6 +114,13 @@ class Ghost:
                 f"(chunk=) or more memory would do"
             )
         return found
+
+    def used_once(self) -> set[int]:
+        """Ids of the leaves that one use takes, as they are."""
+        counts = Counter(id(p) for use in self._uses for p in use.parameters)
+        derived = {i for use in self._uses for p in use.parameters if self._capture.derives(p)
+                   for i in self._capture.sources(p)}
+        return {i for i, n in counts.items() if n == 1} - derived
 
     def perturbed(self, weights: Mapping[int, Weights]) -> Perturbed:
         """The context of the same forward pass at each sample's own weights.
