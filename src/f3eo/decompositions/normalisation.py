@@ -158,9 +158,32 @@ def group_norm(
     return _affine(normalise(input, size, True, eps), weight, bias, input.ndim - 2)
 
 
-for _function, _operation in (
-    (layer_norm, F.layer_norm),
-    (rms_norm, F.rms_norm),
-    (group_norm, F.group_norm),
-):
-    decompose(_operation, once=partial(_function, normalised_once))(partial(_function, normalised))
+@visible
+def repeated(parameter: Tensor, rows: int) -> Tensor:
+    """A parameter once for each of so many rows, of which every sample has as many."""
+    return parameter.expand(rows, *parameter.shape)
+
+
+def group_norm_once(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The same by torch's own kernel, where no second derivative is wanted.
+
+    With the rows side by side as channels of one, each has a scale and shift of its own, and the
+    kernel's gradients in these are per sample.
+    """
+    if weight is None or bias is None:
+        return group_norm(normalised_once, input, num_groups, weight, bias, eps)
+    rows, channels = input.shape[:2]
+    beside = input.reshape(1, rows * channels, *input.shape[2:])
+    scale, shift = repeated(weight, rows).flatten(), repeated(bias, rows).flatten()
+    return F.group_norm(beside, rows * num_groups, scale, shift, eps).view(input.shape)
+
+
+decompose(F.layer_norm, once=partial(layer_norm, normalised_once))(partial(layer_norm, normalised))
+decompose(F.rms_norm, once=partial(rms_norm, normalised_once))(partial(rms_norm, normalised))
+decompose(F.group_norm, once=group_norm_once)(partial(group_norm, normalised))

@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from f3eo import batch as batches
 from f3eo.decompositions import Decomposed
+from f3eo.decompositions.normalisation import repeated
 from f3eo.evaluation import refuse_mixing
 from f3eo.fisher.ghost.kinks import KINKED, RELU, kept
 from f3eo.fisher.ghost.registry import RULES, Rule, has_module_rules
@@ -38,6 +39,7 @@ class Role(Enum):
 Sources = frozenset[int]
 _MARK = "_f3eo_role"
 EXPANSIONS = {
+    repeated,
     torch.Tensor.expand,
     torch.Tensor.expand_as,
     torch.Tensor.repeat,
@@ -250,13 +252,15 @@ class Capture(Decomposed):
         Told by the size alone: one repeated as often for another reason is refused by its layout.
         """
         samples = self._samples or 0
+        if func is repeated:
+            return True
         if func not in EXPANSIONS or samples < 2:
             return False
         before = (1,) * (result.ndim - inputs[0].ndim) + tuple(inputs[0].shape)
         pairs = list(zip(before, result.shape, strict=True))
         # k rows become B·k where samples are folded with heads.
-        repeated = any(a == b * samples for b, a in pairs)
-        return repeated and all(a == b * samples or b in (1, a) for b, a in pairs)
+        grown = any(a == b * samples for b, a in pairs)
+        return grown and all(a == b * samples or b in (1, a) for b, a in pairs)
 
     def _fills(self, func: Any, result: Any) -> bool:
         """A constant or noise made for every sample (initial states): it carries samples."""

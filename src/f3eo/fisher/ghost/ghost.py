@@ -21,10 +21,9 @@ from f3eo.fisher.ghost.fallback import Sample, fallback, mapped_arguments
 from f3eo.fisher.ghost.gathered import Gathered, gather
 from f3eo.fisher.ghost.layout import Layout, find
 from f3eo.fisher.ghost.norms import Contribution, Norms, contribution, norms
-from f3eo.fisher.ghost.perturbed import Perturbed, place
+from f3eo.fisher.ghost.perturbed import SecondPass, place
 from f3eo.fisher.ghost.registry import Rule
 from f3eo.fisher.ghost.verify import verify
-from f3eo.fisher.ghost.weights import Weights
 
 logger = logging.getLogger("f3eo")
 
@@ -115,24 +114,20 @@ class Ghost:
             )
         return found
 
-    def used_once(self) -> set[int]:
-        """Ids of the leaves that one use takes, as they are."""
-        counts = Counter(id(p) for use in self._uses for p in use.parameters)
-        derived = {i for use in self._uses for p in use.parameters if self._capture.derives(p)
-                   for i in self._capture.sources(p)}
-        return {i for i, n in counts.items() if n == 1} - derived
-
-    def perturbed(self, weights: Mapping[int, Weights]) -> Perturbed:
-        """The context of the same forward pass at each sample's own weights.
-
-        Args:
-            weights: W_i of the leaves that move, by id.
-        """
+    def second_pass(self) -> "SecondPass":
+        """What a second pass needs of this one, which may then be forgotten."""
         assert self._layouts is not None
-        uses = zip(self._uses, self._layouts, strict=True)
-        places = {use.call: place(use, layouts) for use, layouts in uses}
-        kinks = {call: first for call, (first, _) in self._capture.kinks.items()}
-        return Perturbed(places, self._capture.derived, kinks, weights, len(self.losses))
+        uses = list(zip(self._uses, self._layouts, strict=True))
+        derives, counts = self._capture.derives, Counter[int]()
+        for p in (p for use, _ in uses for p in use.parameters):
+            counts.update(dict.fromkeys(self._capture.sources(p), 2 if derives(p) else 1))
+        return SecondPass(
+            places={use.call: place(use, layouts) for use, layouts in uses},
+            derived=self._capture.derived,
+            kinks={call: first for call, (first, _) in self._capture.kinks.items()},
+            once={i for i, n in counts.items() if n == 1},
+            samples=len(self.losses),
+        )
 
     def _contributed(self, deltas: Sequence[Tensor | None]) -> list[Contribution]:
         assert self._layouts is not None

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f3eo.decompositions import scaled_and_shifted
+from f3eo.decompositions.normalisation import scaled_and_shifted
 from f3eo.fisher.ghost.registry import perturbed, register
 from f3eo.fisher.ghost.terms import Dense, Term
 from f3eo.fisher.ghost.weights import Weights
