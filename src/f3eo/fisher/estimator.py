@@ -10,12 +10,14 @@ weights move along −∇L and −h. The factor 2 of ∇‖v‖² = 2 H v is lef
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from f3eo.evaluation import Problem, check_reached, evaluate
+from f3eo.tensors import plus, scaled
 
 
 @dataclass(frozen=True)
@@ -40,25 +42,31 @@ class Gradients:
         """Both batches as one: means weighted by their numbers of samples."""
         total = self.samples + other.samples
         a, b = self.samples / total, other.samples / total
+        both = self.structure is not None and other.structure is not None
+        traced = self.trace is not None and other.trace is not None
         return Gradients(
             loss=a * self.loss + b * other.loss,
             samples=total,
-            gradient=[
-                _mean(x, y, a, b) for x, y in zip(self.gradient, other.gradient, strict=True)
-            ],
-            structure=None
-            if self.structure is None or other.structure is None
-            else [a * x + b * y for x, y in zip(self.structure, other.structure, strict=True)],
-            trace=None
-            if self.trace is None or other.trace is None
-            else a * self.trace + b * other.trace,
+            gradient=_mean(self.gradient, other.gradient, a, b),
+            structure=_mean(self.structure, other.structure, a, b) if both else None,  # pyright: ignore
+            trace=a * self.trace + b * other.trace if traced else None,  # pyright: ignore
         )
 
 
-def _mean(x: Tensor | None, y: Tensor | None, a: float, b: float) -> Tensor | None:
-    if x is None or y is None:
-        return a * x if x is not None else b * y if y is not None else None
-    return a * x + b * y
+def _mean(
+    x: Sequence[Tensor | None], y: Sequence[Tensor | None], a: float, b: float
+) -> list[Tensor | None]:
+    """a·x + b·y, what is missing being zero; missing where both are."""
+    pairs = list(zip(x, y, strict=True))
+    present = [(u, v) for u, v in pairs if u is not None and v is not None]
+    sums = iter(plus(scaled([u for u, _ in present], a), [v for _, v in present], b))
+
+    def merged(u: Tensor | None, v: Tensor | None) -> Tensor | None:
+        if u is not None and v is not None:
+            return next(sums)
+        return a * u if u is not None else b * v if v is not None else None
+
+    return [merged(u, v) for u, v in pairs]
 
 
 class Estimator(ABC):

@@ -85,7 +85,7 @@ class Sign(Estimator):
     def _whole(
         self, problem: Problem, signs: Tensor, parts: list[Replay[list[Tensor]]]
     ) -> Objective:
-        """(1/B) Σ r_i ℓ_i from one forward pass; nothing where the parts have drawn random numbers."""
+        """(1/B) Σ r_i ℓ_i from one forward pass; nothing where the parts drew random numbers."""
 
         def objective() -> list[Tensor]:
             if any(part.draws for part in parts):

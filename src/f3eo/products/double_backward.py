@@ -56,6 +56,8 @@ def weighted_sum(
     """v = Σ w_k ∇f_k on the structured parameters."""
     vector: list[Tensor] = []
     for weight, columns in zip(weights, gradients, strict=True):
-        own = filled([g for g, s in zip(columns, structured, strict=True) if s], chosen)
-        vector = plus(vector, own, weight) if vector else own if weight == 1 else scaled(own, weight)
+        own = filled([g for g, s in zip(columns, structured, strict=True) if s], list(chosen))
+        vector = (
+            plus(vector, own, weight) if vector else own if weight == 1 else scaled(own, weight)
+        )
     return vector

@@ -89,7 +89,7 @@ class FiniteDifference(Engine):
             default: the step, where none was given.
         """
         step = self.step or default
-        norm = squared_norm(chosen).sqrt().to(length)
+        norm = squared_norm(list(chosen)).sqrt().to(length)
         one = torch.ones_like(length)
         return step * torch.where(norm == 0, one, norm) / torch.where(length == 0, one, length)
 

@@ -7,7 +7,7 @@ included, and differentiable, so that ½∇ of their mean is (1/B) Σ H_i g_i by
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 

@@ -66,5 +66,6 @@ def on_piece(
         y = torch.ops.aten.threshold_backward(x, first, 0)
         in_place = kwargs.get("inplace") or function.__name__.endswith("_") or args[1:] == (True,)
         return x.copy_(y) if in_place else y
-    before, change = jvp(lambda v: function(v, *args[1:], **kwargs), (first,), (x - first,))
+    rest = args[1:]
+    before, change = jvp(lambda v: function(v, *rest, **kwargs), (first,), (x - first,))  # pyright: ignore
     return before + change

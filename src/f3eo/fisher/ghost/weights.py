@@ -24,9 +24,10 @@ class Weights(ABC):
     def tensor(self) -> Tensor:
         """W_i written out; (B, *shape)."""
 
-    def product(self, x: Tensor) -> Tensor:
-        """x W_iᵀ; (B, T, n) → (B, T, m)."""
-        return torch.bmm(x, self.tensor().mT)
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x W_iᵀ + b_i; (B, T, n) → (B, T, m), b_i (B or 1, 1, m)."""
+        z = torch.bmm(x, self.tensor().mT)
+        return z if bias is None else z + bias
 
     def product_from_left(self, x: Tensor) -> Tensor:
         """x W_i; (B, T, m) → (B, T, n)."""
@@ -91,19 +92,20 @@ class Shifted(Weights):
         """See `Weights.tensor`."""
         return torch.add(self.shared, self.gradients.rows(slice(None)), alpha=self.size)
 
-    def product(self, x: Tensor) -> Tensor:
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """See `Weights.product`."""
         g = self.gradients
         if isinstance(g, Outer):
-            return F.linear(x, self.shared) + self.correction(x)
-        return _Product.apply(x, self.shared, self.written)  # pyright: ignore
+            z = F.linear(x, self.shared) + self.correction(x)
+            return z if bias is None else z + bias
+        return _Product.apply(x, self.shared, self.written, bias)  # pyright: ignore
 
     def product_from_left(self, x: Tensor) -> Tensor:
         """See `Weights.product_from_left`."""
         g = self.gradients
         if isinstance(g, Outer):
             return x @ self.shared + self.size * ((x @ g.left.mT) @ g.right)
-        return _Product.apply(x, self.shared.mT, self.written.mT)  # pyright: ignore
+        return _Product.apply(x, self.shared.mT, self.written.mT, None)  # pyright: ignore
 
     def correction(self, x: Tensor) -> Tensor:
         """ε x G_iᵀ for outer products, by way of positions: (B, T, n) → (B, T, S) → (B, T, m)."""
@@ -131,12 +133,17 @@ def _rows_at(values: Tensor, index: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """x W_iᵀ; the gradient of W is one matrix product over all samples."""
+    """x W_iᵀ + b_i; the gradient of W is one matrix product over all samples."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shared: Tensor, written: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, shared: Tensor, written: Tensor, bias: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(x, written)
-        return torch.bmm(x, written.mT)
+        if bias is None:
+            return torch.bmm(x, written.mT)
+        ctx.bias = bias.shape
+        return torch.baddbmm(bias, x, written.mT)
 
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> Any:
@@ -145,4 +152,5 @@ class _Product(torch.autograd.Function):
         for_shared = None
         if ctx.needs_input_grad[1]:
             for_shared = d.flatten(0, 1).mT @ x.flatten(0, 1)
-        return for_x, for_shared, None
+        for_bias = d.sum_to_size(ctx.bias) if ctx.needs_input_grad[3] else None
+        return for_x, for_shared, None, for_bias

@@ -32,9 +32,11 @@ def perturbed_linear(
 ) -> Tensor:
     """W_i a + b_i."""
     x = positions(input)
-    z = weight.product(x) if isinstance(weight, Weights) else F.linear(x, weight)
-    if bias is not None:
-        z = z + (bias.tensor().unsqueeze(1) if isinstance(bias, Weights) else bias)
+    own = bias.tensor().unsqueeze(1) if isinstance(bias, Weights) else bias
+    if isinstance(weight, Weights):
+        z = weight.product(x, own)
+    else:
+        z = F.linear(x, weight) if own is None else F.linear(x, weight) + own
     return z.view(*input.shape[:-1], z.shape[-1])
 
 

@@ -51,6 +51,8 @@ def perturbed_scale_and_shift(
         return own.view(len(own), *ones, *own.shape[1:], *(1,) * after)
 
     scale = aligned(weight)
+    if not after and bias is not None:
+        return torch.addcmul(aligned(bias), normal, scale)
     z = _Scaled.apply(normal, scale, after) if after else normal * scale
     return z if bias is None else z + aligned(bias)
 
