@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from f3eo.bench.methods import colour, label
+from f3eo.bench.methods import USUAL, colour, label
 from f3eo.bench.metrics import ACCURACY, TEST_LOSS, TRACE, TRAIN_LOSS, Metric
 from f3eo.bench.statistics import interval
 
-INK = "#374151"
+INK, PALE = "#374151", "#d1d5db"
 GAP = 0.075
 """Least distance of the names at the ends of lines, as a share of the height of the axes."""
 
@@ -43,11 +43,25 @@ STYLE: dict[Any, Any] = {
 }
 
 
+FEW = 10
+"""So many lines can be told apart by colour and name."""
+
 AXES = {
     "step": "Steps",
     "seconds": "Training time (seconds)",
     "gradients": "Cost (plain gradients)",
 }
+
+
+def named(methods: Sequence[str]) -> list[str]:
+    """Methods whose lines get colour and name: all, or of many the best few and the usual five.
+
+    Args:
+        methods: the best first.
+    """
+    if len(methods) <= FEW:
+        return list(methods)
+    return [m for i, m in enumerate(methods) if i < FEW // 2 or m in USUAL]
 
 
 def finals_figure(finals: pl.DataFrame, methods: Sequence[str]) -> str:
@@ -83,7 +97,7 @@ def curves_figure(curves: pl.DataFrame, methods: Sequence[str]) -> str:
             for axes, against in zip(row, AXES, strict=True):
                 ends = _lines(axes, curves, methods, metric, against)
                 if axes is row[-1]:
-                    _focus(axes, curves, metric)
+                    _focus(axes, curves.filter(pl.col("method").is_in(named(methods))), metric)
                     _ticks(axes)
                     _label_ends(axes, ends)
             row[0].set_title(metric.name)
@@ -119,14 +133,17 @@ def _dots(axes: Axes, place: int, values: np.ndarray, shade: str) -> None:
 def _lines(
     axes: Axes, curves: pl.DataFrame, methods: Sequence[str], metric: Metric, against: str
 ) -> dict[str, float]:
-    """One line and band per method; returns where each line ends."""
-    ends = {}
+    """One line and band per method, pale without a name; returns where each named one ends."""
+    ends, coloured = {}, named(methods)
     for method in methods:
         line = curves.filter(pl.col("method") == method).sort("point")
         if line.is_empty():
             continue
         x = line[against].to_numpy()
         y = line[metric.column].to_numpy() * metric.factor
+        if method not in coloured:
+            axes.plot(x, y, color=PALE, linewidth=0.9, zorder=1)
+            continue
         half = line[f"{metric.column}_half"].fill_null(0.0).fill_nan(0.0).to_numpy() * metric.factor
         low = y - half
         if metric.scale == "log":  # which has no room for what is below zero

@@ -12,10 +12,12 @@ import polars as pl
 from f3eo.bench import plots
 from f3eo.bench.methods import METHODS, colour, label
 from f3eo.bench.metrics import ACCURACY, TEST_LOSS
-from f3eo.bench.row import Row
+from f3eo.bench.ranking import EQUALS, ranking
+from f3eo.bench.row import Row, equal
+from f3eo.bench.run import Equal
 from f3eo.bench.statistics import LEVEL, Interval, curves, finals, interval
 from f3eo.bench.tasks import TASKS
-from f3eo.bench.tuning import GRIDS
+from f3eo.bench.tuning import GRIDS, grid
 from f3eo.bench.verdict import judge, summary
 
 
@@ -48,7 +50,16 @@ def render(rows: Sequence[Row], title: str) -> str:
     )
     return environment.get_template("report.html.j2").render(
         title=title,
-        tasks=[_task(rows, name) for name in _distinct(rows, "task")],
+        tasks=[
+            _task(rows, name, kind)
+            for name in _distinct(rows, "task")
+            for kind in EQUALS
+            if any((row["task"], equal(row)) == (name, kind) for row in rows)
+        ],
+        rankings={
+            name: ranking(rows, name)
+            for name in _distinct([row for row in rows if equal(row) == "time"], "task")
+        },
         failures=[row for row in rows if row["status"] != "finished"],
         warned=[row for row in rows if row["warnings"]],
         total=len(rows),
@@ -79,15 +90,16 @@ def _place(row: Row) -> tuple[int, str, int, str, int]:
     return listed[0], task, listed[1], method, row["seed"]
 
 
-def _task(rows: Sequence[Row], name: str) -> dict[str, Any]:
-    """What the page says about one task."""
-    mine = [row for row in rows if row["task"] == name]
+def _task(rows: Sequence[Row], name: str, kind: Equal) -> dict[str, Any]:
+    """What the page says about one task at equal cost or time."""
+    mine = [row for row in rows if (row["task"], equal(row)) == (name, kind)]
     frame = finals(mine)
     accuracy, loss = verdicts = [judge(frame, metric) for metric in (ACCURACY, TEST_LOSS)]
     methods = _distinct(mine, "method")
     ranked = accuracy.order
     return {
-        "name": name,
+        "name": name if kind == "cost" else f"{name}, equal time",
+        "equal": kind,
         "description": TASKS[name].description if name in TASKS else "",
         "summaries": [summary(verdict) for verdict in verdicts] if ranked else ["No run finished."],
         "table": [
@@ -118,12 +130,14 @@ def _line(frame: pl.DataFrame, rows: Sequence[Row], method: str) -> dict[str, An
         "seconds": cell("seconds"),
         "steps": next((row["steps"] for row in mine if row["steps"]), None),
         "cost": next((row["gradient_equivalents"] for row in mine if row["steps"]), None),
+        "price": next((row["config"].get("price") for row in mine if row["steps"]), None),
         "finished": len(part),
         "runs": len(mine),
     }
 
 
 def _figures(frame: pl.DataFrame, lines: pl.DataFrame, methods: Sequence[str]) -> list[dict]:
+    pale = " Grey without a name: the others." if len(plots.named(methods)) < len(methods) else ""
     return [
         {
             "title": "Where they ended",
@@ -133,26 +147,35 @@ def _figures(frame: pl.DataFrame, lines: pl.DataFrame, methods: Sequence[str]) -
         {
             "title": "How they got there",
             "caption": "Mean over seeds; the band is its 95 % interval. "
-            "The first tenth of training may leave the frame.",
+            f"The first tenth of training may leave the frame.{pale}",
             "image": plots.curves_figure(lines, methods),
         },
         {
             "title": "Tr F over training",
-            "caption": "Exact empirical Fisher trace on the same training samples for all.",
+            "caption": f"Exact empirical Fisher trace on the same training samples for all.{pale}",
             "image": plots.trace_figure(lines, methods),
         },
     ]
 
 
 def _setting(rows: Sequence[Row], task: str, method: str) -> dict[str, Any]:
-    """The hyper-parameters one method ran with, and whether they are the tuned ones."""
+    """The hyper-parameters one method ran with, and how they were chosen."""
     options = next(row["config"]["options"] for row in rows if row["method"] == method)
     tuned = TASKS[task].options.get(method) if task in TASKS else None
     return {
         "method": method,
         "options": options,
-        "tuned": tuned is not None and all(options.get(k) == v for k, v in tuned.items()),
+        "chosen": _chosen(method, options, tuned),
     }
+
+
+def _chosen(method: str, options: dict[str, Any], tuned: Any) -> str:
+    searched = GRIDS.get(method, {}).keys()
+    if tuned and searched and searched <= tuned.keys() and tuned.items() <= options.items():
+        return f"tuned, {len(grid(method))} settings"
+    if method in METHODS and options == METHODS[method].options(tuned or {}):
+        return "defaults"
+    return "set by hand"
 
 
 def _environments(rows: Sequence[Row]) -> list[dict[str, Any]]:
