@@ -4,7 +4,7 @@ import re
 import pytest
 
 from f3eo.bench.methods import METHODS, USUAL
-from f3eo.bench.report import number, render, write_report
+from f3eo.bench.report import fixed, number, render, write_report
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_both_rankings_are_side_by_side(many):
     page = render(many, "x")
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
     assert "digits: who comes where" in text and "equal cost and at equal time" in text
-    assert "F3EO 3 1 72.0 ± 0.0 10 2.00 22 48.0 ± – 10 22.00" in text
+    assert "F3EO 3 1 72.0 ± 0.0 10 2.00 21 48.0 ± – 10 22.00" in text
     assert "bSAM 1 – failed – failed" in text
     assert "<h2>digits, equal time</h2>" in page and "Equal time." in text
 
@@ -165,3 +165,8 @@ def test_a_method_or_task_of_another_version_is_shown_by_its_name(make_row):
 )
 def test_numbers_have_three_digits(value, text):
     assert number(value) == text
+
+
+def test_very_large_numbers_do_not_widen_the_table():
+    assert fixed(1234.5678, 2) == "1234.57" and fixed(4.75e10, 3) == "4.75e+10"
+    assert fixed(float("nan"), 1) == fixed(float("inf"), 1) == "–"

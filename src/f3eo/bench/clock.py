@@ -5,6 +5,7 @@ Methods are timed beside each other, not each in its own run: see `f3eo.bench.co
 
 import json
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -73,7 +74,8 @@ def step_times(
         Median and quartiles over rounds, by method; those that fail are left out.
     """
     timing, runners = Timing(), dict[str, Runner]()
-    with threads(1), torch.random.fork_rng(devices=[]):
+    with threads(1), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a run they are recorded
         for name in (PLAIN, *methods):
             try:
                 runners[name] = Runner(_steps(task, name, methods.get(name, {})), STEPS)

@@ -20,6 +20,8 @@ from f3eo.bench.tasks import TASKS
 from f3eo.bench.tuning import GRIDS, grid
 from f3eo.bench.verdict import judge, summary
 
+BAND = "Mean over seeds; the band is its 95 % interval."
+
 
 def write_report(rows: Sequence[Row], path: Path, title: str) -> None:
     """Write the page, replacing what was there at once.
@@ -45,9 +47,7 @@ def render(rows: Sequence[Row], title: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    environment.filters["fixed"] = lambda value, digits: (
-        f"{value:.{digits}f}" if math.isfinite(value) else "–"
-    )
+    environment.filters["fixed"] = fixed
     return environment.get_template("report.html.j2").render(
         title=title,
         tasks=[
@@ -81,6 +81,11 @@ def number(value: float, digits: int = 3) -> str:
         decimals = max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
         return f"{value:.{decimals}f}"
     return f"{value:.{digits - 1}e}"
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with `digits` decimals, or in three significant digits where it is very large."""
+    return number(value) if not abs(value) < 1e5 else f"{value:.{digits}f}"
 
 
 def _place(row: Row) -> tuple[int, str, int, str, int]:
@@ -137,17 +142,19 @@ def _line(frame: pl.DataFrame, rows: Sequence[Row], method: str) -> dict[str, An
 
 
 def _figures(frame: pl.DataFrame, lines: pl.DataFrame, methods: Sequence[str]) -> list[dict]:
-    pale = " Grey without a name: the others." if len(plots.named(methods)) < len(methods) else ""
+    many = len(methods) > plots.FEW
+    pale = " Grey without a name: the others." if many else ""
     return [
         {
             "title": "Where they ended",
-            "caption": "Faint dots: seeds. Bold dot and bar: mean and its 95 % interval.",
+            "caption": "Faint dots: seeds. Bold dot and bar: mean and its 95 % interval."
+            + (" The worst quarter may leave the frame." if many else ""),
             "image": plots.finals_figure(frame, methods),
         },
         {
             "title": "How they got there",
-            "caption": "Mean over seeds; the band is its 95 % interval. "
-            f"The first tenth of training may leave the frame.{pale}",
+            "caption": ("Mean over seeds." if many else BAND)
+            + f" The first tenth of training may leave the frame.{pale}",
             "image": plots.curves_figure(lines, methods),
         },
         {
