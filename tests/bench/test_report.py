@@ -87,6 +87,7 @@ def test_both_rankings_are_side_by_side(many):
     assert "F3EO 3 1 72.0 ± 0.0 10 2.00 21 48.0 ± – 10 22.00" in text
     assert "bSAM 1 – failed – failed" in text
     assert "<h2>digits, equal time</h2>" in page and "Equal time." in text
+    assert "<tr><td>digits, equal time</td><td><span" in page  # of the run that failed
 
 
 def test_without_runs_of_equal_time_there_is_one_ranking(page):
