@@ -9,6 +9,7 @@ import time
 import pytest
 
 from f3eo import cli
+from f3eo.bench.methods import METHODS
 
 COMMAND = [sys.executable, "-m", "f3eo.cli", "compare"]
 TINY = ["--tasks", "digits", "--methods", "sgd", "--seeds", "2", "--budget", "24", "--workers", "1"]
@@ -38,10 +39,31 @@ def rows_in(folder):
 def test_help_explains_every_option(typed):
     code, text = typed("compare", "--help")
     assert code == 0
-    for option in ("name", "tasks", "methods", "seeds", "budget", "set", "workers", "folder"):
+    options = ("name", "tasks", "methods", "seeds", "budget", "equal", "set", "workers", "folder")
+    for option in options:
         assert f"--{option} " in text
     for phrase in ("digits mnist1d", "sgd adamw muon sam f3eo", "Ctrl-C", "plain gradients"):
         assert phrase in text
+
+
+def test_all_methods_are_compared_at_equal_cost_and_at_equal_time(typed, tmp_path, monkeypatch):
+    """In miniature: two methods make up the registry, one of which fails."""
+    few = {name: METHODS[name] for name in ("sgd", "bsam")}
+    monkeypatch.setattr(cli, "METHODS", few)
+    words = ["--task", "digits", "--methods", "all", "--seeds", "1", "--budget", "24"]
+    code, text = typed("compare", *words, "--workers", "1", "--folder", tmp_path)
+    assert code == 0 and "digits, ranks" in text and "digits, equal time" in text
+    assert "digits, bsam: 2 failed: RuntimeError" in text
+    rows = rows_in(tmp_path / "compare")
+    assert {(row["method"], row["status"], "price" in row["config"]) for row in rows} == {
+        ("sgd", "finished", False),
+        ("sgd", "finished", True),
+        ("bsam", "failed", False),
+        ("bsam", "failed", True),
+    }
+    (timed,) = [r for r in rows if r["method"] == "sgd" and "price" in r["config"]]
+    assert timed["steps"] == int(24 / timed["config"]["price"])
+    assert "who comes where" in (tmp_path / "compare/report.html").read_text()
 
 
 def test_the_commands_are_listed(typed):
@@ -53,7 +75,7 @@ def test_the_commands_are_listed(typed):
     "words, message",
     [
         (["--tasks", "nope"], "unknown task 'nope'; choose from digits, mnist1d"),
-        (["--methods", "adam"], "unknown method 'adam'; choose from sgd"),
+        (["--methods", "adamax"], "unknown method 'adamax'; choose from sgd"),
         (["--set", "sgd.lr"], "METHOD.OPTION=VALUE, e.g. sgd.lr=0.1, got 'sgd.lr'"),
         (["--set", "lr=1"], "METHOD.OPTION=VALUE, e.g. sgd.lr=0.1, got 'lr=1'"),
         (["--set", "sgd.lr=fast"], "takes a number as value, got 'fast'"),

@@ -11,17 +11,24 @@ import tyro
 from rich.console import Console
 from tyro.conf import arg
 
+from f3eo.bench.catalogue import NOTE, catalogue, remarks, table
 from f3eo.bench.compare import Comparison
 from f3eo.bench.compare import compare as carry_out
 from f3eo.bench.cost import METHODS as PRICED
-from f3eo.bench.cost import USUAL, Plan, measure
-from f3eo.bench.methods import METHODS
+from f3eo.bench.cost import USUAL as USUAL_MODELS
+from f3eo.bench.cost import Plan
+from f3eo.bench.cost import measure as carry_out_cost
+from f3eo.bench.methods import METHODS, USUAL
+from f3eo.bench.ranking import EQUALS
 from f3eo.bench.row import Row
+from f3eo.bench.run import Equal
 from f3eo.bench.tasks import TASKS
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, by the custom of shells."""
 
+ALL = "all"
+BOTH = "(default: cost; with all methods both)"
 OWN, NONE = "(default: each task's own)", "(default: tuned)"
 TIMED = "(default: as many as fit into --seconds)"
 
@@ -31,17 +38,18 @@ app = tyro.extras.SubcommandApp()
 @app.command
 def compare(
     name: Annotated[str, arg(metavar="NAME")] = "compare",
-    tasks: Annotated[tuple[str, ...], arg(metavar="TASK ...")] = tuple(TASKS),
-    methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = tuple(METHODS),
+    tasks: Annotated[tuple[str, ...], arg(metavar="TASK ...", aliases=["--task"])] = tuple(TASKS),
+    methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = USUAL,
     seeds: Annotated[int, arg(metavar="N")] = 5,
     budget: Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)] = None,
+    equal: Annotated[tuple[Equal, ...], arg(metavar="KIND ...", help_behavior_hint=BOTH)] = (),
     set: Annotated[tuple[str, ...], arg(metavar="M.OPTION=X ...", help_behavior_hint=NONE)] = (),
     workers: Annotated[int, arg(metavar="N")] = 2,
     folder: Annotated[Path, arg(metavar="PATH")] = Path("runs"),
 ) -> int:
     """Train a small model with several optimizers at equal cost and write a report.
 
-    Every method may spend the same number of plain gradients. The report is
+    Every method may spend the same number of plain gradients, or the same time. The report is
     FOLDER/NAME/report.html, one page that needs no network; every row behind it is in
     results.jsonl beside it. The defaults take two to three minutes on two cores. Ctrl-C keeps
     what is finished, and the same command goes on from there.
@@ -49,9 +57,10 @@ def compare(
     Args:
         name: What to call it; a name used before resumes.
         tasks: What to train on.
-        methods: What to train with.
+        methods: What to train with; all is every method `f3eo methods` lists.
         seeds: Runs of each method on each task.
-        budget: Cost of a run in plain gradients.
+        budget: Cost of a run in plain gradients, or its time in those of one.
+        equal: What the budget counts: cost, time, or both, with runs for each.
         set: Hyper-parameters, e.g. sgd.lr=0.1 f3eo.ratio=0.2.
         workers: Processes side by side, one thread each.
         folder: Where comparisons are kept.
@@ -60,9 +69,10 @@ def compare(
     comparison = Comparison(
         name=name,
         tasks=tasks,
-        methods=methods,
+        methods=tuple(METHODS) if methods == (ALL,) else methods,
         seeds=seeds,
         budget=budget,
+        equal=equal or (EQUALS if methods == (ALL,) else ("cost",)),
         overrides=_overrides(set),
         workers=workers,
         folder=folder,
@@ -85,7 +95,7 @@ def compare(
 
 @app.command
 def cost(
-    models: Annotated[tuple[str, ...], arg(metavar="MODEL ...")] = USUAL,
+    models: Annotated[tuple[str, ...], arg(metavar="MODEL ...")] = USUAL_MODELS,
     methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = tuple(PRICED),
     rounds: Annotated[int | None, arg(metavar="N", help_behavior_hint=TIMED)] = None,
     seconds: Annotated[float, arg(metavar="S")] = 60.0,
@@ -118,7 +128,40 @@ def cost(
         memory=memory,
         file=file,
     )
-    return INTERRUPTED if measure(plan, Console()).interrupted else 0
+    return INTERRUPTED if carry_out_cost(plan, Console()).interrupted else 0
+
+
+@app.command
+def methods(
+    methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = (ALL,),
+    measure: bool = False,
+    file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="")] = None,
+) -> int:
+    """List the methods `f3eo compare` knows: order, needs, counted cost, source, health.
+
+    Nothing in it is taken on trust: the cost is counted while the method steps, and every method is
+    tried on convex problems. It takes about half a minute.
+
+    Args:
+        methods: What to list.
+        measure: Whether to time steps, too.
+        file: File to write the list to.
+    """
+    if file and (file.is_dir() or not file.parent.is_dir()):
+        raise ValueError(f"json must be a file in a folder that exists, got {file}")
+    names = tuple(METHODS) if methods == (ALL,) else methods
+    for name in names:
+        if name not in METHODS:
+            raise ValueError(f"unknown method {name!r}; choose from {ALL}, {', '.join(METHODS)}")
+    console = Console()
+    with console.status("") as status:
+        lines = catalogue(names, measure, status.update)
+    console.print(table(lines))
+    console.print(remarks(lines), highlight=False)
+    console.print(NOTE, style="dim", highlight=False)
+    if file:
+        file.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n")
+    return 0
 
 
 def main() -> int:

@@ -46,7 +46,9 @@ class F3EO(Optimizer):
             is
             trained on the loss alone: it takes no part in Tr F, h or the projection.
         base: an optimizer class (or another callable that makes one from parameters and `options`),
-            or a built instance. Groups are shared with it, state is not.
+            or a built instance. Groups are shared with it, state is not. Methods of its own are
+            reached by `optimizer.base`: a schedule-free one wants `optimizer.base.train()` before
+            training and `optimizer.base.eval()` before evaluation.
         estimator: how Tr F and its gradient are measured; default `PerSample(FiniteDifference())`.
         rule: what is taken from h; default `Decoupled()`.
         weight: how much of it; default `Ratio(0.3)`.

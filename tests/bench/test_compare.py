@@ -117,6 +117,40 @@ def test_agreement_is_asked_only_where_it_matters(make_run, make_row):
     assert not agrees(row, [make_run("sam", budget=9)])
 
 
+def test_equal_cost_and_equal_time_are_runs_of_their_own(small, trained, console, monkeypatch):
+    asked = []
+
+    def prices(runs, path, tell):
+        asked.append([(run.task, run.method, run.price) for run in runs])
+        return {("digits", "sgd"): 1.25, ("digits", "sam"): 3.0}
+
+    monkeypatch.setattr(module, "prices", prices)
+    outcome = compare(small(equal=("cost", "time")), console)
+    assert asked == [[("digits", "sgd", None), ("digits", "sam", None)]]
+    kept = {(r["method"], r["seed"], r["config"].get("price")) for r in lines(outcome)}
+    assert len(kept) == 8
+    assert {(m, p) for m, _, p in kept} == {("sgd", None), ("sam", None), ("sgd", 1.25), ("sam", 3)}
+    assert len({row["key"] for row in lines(outcome)}) == 8
+    text = said(console)
+    assert "digits, ranks" in text and "equal time" in text
+    compare(small(equal=("cost", "time")), console)
+    compare(small(), console)  # leaves the runs of equal time where they are
+    assert len(trained) == len(lines(outcome)) == 8
+
+
+def test_rows_of_another_price_do_not_stand_beside_these(make_run, make_row):
+    row = make_row(price=2.0)
+    assert agrees(row, [make_run(price=2.0)]) and agrees(row, [make_run()])
+    assert not agrees(row, [make_run(price=3.0)])
+    assert agrees(row, [make_run("sam", price=3.0)])
+    assert not agrees(row, [make_run("sam", price=3.0, budget=9)])
+
+
+def test_without_time_nothing_is_timed(small, trained, console, monkeypatch):
+    monkeypatch.setattr(module, "prices", lambda *_: pytest.fail("timed"))
+    compare(small(), console)
+
+
 def test_failures_are_tried_again_and_divergences_are_not(small, monkeypatch, make_row, console):
     status = iter(["failed", "diverged", "finished"])
     order = []
@@ -158,7 +192,8 @@ def test_the_command_is_in_every_row(small, trained, console):
     "changes, message",
     [
         ({"tasks": ("digit",)}, "unknown task 'digit'; choose from digits, mnist1d"),
-        ({"methods": ("adam",)}, "unknown method 'adam'; choose from sgd, adamw"),
+        ({"methods": ("adamax",)}, "unknown method 'adamax'; choose from sgd, adam, adamw"),
+        ({"equal": ("steps",)}, "unknown kind of equality 'steps'; choose from cost, time"),
         ({"tasks": ()}, "no task given; choose from"),
         ({"methods": ("sgd", "sgd")}, "a method is named twice"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
@@ -167,7 +202,7 @@ def test_the_command_is_in_every_row(small, trained, console):
         ({"name": "a/b"}, "one folder's name, got 'a/b'"),
         ({"name": ".."}, "one folder's name, got '..'"),
         ({"overrides": {"sgd": {"rho": 1}}}, "sgd has no option 'rho'; it has lr"),
-        ({"overrides": {"adam": {"lr": 1}}}, "unknown method 'adam'"),
+        ({"overrides": {"adamax": {"lr": 1}}}, "unknown method 'adamax'"),
     ],
 )
 def test_bad_input_is_named_with_what_is_allowed(changes, message):

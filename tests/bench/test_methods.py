@@ -1,13 +1,22 @@
 import copy
+import importlib
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from f3eo.bench.methods import METHODS
+from f3eo.bench.methods import METHODS, USUAL
 
-COST = {"sgd": 1, "adamw": 1, "muon": 1, "sam": 2}
+BROKEN = ("bsam",)
+"""Cannot take a first step: see its note and `test_health`."""
+SOUND = [name for name in METHODS if name not in BROKEN]
+PERTURBED = ("ivon",)
+"""Look at the loss nowhere but at perturbed weights."""
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True"),
+    pytest.mark.filterwarnings("ignore:Learning rate changed between steps"),
+]
 
 
 @pytest.fixture
@@ -22,24 +31,35 @@ def losses_of(model):
     return lambda x, y: F.cross_entropy(model(x), y, reduction="none")
 
 
-@pytest.mark.parametrize("name", METHODS)
+RATES = {"sgd_free": 1.0, "sophia": 1.0, "shampoo": 0.3, "ivon": 0.5}
+
+
+@pytest.mark.parametrize("name", SOUND)
 def test_a_step_returns_the_mean_loss_detached_and_steps_descend(name, problem):
     model, x, y = problem
-    stepper = METHODS[name].build(model, METHODS[name].options({"lr": 0.05}), 0)
+    rate = {"lr": RATES.get(name, 0.05)}
+    stepper = METHODS[name].build(model, METHODS[name].options(rate), 0)
     closure = losses_of(model)
     before = closure(x, y).mean()
     loss = stepper.step(closure, x, y)
     assert not loss.requires_grad and loss.shape == ()
-    torch.testing.assert_close(loss, before.detach())
+    if name in PERTURBED:
+        assert loss != before
+    else:
+        torch.testing.assert_close(loss, before.detach())
     for _ in range(30):
         stepper.step(closure, x, y)
+    stepper.rest()
     assert closure(x, y).mean() < 0.8 * before
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", SOUND)
 def test_the_schedule_reaches_every_parameter(name, problem):
     model, x, y = problem
     stepper = METHODS[name].build(model, METHODS[name].options(), 0)
+    if name.endswith("_free"):
+        assert stepper.optimizers == ()
+        return
     scheduled = [p for o in stepper.optimizers for g in o.param_groups for p in g["params"]]
     assert {id(p) for p in scheduled} == {id(p) for p in model.parameters()}
     before = copy.deepcopy(list(model.parameters()))
@@ -51,25 +71,27 @@ def test_the_schedule_reaches_every_parameter(name, problem):
         torch.testing.assert_close(new, old, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", COST)
-def test_the_price_is_the_number_of_gradients_taken(name, problem):
+def test_every_entry_says_where_it_is_from_and_what_it_is():
+    for name, method in METHODS.items():
+        assert method.name == name and method.order in (1, 2, 3)
+        assert method.source.version, f"{name}: {method.source.package} is not installed"
+        module, _, kind = method.source.name.rpartition(".")
+        assert hasattr(importlib.import_module(module), kind)
+        assert "lr" in method.defaults and method.kind and method.needs and method.source.paper
+    assert set(USUAL) < set(METHODS)
+
+
+def test_a_schedule_free_method_is_measured_at_its_average_and_trained_elsewhere(problem):
     model, x, y = problem
-    stepper = METHODS[name].build(model, METHODS[name].options(), 0)
-    calls = []
-
-    def closure(x, y):
-        calls.append(1)
-        return losses_of(model)(x, y)
-
-    stepper.step(closure, x, y)
-    assert stepper.gradient_equivalents == COST[name] == len(calls)
-
-
-def test_f3eo_pays_for_the_fraction_it_looks_at(problem):
-    method = METHODS["f3eo"]
-    for fraction in (0.25, 1.0):
-        stepper = method.build(problem[0], method.options({"fraction": fraction}), 0)
-        assert stepper.gradient_equivalents == pytest.approx((3 + 4 * fraction) / 3)
+    stepper = METHODS["sgd_free"].build(model, METHODS["sgd_free"].options(), 0)
+    for _ in range(5):
+        stepper.step(losses_of(model), x, y)
+    trained = copy.deepcopy(model.state_dict())
+    stepper.rest()
+    assert not torch.allclose(model[0].weight, trained["0.weight"], atol=1e-3)
+    stepper.resume()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, trained[name])
 
 
 def test_sam_steps_along_the_gradient_at_the_perturbed_weights(problem):

@@ -3,8 +3,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from f3eo.bench.methods import METHODS
-from f3eo.bench.plots import spread
+from f3eo.bench.methods import METHODS, USUAL
+from f3eo.bench.plots import named, spread
 
 
 @given(st.lists(st.floats(-1, 2), max_size=8).map(sorted))
@@ -20,6 +20,12 @@ def test_names_with_room_stay_where_they_are():
 
 def test_no_two_methods_share_a_colour():
     assert len({method.colour for method in METHODS.values()}) == len(METHODS)
+
+
+def test_of_many_methods_the_best_and_the_usual_are_named():
+    assert named(USUAL) == list(USUAL)
+    few = named(list(METHODS))
+    assert set(USUAL) | set(list(METHODS)[:5]) == set(few) and len(few) <= 10
 
 
 def test_a_crowd_spreads_evenly_about_where_it_was():

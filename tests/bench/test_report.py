@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-from f3eo.bench.methods import METHODS
-from f3eo.bench.report import number, render, write_report
+from f3eo.bench.methods import METHODS, USUAL
+from f3eo.bench.report import fixed, number, render, write_report
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,7 @@ def rows(make_row):
     found = [
         make_row(levels[method] + 0.01 * seed, method=method, task=task, seed=seed)
         for task in ("digits", "mnist1d")
-        for method in METHODS
+        for method in USUAL
         for seed in range(3)
     ]
     lost = {"status": "failed", "final": None, "curve": None, "error": "ValueError: <b>bad</b>"}
@@ -39,8 +39,8 @@ def test_the_page_needs_nothing_but_itself(page):
 
 
 def test_every_method_task_and_failure_is_there(page, rows):
-    for method in METHODS.values():
-        assert f"{method.label}</td>" in page
+    for method in USUAL:
+        assert f"{METHODS[method].label}</td>" in page
     assert "<h2>digits</h2>" in page and "<h2>mnist1d</h2>" in page
     assert "30 of 31 runs finished" in page
     assert "ValueError: &lt;b&gt;bad&lt;/b&gt;" in page and "Traceback: deep" in page
@@ -67,6 +67,55 @@ def test_configuration_machine_versions_and_command_are_there(page, rows):
     assert "lr 0.3, momentum 0.9" in page
     assert "environments" not in page
     assert "rho 0.1, 0.2, 0.4" in page
+
+
+@pytest.fixture(scope="module")
+def many(make_row):
+    """Every method twice at equal cost and once at equal time, in the opposite order there."""
+    found = []
+    for i, method in enumerate(METHODS):
+        found += [make_row(0.3 + 0.02 * i, method=method, seed=seed) for seed in range(2)]
+        found.append(make_row(0.9 - 0.02 * i, method=method, price=1.0 + i))
+    lost = {"status": "failed", "final": None, "curve": None, "steps": None, "error": "no step"}
+    return [row | lost if row["method"] == "bsam" else row for row in found]
+
+
+def test_both_rankings_are_side_by_side(many):
+    page = render(many, "x")
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "digits: who comes where" in text and "equal cost and at equal time" in text
+    assert "F3EO 3 1 72.0 ± 0.0 10 2.00 21 48.0 ± – 10 22.00" in text
+    assert "bSAM 1 – failed – failed" in text
+    assert "<h2>digits, equal time</h2>" in page and "Equal time." in text
+    assert "<tr><td>digits, equal time</td><td><span" in page  # of the run that failed
+
+
+def test_without_runs_of_equal_time_there_is_one_ranking(page):
+    assert "who comes where" not in page and "equal time" not in page
+
+
+def test_of_many_methods_the_sentences_are_folded_away(many, page):
+    assert "<details><summary>What can be told apart" in render(many, "x")
+    assert "<h3>What can be told apart" in page
+
+
+def test_it_is_said_how_hyper_parameters_were_chosen(make_row):
+    sgd = METHODS["sgd"].options({"lr": 0.3, "weight_decay": 1e-3})
+    adam = METHODS["adam"].options({"lr": 3e-3})
+    rows = [
+        make_row(options=sgd),
+        make_row(method="adam", options=adam),
+        make_row(method="bsam"),
+        make_row(method="sam", options={"lr": 7.0}),
+        make_row(method="adam", task="mnist1d"),
+        make_row(method="ivon", task="mnist1d", options={"ess": 4000}),
+    ]
+    page = render(rows, "x")
+    chosen = re.findall(r'<td class="pale">([^<]+)</td></tr>', page)
+    assert chosen == [
+        "tuned, 12 settings", "tuned, 4 settings", "set by hand", "defaults",
+        "defaults", "defaults",
+    ]  # fmt: skip
 
 
 def test_rows_of_two_machines_are_pointed_out(rows):
@@ -117,3 +166,8 @@ def test_a_method_or_task_of_another_version_is_shown_by_its_name(make_row):
 )
 def test_numbers_have_three_digits(value, text):
     assert number(value) == text
+
+
+def test_very_large_numbers_do_not_widen_the_table():
+    assert fixed(1234.5678, 2) == "1234.57" and fixed(4.75e10, 3) == "4.75e+10"
+    assert fixed(float("nan"), 1) == fixed(float("inf"), 1) == "–"

@@ -2,6 +2,8 @@ import dataclasses
 
 import pytest
 
+from f3eo.bench.run import Run
+
 CHANGES = {
     "task": "mnist1d",
     "method": "adamw",
@@ -12,6 +14,7 @@ CHANGES = {
     "evaluations": 5,
     "probe": 51,
     "split": "validation",
+    "price": 1.5,
 }
 
 
@@ -31,7 +34,15 @@ def test_the_key_does_not_depend_on_the_order_of_the_options(make_run):
     assert dataclasses.replace(run, options=turned).key == run.key
 
 
+def test_rows_from_before_there_were_prices_keep_their_key():
+    run = Run("digits", "sgd", 0, 24, 50, {"lr": 0.1})
+    assert run.key == "510153ffcfe9c59f" and run.equal == "cost"
+    assert dataclasses.replace(run, price=2.0).equal == "time"
+
+
 def test_the_setting_and_the_options_make_up_the_configuration(make_run):
     run = make_run()
     assert run.config == run.setting | {"options": run.options}
+    timed = dataclasses.replace(run, price=2.0)
+    assert timed.config == run.config | {"price": 2.0} and timed.setting == run.setting
     assert "options" not in run.setting and "seed" not in run.config

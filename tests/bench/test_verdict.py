@@ -70,4 +70,5 @@ def test_relations_read_the_sign_and_the_direction(larger):
 
 def test_names_make_a_list_in_a_sentence():
     assert names(["sgd"]) == "SGD"
+    assert names(["sgd", "sam", "f3eo"], 2) == "3 others"
     assert names(["sgd", "sam", "f3eo"]) == "SGD, SAM and F3EO"

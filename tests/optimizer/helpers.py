@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pytorch_optimizer import SOAP
+from schedulefree import AdamWScheduleFree, SGDScheduleFree
 from torch import Tensor, nn
 from torch import optim as o
 from torch.optim import Optimizer
@@ -50,6 +52,17 @@ class Row:
         return F3EO(model, self.kind, **self.options, **options)
 
 
+def training(kind: Callable[..., Any]) -> Callable[..., Optimizer]:
+    """A schedule-free optimizer in the mode it is trained in."""
+
+    def make(parameters: Iterable[Any], **options: Any) -> Optimizer:
+        optimizer = kind(parameters, **options)
+        optimizer.train()
+        return optimizer
+
+    return make
+
+
 BASES: dict[str, Row] = {
     "sgd": Row(o.SGD, {"lr": 0.1}),
     "momentum": Row(o.SGD, {"lr": 0.05, "momentum": 0.9, "dampening": 0.1}),
@@ -70,13 +83,16 @@ BASES: dict[str, Row] = {
     "rprop": Row(o.Rprop, {"lr": 0.01}, known=False),
     "asgd": Row(o.ASGD, {"lr": 0.1}, known=False),
     "muon": Row(o.Muon, {"lr": 0.02}, known=False, bias=False),
+    "soap": Row(SOAP, {"lr": 0.02}, known=False),
+    "sgd_free": Row(training(SGDScheduleFree), {"lr": 0.3}),
+    "adamw_free": Row(training(AdamWScheduleFree), {"lr": 0.03}, known=False),
     "partial": Row(partial(o.AdamW, lr=0.02, betas=(0.8, 0.99))),
     "factory": Row(lambda parameters: o.SGD(parameters, lr=0.1, momentum=0.5)),
 }
 PRECONDITIONED = [
     name for name, row in BASES.items() if row.known and "sgd" not in name and row.kind is not o.SGD
 ]
-PRECONDITIONED.remove("factory")
+PRECONDITIONED = [name for name in PRECONDITIONED if name not in ("factory", "sgd_free")]
 
 
 def network(row: Row | None = None, seed: int = 0) -> Case:

@@ -1,12 +1,13 @@
 """Every base optimizer: itself at weight zero, undisturbed in its metric otherwise."""
 
 import copy
+import io
 
 import pytest
 import torch
 
 from dense import relative, truth
-from f3eo import F3EO, Cap, Coupled, Decoupled, Direct, Fixed, Ratio, Warmup
+from f3eo import F3EO, Cap, Coupled, Decoupled, Direct, Fixed, Ratio, Warmup, fisher_trace
 from f3eo.updates import metric
 from optimizer.helpers import (
     BASES,
@@ -75,6 +76,69 @@ def test_every_base_trains(name):
 
 
 @pytest.mark.filterwarnings(UNKNOWN)
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon", "soap", "sgd_free", "adamw_free"])
+def test_loss_and_trace_fall_and_the_trace_below_that_of_the_base_alone(name):
+    row, traces = BASES[name], []
+    for weight in (Ratio(0), Ratio(0.7)):
+        case = network(row)
+        optimizer = row.wrapped(case.model, weight=weight)
+        first, start = fisher_trace(case.model, case.losses, *case.batch)
+        for _ in range(20):
+            optimizer.step(case.losses, *case.batch)
+        if hasattr(optimizer.base, "eval"):
+            optimizer.base.eval()
+        losses, trace = fisher_trace(case.model, case.losses, *case.batch)
+        assert losses.detach().mean() < 0.9 * first.detach().mean()
+        traces.append(float(trace.detach() / start.detach()))
+    alone, ours = traces
+    assert ours < 0.7 and ours < 0.9 * alone
+
+
+@pytest.mark.filterwarnings(UNKNOWN)
+@pytest.mark.parametrize(
+    "name", ["sgd", "momentum", "adamw", "muon", "soap", "sgd_free", "adamw_free"]
+)
+def test_every_base_resumes_bit_for_bit(name):
+    row = BASES[name]
+    case, other = network(row), network(row, seed=1)
+    optimizer, resumed = row.wrapped(case.model), row.wrapped(other.model)
+    for batch in batches(3):
+        optimizer.step(case.losses, *batch)
+    file = io.BytesIO()
+    torch.save([case.model.state_dict(), optimizer.state_dict()], file)
+    file.seek(0)
+    model, state = torch.load(file, weights_only=True)
+    other.model.load_state_dict(model)
+    resumed.load_state_dict(state)
+    for batch in batches(6)[3:]:
+        optimizer.step(case.losses, *batch)
+        resumed.step(other.losses, *batch)
+    assert torch.equal(weights(other.model), weights(case.model))
+    assert bits(resumed.base.state_dict()) == bits(optimizer.base.state_dict())
+
+
+@pytest.mark.filterwarnings(UNKNOWN)
+@pytest.mark.parametrize("name", ["sgd_free", "adamw_free"])
+def test_the_modes_of_a_schedule_free_base_are_reached_by_base(name):
+    """eval() puts the average in, train() takes it out again, and between them no step is taken."""
+    row = BASES[name]
+    case = network(row)
+    optimizer = row.wrapped(case.model)
+    for batch in batches(5):
+        optimizer.step(case.losses, *batch)
+    trained = weights(case.model)
+    optimizer.base.eval()
+    average = weights(case.model)
+    assert relative(average, trained) > 1e-3
+    with pytest.raises(Exception, match="not in train mode"):
+        optimizer.step(case.losses, *case.batch)
+    assert torch.equal(weights(case.model), average)
+    optimizer.base.train()
+    assert relative(weights(case.model), trained) < 1e-12
+    optimizer.step(case.losses, *case.batch)
+
+
+@pytest.mark.filterwarnings(UNKNOWN)
 @pytest.mark.parametrize("name", [*PRECONDITIONED, "momentum", "muon", "adadelta"])
 def test_a_known_metric_keeps_the_structure_term_out_of_the_state_of_the_base(name):
     """All moments are those of a plain run on the same loss gradients; without one they are not."""
@@ -127,7 +191,7 @@ def test_the_structure_term_is_applied_in_the_metric_of_the_base(name, after):
     assert relative(part, -lr * diagonal * kappa * length * across) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "factory"])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "factory", "sgd_free"])
 def test_with_sgd_the_structure_term_joins_the_gradient(name):
     """.grad = g + λh⊥ with ‖λh⊥‖ = κ‖g‖, and so momentum carries it on."""
     row = BASES[name]
@@ -148,7 +212,7 @@ def test_with_sgd_the_structure_term_joins_the_gradient(name):
         assert relative(weights(case.model), weights(alone.model)) < 1e-14
 
 
-@pytest.mark.parametrize("name", ["muon", "adadelta", "rprop", "asgd"])
+@pytest.mark.parametrize("name", ["muon", "adadelta", "rprop", "asgd", "soap"])
 def test_a_base_without_known_metric_is_warned_about_and_projected_as_euclidean(name):
     row = BASES[name]
     case = network(row)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from schedulefree import AdamWScheduleFree, SGDScheduleFree
 from torch import optim as o
 
 from f3eo import F3EO, register_metric
@@ -203,3 +204,22 @@ def test_the_rectification_of_radam_is_that_of_the_paper():
     )
     expected = rectified * math.sqrt(1 - 0.9**9) / base.state[params[0]]["exp_avg_sq"].sqrt()
     torch.testing.assert_close(metric(base, params)[0], expected)
+
+
+def test_a_class_may_be_named_so_that_it_need_not_be_imported(monkeypatch):
+    class Elsewhere(o.SGD):
+        pass
+
+    name = f"{Elsewhere.__module__}.{Elsewhere.__qualname__}"
+    params = parameters()
+    assert not is_known(Elsewhere(params))
+    monkeypatch.setitem(METRICS, name, None)
+    register_metric(name)(lambda state, group: torch.tensor(2.0))
+    assert is_known(Elsewhere(params)) and is_diagonal(Elsewhere(params))
+    assert not is_known(type("Elsewhere", (o.SGD,), {})(params))
+
+
+def test_schedule_free_sgd_has_the_metric_of_sgd():
+    base = SGDScheduleFree(parameters())
+    assert is_known(base) and not is_diagonal(base)
+    assert not is_known(AdamWScheduleFree(parameters()))

@@ -1,19 +1,21 @@
-"""Compare methods on tasks over seeds at equal cost, and keep what is measured."""
+"""Compare methods on tasks over seeds at equal cost or time, and keep what is measured."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from f3eo.bench.methods import METHODS
+from f3eo.bench.clock import prices
+from f3eo.bench.methods import METHODS, USUAL
 from f3eo.bench.pool import execute
 from f3eo.bench.progress import Display
+from f3eo.bench.ranking import EQUALS, ranking, table
 from f3eo.bench.report import write_report
-from f3eo.bench.row import Row
-from f3eo.bench.run import Run
+from f3eo.bench.row import Row, equal
+from f3eo.bench.run import Equal, Run
 from f3eo.bench.store import Store
 from f3eo.bench.tasks import TASKS
 
@@ -27,7 +29,9 @@ class Comparison:
         tasks: names of tasks.
         methods: names of methods.
         seeds: runs of each method on each task, with seeds 0, 1, …
-        budget: plain gradients per run; None takes each task's own.
+        budget: plain gradients per run, or the time of so many; None takes each task's own.
+        equal: what every method may spend the same amount of: "cost", counted in plain gradients,
+            "time", each step at its measured price, or both, which takes runs of its own for each.
         overrides: hyper-parameters by method, over the tuned ones.
         workers: processes, with one torch thread each.
         folder: parent of the comparison's folder.
@@ -39,9 +43,10 @@ class Comparison:
 
     name: str = "compare"
     tasks: Sequence[str] = tuple(TASKS)
-    methods: Sequence[str] = tuple(METHODS)
+    methods: Sequence[str] = USUAL
     seeds: int = 5
     budget: int | None = None
+    equal: Sequence[Equal] = ("cost",)
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     workers: int = 2
     folder: Path = Path("runs")
@@ -52,6 +57,7 @@ class Comparison:
             raise ValueError(f"the name of a comparison is one folder's name, got {self.name!r}")
         _check("task", self.tasks, TASKS)
         _check("method", self.methods, METHODS)
+        _check("kind of equality", self.equal, dict.fromkeys(EQUALS))
         _check("method", self.overrides, METHODS, may_be_empty=True)
         for number in ("seeds", "workers", "budget"):
             value = getattr(self, number)
@@ -65,8 +71,13 @@ class Comparison:
         """The folder of this comparison."""
         return self.folder / self.name
 
-    def runs(self) -> list[Run]:
-        """Every run, seed by seed, so that an early end leaves equal numbers of seeds."""
+    def runs(self, prices: Mapping[tuple[str, str], float] | None = None) -> list[Run]:
+        """Every run, seed by seed, so that an early end leaves equal numbers of seeds.
+
+        Args:
+            prices: time of a step by task and method, in plain gradient steps; asked for if
+                `equal` names time.
+        """
         return [
             Run(
                 task=task.name,
@@ -77,8 +88,10 @@ class Comparison:
                 options=METHODS[method].options(
                     task.options.get(method, {}), self.overrides.get(method, {})
                 ),
+                price=(prices or {})[task.name, method] if kind == "time" else None,
             )
             for seed in range(self.seeds)
+            for kind in self.equal
             for task in map(TASKS.__getitem__, self.tasks)
             for method in self.methods
         ]
@@ -107,8 +120,8 @@ def compare(comparison: Comparison, console: Console) -> Outcome:
     Runs that finished or diverged are not repeated; runs that failed for another reason are
     tried again. Ctrl-C ends it early and in order: every finished run is kept and reported.
     """
-    runs = comparison.runs()
     store = Store(comparison.path)
+    runs = comparison.runs(_prices(comparison, console))
     rows, aside = store.arrange(lambda row: agrees(row, runs))
     known = {row["key"]: row for row in rows}
     missing = [
@@ -135,6 +148,9 @@ def compare(comparison: Comparison, console: Console) -> Outcome:
     report = comparison.path / "report.html"
     if rows:
         write_report(rows, report, comparison.name)
+    if "time" in comparison.equal:
+        for task in comparison.tasks:
+            console.print(table(ranking(rows, task), task))
     return Outcome(rows, trained, len(missing) - trained, report)
 
 
@@ -142,15 +158,23 @@ def agrees(row: Row, runs: Sequence[Run]) -> bool:
     """Whether a row may stand beside these runs.
 
     On a task the runs do not touch any row may; else its budget and the like must be equal to
-    theirs, and its options, too, if the runs have its method.
+    theirs, and its options and price, too, if the runs have its method. Runs of equal cost and
+    runs of equal time do not touch each other.
     """
-    here = [run for run in runs if run.task == row["task"]]
-    setting = {name: value for name, value in row["config"].items() if name != "options"}
+    here = [run for run in runs if (run.task, run.equal) == (row["task"], equal(row))]
+    own = ("options", "price")
+    setting = {name: value for name, value in row["config"].items() if name not in own}
     if any(run.setting != setting for run in here):
         return False
-    return all(
-        run.options == row["config"]["options"] for run in here if run.method == row["method"]
-    )
+    return all(run.config == row["config"] for run in here if run.method == row["method"])
+
+
+def _prices(comparison: Comparison, console: Console) -> dict[tuple[str, str], float] | None:
+    """What a step takes, if that is needed; measured before the runs, while all is quiet."""
+    if "time" not in comparison.equal:
+        return None
+    plain = replace(comparison, equal=("cost",), seeds=1)
+    return prices(plain.runs(), comparison.path / "prices.json", console.print)
 
 
 def _check(

@@ -17,6 +17,9 @@ PACKAGES = (
     "scikit-learn",
     "mnist1d",
     "pytorch_optimizer",
+    "heavyball",
+    "ivon-opt",
+    "schedulefree",
 )
 
 

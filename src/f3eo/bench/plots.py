@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from f3eo.bench.methods import colour, label
+from f3eo.bench.methods import USUAL, colour, label
 from f3eo.bench.metrics import ACCURACY, TEST_LOSS, TRACE, TRAIN_LOSS, Metric
 from f3eo.bench.statistics import interval
 
-INK = "#374151"
+INK, PALE = "#374151", "#d1d5db"
 GAP = 0.075
 """Least distance of the names at the ends of lines, as a share of the height of the axes."""
 
@@ -43,11 +43,25 @@ STYLE: dict[Any, Any] = {
 }
 
 
+FEW = 10
+"""So many lines can be told apart by colour and name."""
+
 AXES = {
     "step": "Steps",
     "seconds": "Training time (seconds)",
     "gradients": "Cost (plain gradients)",
 }
+
+
+def named(methods: Sequence[str]) -> list[str]:
+    """Methods whose lines get colour and name: all, or of many the best few and the usual five.
+
+    Args:
+        methods: the best first.
+    """
+    if len(methods) <= FEW:
+        return list(methods)
+    return [m for i, m in enumerate(methods) if i < FEW // 2 or m in USUAL]
 
 
 def finals_figure(finals: pl.DataFrame, methods: Sequence[str]) -> str:
@@ -61,6 +75,8 @@ def finals_figure(finals: pl.DataFrame, methods: Sequence[str]) -> str:
             for place, method in enumerate(reversed(methods)):
                 chosen = finals.filter(pl.col("method") == method)[metric.column]
                 _dots(axes, place, chosen.to_numpy() * metric.factor, colour(method))
+            if len(methods) > FEW:
+                _frame(axes, finals, metric)
             axes.set_title(metric.name)
             _ticks(axes, "x")
             axes.grid(axis="x")
@@ -83,7 +99,8 @@ def curves_figure(curves: pl.DataFrame, methods: Sequence[str]) -> str:
             for axes, against in zip(row, AXES, strict=True):
                 ends = _lines(axes, curves, methods, metric, against)
                 if axes is row[-1]:
-                    _focus(axes, curves, metric)
+                    seen = curves.filter(pl.col("method").is_in(named(methods)))
+                    _focus(axes, seen, metric, bands=len(methods) <= FEW)
                     _ticks(axes)
                     _label_ends(axes, ends)
             row[0].set_title(metric.name)
@@ -119,19 +136,23 @@ def _dots(axes: Axes, place: int, values: np.ndarray, shade: str) -> None:
 def _lines(
     axes: Axes, curves: pl.DataFrame, methods: Sequence[str], metric: Metric, against: str
 ) -> dict[str, float]:
-    """One line and band per method; returns where each line ends."""
-    ends = {}
+    """One line and band per method, pale without a name; returns where each named one ends."""
+    ends, coloured = {}, named(methods)
     for method in methods:
         line = curves.filter(pl.col("method") == method).sort("point")
         if line.is_empty():
             continue
         x = line[against].to_numpy()
         y = line[metric.column].to_numpy() * metric.factor
+        if method not in coloured:
+            axes.plot(x, y, color=PALE, linewidth=0.9, zorder=1)
+            continue
         half = line[f"{metric.column}_half"].fill_null(0.0).fill_nan(0.0).to_numpy() * metric.factor
         low = y - half
         if metric.scale == "log":  # which has no room for what is below zero
             low = np.maximum(low, y / 10)
-        axes.fill_between(x, low, y + half, color=colour(method), alpha=0.13, linewidth=0)
+        if len(methods) <= FEW:  # else bands hide what they belong to
+            axes.fill_between(x, low, y + half, color=colour(method), alpha=0.13, linewidth=0)
         axes.plot(x, y, color=colour(method), linewidth=1.5)
         ends[method] = float(y[-1])
     _scale(axes, metric)
@@ -141,10 +162,25 @@ def _lines(
     return ends
 
 
-def _focus(axes: Axes, curves: pl.DataFrame, metric: Metric) -> None:
+def _frame(axes: Axes, finals: pl.DataFrame, metric: Metric) -> None:
+    """Fit the x-axis to the seeds of the better three quarters of many methods, and some room."""
+    means = finals.group_by("method").agg(pl.col(metric.column).mean())
+    order = means.sort(metric.column, descending=metric.larger_is_better)["method"]
+    best = finals.filter(pl.col("method").is_in(order[: -(-3 * len(order) // 4)].to_list()))
+    values = best[metric.column].to_numpy() * metric.factor
+    low, high = float(values.min()), float(values.max())
+    if metric.scale == "log":
+        axes.set_xlim(low / 2, high * 2)
+    else:
+        pad = 0.15 * (high - low) or 1.0
+        axes.set_xlim(low - pad, high + pad)
+
+
+def _focus(axes: Axes, curves: pl.DataFrame, metric: Metric, bands: bool) -> None:
     """Fit the y-axis to what happens after the first tenth of training, where methods part."""
     later = curves.filter(pl.col("point") > pl.col("point").max() / 10)
     middle, half = later[metric.column], later[f"{metric.column}_half"].fill_null(0).fill_nan(0)
+    half = half if bands else 0 * half
     low = float((middle - half).min() or 0.0) * metric.factor  # type: ignore[arg-type]
     high = float((middle + half).max() or 1.0) * metric.factor  # type: ignore[arg-type]
     if metric.scale == "log":
@@ -174,7 +210,7 @@ def _ticks(axes: Axes, axis: Literal["x", "y"] = "y") -> None:
         chosen.set_major_locator(MaxNLocator(4))
     else:
         subs = (1, 2, 5) if high / low < 100 else (1,)
-        chosen.set_major_locator(LogLocator(subs=subs, numticks=7))
+        chosen.set_major_locator(LogLocator(subs=subs, numticks=6))
 
 
 def _label_ends(axes: Axes, ends: Mapping[str, float]) -> None:

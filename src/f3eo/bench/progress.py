@@ -12,7 +12,7 @@ from rich.text import Text
 
 from f3eo.bench.methods import colour, label
 from f3eo.bench.pool import Update
-from f3eo.bench.row import Row
+from f3eo.bench.row import Row, equal
 from f3eo.bench.run import Run
 from f3eo.bench.statistics import interval
 
@@ -30,7 +30,7 @@ class Display:
         self._console = console
         self._rows = list(rows)
         self._total = len(runs)
-        self._tasks = list(dict.fromkeys(run.task for run in runs))
+        self._contests = list(dict.fromkeys((run.task, run.equal) for run in runs))
         self._methods = list(dict.fromkeys(run.method for run in runs))
         self._bars = Progress(
             TextColumn("{task.description}", style="dim"),
@@ -86,18 +86,19 @@ class Display:
         return Group(self._table(), self._bars)
 
     def _table(self) -> Table:
-        """Test accuracy in %, methods down, tasks across."""
+        """Test accuracy in %, methods down, tasks across, each at equal cost or time."""
         table = Table(box=None, padding=(0, 2), title="Test accuracy, %", title_justify="left")
         table.add_column("")
-        for task in self._tasks:
-            table.add_column(task, justify="right")
+        for task, kind in self._contests:
+            table.add_column(task if kind == "cost" else f"{task}, equal time", justify="right")
         for method in self._methods:
-            cells = [self._cell(task, method) for task in self._tasks]
+            cells = [self._cell(task, kind, method) for task, kind in self._contests]
             table.add_row(Text(label(method), style=colour(method)), *cells)
         return table
 
-    def _cell(self, task: str, method: str) -> Text:
-        rows = [row for row in self._rows if (row["task"], row["method"]) == (task, method)]
+    def _cell(self, task: str, kind: str, method: str) -> Text:
+        place = (task, kind, method)
+        rows = [row for row in self._rows if (row["task"], equal(row), row["method"]) == place]
         values = [100 * row["final"]["test_accuracy"] for row in rows if row["final"]]
         text = Text("–" if not values else "", style="dim" if not values else "")
         if values:

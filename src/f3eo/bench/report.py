@@ -12,11 +12,15 @@ import polars as pl
 from f3eo.bench import plots
 from f3eo.bench.methods import METHODS, colour, label
 from f3eo.bench.metrics import ACCURACY, TEST_LOSS
-from f3eo.bench.row import Row
+from f3eo.bench.ranking import EQUALS, ranking
+from f3eo.bench.row import Row, equal
+from f3eo.bench.run import Equal
 from f3eo.bench.statistics import LEVEL, Interval, curves, finals, interval
 from f3eo.bench.tasks import TASKS
-from f3eo.bench.tuning import GRIDS
+from f3eo.bench.tuning import GRIDS, grid
 from f3eo.bench.verdict import judge, summary
+
+BAND = "Mean over seeds; the band is its 95 % interval."
 
 
 def write_report(rows: Sequence[Row], path: Path, title: str) -> None:
@@ -43,12 +47,19 @@ def render(rows: Sequence[Row], title: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    environment.filters["fixed"] = lambda value, digits: (
-        f"{value:.{digits}f}" if math.isfinite(value) else "–"
-    )
+    environment.filters["fixed"] = fixed
     return environment.get_template("report.html.j2").render(
         title=title,
-        tasks=[_task(rows, name) for name in _distinct(rows, "task")],
+        tasks=[
+            _task(rows, name, kind)
+            for name in _distinct(rows, "task")
+            for kind in EQUALS
+            if any((row["task"], equal(row)) == (name, kind) for row in rows)
+        ],
+        rankings={
+            name: ranking(rows, name)
+            for name in _distinct([row for row in rows if equal(row) == "time"], "task")
+        },
         failures=[row for row in rows if row["status"] != "finished"],
         warned=[row for row in rows if row["warnings"]],
         total=len(rows),
@@ -72,6 +83,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits - 1}e}"
 
 
+def fixed(value: float, digits: int) -> str:
+    """A number with `digits` decimals, or in three significant digits where it is very large."""
+    return number(value) if not abs(value) < 1e5 else f"{value:.{digits}f}"
+
+
 def _place(row: Row) -> tuple[int, str, int, str, int]:
     """Tasks and methods in the order they are listed in, unknown ones last; then by seed."""
     task, method = row["task"], row["method"]
@@ -79,15 +95,16 @@ def _place(row: Row) -> tuple[int, str, int, str, int]:
     return listed[0], task, listed[1], method, row["seed"]
 
 
-def _task(rows: Sequence[Row], name: str) -> dict[str, Any]:
-    """What the page says about one task."""
-    mine = [row for row in rows if row["task"] == name]
+def _task(rows: Sequence[Row], name: str, kind: Equal) -> dict[str, Any]:
+    """What the page says about one task at equal cost or time."""
+    mine = [row for row in rows if (row["task"], equal(row)) == (name, kind)]
     frame = finals(mine)
     accuracy, loss = verdicts = [judge(frame, metric) for metric in (ACCURACY, TEST_LOSS)]
     methods = _distinct(mine, "method")
     ranked = accuracy.order
     return {
-        "name": name,
+        "name": name if kind == "cost" else f"{name}, equal time",
+        "equal": kind,
         "description": TASKS[name].description if name in TASKS else "",
         "summaries": [summary(verdict) for verdict in verdicts] if ranked else ["No run finished."],
         "table": [
@@ -118,41 +135,54 @@ def _line(frame: pl.DataFrame, rows: Sequence[Row], method: str) -> dict[str, An
         "seconds": cell("seconds"),
         "steps": next((row["steps"] for row in mine if row["steps"]), None),
         "cost": next((row["gradient_equivalents"] for row in mine if row["steps"]), None),
+        "price": next((row["config"].get("price") for row in mine if row["steps"]), None),
         "finished": len(part),
         "runs": len(mine),
     }
 
 
 def _figures(frame: pl.DataFrame, lines: pl.DataFrame, methods: Sequence[str]) -> list[dict]:
+    many = len(methods) > plots.FEW
+    pale = " Grey without a name: the others." if many else ""
     return [
         {
             "title": "Where they ended",
-            "caption": "Faint dots: seeds. Bold dot and bar: mean and its 95 % interval.",
+            "caption": "Faint dots: seeds. Bold dot and bar: mean and its 95 % interval."
+            + (" The worst quarter may leave the frame." if many else ""),
             "image": plots.finals_figure(frame, methods),
         },
         {
             "title": "How they got there",
-            "caption": "Mean over seeds; the band is its 95 % interval. "
-            "The first tenth of training may leave the frame.",
+            "caption": ("Mean over seeds." if many else BAND)
+            + f" The first tenth of training may leave the frame.{pale}",
             "image": plots.curves_figure(lines, methods),
         },
         {
             "title": "Tr F over training",
-            "caption": "Exact empirical Fisher trace on the same training samples for all.",
+            "caption": f"Exact empirical Fisher trace on the same training samples for all.{pale}",
             "image": plots.trace_figure(lines, methods),
         },
     ]
 
 
 def _setting(rows: Sequence[Row], task: str, method: str) -> dict[str, Any]:
-    """The hyper-parameters one method ran with, and whether they are the tuned ones."""
+    """The hyper-parameters one method ran with, and how they were chosen."""
     options = next(row["config"]["options"] for row in rows if row["method"] == method)
     tuned = TASKS[task].options.get(method) if task in TASKS else None
     return {
         "method": method,
         "options": options,
-        "tuned": tuned is not None and all(options.get(k) == v for k, v in tuned.items()),
+        "chosen": _chosen(method, options, tuned),
     }
+
+
+def _chosen(method: str, options: dict[str, Any], tuned: Any) -> str:
+    searched = GRIDS.get(method, {}).keys()
+    if tuned and searched and searched <= tuned.keys() and tuned.items() <= options.items():
+        return f"tuned, {len(grid(method))} settings"
+    if method in METHODS and options == METHODS[method].options(tuned or {}):
+        return "defaults"
+    return "set by hand"
 
 
 def _environments(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -7,16 +7,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from f3eo.bench.environment import machine, versions
-from f3eo.bench.run import Run
+from f3eo.bench.run import Equal, Run
 from f3eo.bench.train import Result, train
 
 Row = dict[str, Any]
 """A line of results.jsonl.
 
-`key`, `task`, `method`, `seed`, `config`; `status`: "finished", "diverged" or "failed"; `error`
-and `traceback`: text or null; `steps` and `gradient_equivalents` (cost of one step); `final`: the
-last value of each metric, null unless finished; `curve`: lists of equal length; `warnings`: texts;
-`versions`, `machine`, `time`; `command`: what was typed.
+`key`, `task`, `method`, `seed`, `config` (with a `price` if the budget is one of time); `status`:
+"finished", "diverged" or "failed"; `error` and `traceback`: text or null; `steps` and
+`gradient_equivalents` (cost of one step); `final`: the last value of each metric, null unless
+finished; `curve`: lists of equal length; `warnings`: texts; `versions`, `machine`, `time`;
+`command`: what was typed.
 """
 
 
@@ -29,6 +30,11 @@ def record(run: Run, progress: Callable[[float], object] = lambda share: None) -
         except Exception as error:
             row = failed(run, f"{type(error).__name__}: {error}", traceback.format_exc())
     return row | {"warnings": list(dict.fromkeys(str(warning.message) for warning in caught))}
+
+
+def equal(row: Row) -> Equal:
+    """What the methods of the row's comparison have the same amount of."""
+    return "time" if "price" in row["config"] else "cost"
 
 
 def failed(run: Run, error: str, trace: str | None = None) -> Row:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Split = Literal["test", "validation"]
+Equal = Literal["cost", "time"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Run:
         evaluations: times the model is measured during training; default 25.
         probe: training samples on which train loss and Tr F are measured; default 1000.
         split: "test", or "validation" to hold out training samples (tuning); default "test".
+        price: time of one step in those of a plain gradient: the budget is one of time. None, the
+            default: the budget is one of plain gradients, counted (see `f3eo.bench.count`).
     """
 
     task: str
@@ -34,6 +37,12 @@ class Run:
     evaluations: int = 25
     probe: int = 1000
     split: Split = "test"
+    price: float | None = None
+
+    @property
+    def equal(self) -> Equal:
+        """What methods have the same amount of."""
+        return "cost" if self.price is None else "time"
 
     @property
     def setting(self) -> dict[str, Any]:
@@ -49,10 +58,14 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The full configuration, as it is written into the results."""
-        return {**self.setting, "options": dict(self.options)}
+        price = {} if self.price is None else {"price": self.price}
+        return {**self.setting, **price, "options": dict(self.options)}
 
     @property
     def key(self) -> str:
         """Sixteen hex digits that tell this run from every other."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        facts = asdict(self)
+        if self.price is None:  # rows from before there were prices keep their key
+            del facts["price"]
+        text = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Means, intervals and differences over seeds, from the rows of finished runs."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -81,7 +82,9 @@ def _welch(first: str, second: str, a: Sequence[float], b: Sequence[float]) -> D
     mean = float(np.mean(a) - np.mean(b))
     if np.ptp(a) == 0 and np.ptp(b) == 0:  # no spread at all: the test would divide by zero
         return Difference(first, second, mean, mean, mean, 1.0 if mean == 0 else 0.0)
-    test: Any = stats.ttest_ind(a, b, equal_var=False)
+    with warnings.catch_warnings():  # that one of them has no spread is no harm
+        warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
+        test: Any = stats.ttest_ind(a, b, equal_var=False)
     low, high = test.confidence_interval(0.95)
     return Difference(first, second, mean, float(low), float(high), float(test.pvalue))
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from f3eo import fisher_trace
+from f3eo.bench.count import count
 from f3eo.bench.methods import METHODS, Closure
 from f3eo.bench.run import Run
 from f3eo.bench.tasks import TASKS, Data, Samples
@@ -84,6 +85,7 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
     Raises:
         ValueError: a budget below the price of one step, or an option the method refuses.
     """
+    cost = count(run.method, run.options).gradient_equivalents
     random.seed(run.seed)
     numpy.random.seed(run.seed)
     torch.manual_seed(run.seed)
@@ -92,11 +94,12 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
         data = data.validation(run.seed)
     model = task.seeded_model(run.seed)
     stepper = METHODS[run.method].build(model, run.options, run.seed)
-    steps = int(run.budget / stepper.gradient_equivalents)
+    price = run.price or cost
+    steps = int(run.budget / price)
     if steps < 1:
         raise ValueError(
             f"a budget of {run.budget} plain gradients does not pay for one step of {run.method}, "
-            f"which costs {stepper.gradient_equivalents:.2f}; raise the budget"
+            f"which costs {price:.2f}; raise the budget"
         )
     schedules = [CosineAnnealingLR(optimizer, steps) for optimizer in stepper.optimizers]
     stream = batches(data.train, run.batch, torch.Generator().manual_seed(run.seed))
@@ -116,15 +119,17 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
                 schedule.step()
             step += 1
         seconds += perf_counter() - start
+        stepper.rest()
         point = measure(model, closure, probe, data.test)
+        stepper.resume()
         if not total.isfinite() or not all(map(math.isfinite, point.values())):
-            return Result(steps, stepper.gradient_equivalents, dict(curve), diverged=True)
+            return Result(steps, cost, dict(curve), diverged=True)
         position = {
             "step": step,
-            "gradients": step * stepper.gradient_equivalents,
+            "gradients": step * cost,
             "seconds": seconds,
         }
         for name, value in (position | point).items():
             curve[name].append(value)
         progress(step / steps)
-    return Result(steps, stepper.gradient_equivalents, dict(curve), diverged=False)
+    return Result(steps, cost, dict(curve), diverged=False)

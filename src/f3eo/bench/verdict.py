@@ -91,13 +91,15 @@ def summary(verdict: Verdict) -> str:
     found = verdict.relations[first]
     parts = []
     if found["better"]:
-        parts.append(f"it is better than {names(found['better'])}")
+        parts.append(f"it is better than {names(found['better'], 6)}")
     if found["level"]:
-        parts.append(f"it is not distinguishable from {names(found['level'])}")
+        parts.append(f"it is not distinguishable from {names(found['level'], 6)}")
     return f"{lead}: {', and '.join(parts)}."
 
 
-def names(methods: Sequence[str]) -> str:
-    """The names of methods as a list in a sentence."""
+def names(methods: Sequence[str], most: int = 1000) -> str:
+    """The names of methods as a list in a sentence, or, of more than `most`, their number."""
+    if len(methods) > most:
+        return f"{len(methods)} others"
     labels = [label(method) for method in methods]
     return " and ".join([", ".join(labels[:-1]), labels[-1]] if len(labels) > 1 else labels)

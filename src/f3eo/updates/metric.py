@@ -11,11 +11,13 @@ in D and applied as −lr · D λh⊥ after the base's own step, so it never ent
 | Adamax | 1/u, u the infinity norm (ε is in it) |
 | RMSprop | 1/(√v + ε), centred: v less the squared mean |
 | Adagrad | 1/(√G + ε), times its decay of the learning rate |
+| SGDScheduleFree (schedulefree) | identity, as SGD |
 | any other | unknown |
 
-With an unknown metric (Muon, Adadelta, Rprop, …) the structure term is projected in the Euclidean
-metric and joins the gradient, so the base's preconditioner may turn a part of it back into the
-loss.
+With an unknown metric (Muon, SOAP, Adadelta, Rprop, …) the structure term is projected in the
+Euclidean metric and joins the gradient, so the base's preconditioner may turn a part of it back
+into the loss. SOAP's is diagonal in a basis that turns; AdamWScheduleFree's is diagonal, but the
+base moves two points, and a term applied after its step would reach only one.
 """
 
 from collections.abc import Callable
@@ -28,15 +30,20 @@ from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAd
 Diagonal = Callable[[dict[str, Any], dict[str, Any]], Tensor]
 """(state of a parameter, its group) → D in the parameter's shape."""
 
-METRICS: dict[type[Optimizer], Diagonal | None] = {SGD: None}
+METRICS: dict[type[Optimizer] | str, Diagonal | None] = {
+    SGD: None,
+    # Its step along the gradient is a number times it, at both of its points.
+    "schedulefree.sgd_schedulefree.SGDScheduleFree": None,
+}
 """None is the identity; a base that is missing has no known metric."""
 
 
-def register_metric(*bases: type[Optimizer]) -> Callable[[Diagonal], Diagonal]:
+def register_metric(*bases: type[Optimizer] | str) -> Callable[[Diagonal], Diagonal]:
     """Use the decorated function for these base optimizers.
 
     Args:
-        bases: optimizer classes; subclasses are not included.
+        bases: optimizer classes, or "module.Class" of one that is not to be imported for this;
+            subclasses are not included.
     """
 
     def decorate(diagonal: Diagonal) -> Diagonal:
@@ -96,12 +103,12 @@ def adagrad(state: dict[str, Any], group: dict[str, Any]) -> Tensor:
 
 def is_known(base: Optimizer) -> bool:
     """Whether the base's preconditioner is in the table."""
-    return type(base) in METRICS
+    return _key(base) in METRICS
 
 
 def is_diagonal(base: Optimizer) -> bool:
     """Whether the base has a preconditioner that differs from the identity and is known."""
-    return METRICS.get(type(base)) is not None
+    return METRICS.get(_key(base)) is not None
 
 
 def metric(base: Optimizer, parameters: list[Tensor]) -> list[Tensor] | None:
@@ -111,7 +118,7 @@ def metric(base: Optimizer, parameters: list[Tensor]) -> list[Tensor] | None:
         base: the base optimizer.
         parameters: that have just been stepped.
     """
-    diagonal = METRICS.get(type(base))
+    diagonal = METRICS.get(_key(base))
     if diagonal is None:
         return None
     groups = {id(p): group for group in base.param_groups for p in group["params"]}
@@ -121,3 +128,9 @@ def metric(base: Optimizer, parameters: list[Tensor]) -> list[Tensor] | None:
             diagonal(base.state[p], groups[id(p)]) if base.state.get(p) else torch.zeros_like(p)
             for p in parameters
         ]
+
+
+def _key(base: Optimizer) -> type[Optimizer] | str:
+    """How the base is listed: by its class, or by the name of that."""
+    kind = type(base)
+    return kind if kind in METRICS else f"{kind.__module__}.{kind.__qualname__}"

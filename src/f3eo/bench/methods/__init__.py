@@ -1,13 +1,46 @@
-"""The methods the benchmark knows, by name: one file each, listed here."""
+"""The methods the benchmark knows, by name: one or one family a file, listed here."""
 
 from collections.abc import Mapping
 
-from f3eo.bench.methods import adamw, f3eo, muon, sam, sgd
+from f3eo.bench.methods import (
+    adam,
+    adamw,
+    f3eo,
+    hutchinson,
+    ivon,
+    kronecker,
+    lbfgs,
+    muon,
+    sam,
+    schedule_free,
+    sgd,
+    sharpness,
+)
 from f3eo.bench.methods.method import Closure, Method, Stepper
 
 METHODS: Mapping[str, Method] = {
-    module.METHOD.name: module.METHOD for module in (sgd, adamw, muon, sam, f3eo)
+    method.name: method
+    for method in (
+        # first order
+        sgd.METHOD,
+        adam.METHOD,
+        adamw.METHOD,
+        muon.METHOD,
+        *schedule_free.METHODS,
+        sam.METHOD,
+        *sharpness.METHODS,
+        # second order; f3eo.second_order's three go here: *second_order.METHODS,
+        lbfgs.METHOD,
+        *hutchinson.METHODS,
+        *kronecker.METHODS,
+        ivon.METHOD,
+        # third order
+        f3eo.METHOD,
+    )
 }
+
+USUAL = ("sgd", "adamw", "muon", "sam", "f3eo")
+"""Compared unless something else is asked for."""
 
 
 def label(name: str) -> str:
@@ -20,4 +53,4 @@ def colour(name: str) -> str:
     return METHODS[name].colour if name in METHODS else "#374151"
 
 
-__all__ = ["METHODS", "Closure", "Method", "Stepper", "colour", "label"]
+__all__ = ["METHODS", "USUAL", "Closure", "Method", "Stepper", "colour", "label"]

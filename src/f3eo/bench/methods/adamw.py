@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW
 
-from f3eo.bench.methods.method import GradientStepper, Method, Stepper
+from f3eo.bench.methods.method import GRADIENT, GradientStepper, Method, Source, Stepper
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
@@ -18,6 +18,10 @@ METHOD = Method(
     name="adamw",
     label="AdamW",
     colour="#0072b2",
+    order=1,
+    kind="adaptive",
+    needs=GRADIENT,
+    source=Source("torch", "torch.optim.AdamW", "arXiv 1711.05101"),
     defaults={"lr": 3e-3, "weight_decay": 1e-2},
     build=build,
 )

@@ -8,16 +8,15 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from f3eo import F3EO, Ratio
-from f3eo.bench.methods.method import Closure, Method, Stepper
+from f3eo.bench.methods.method import Closure, Method, Source, Stepper
 
 
 class FisherStepper(Stepper):
-    """F3EO takes the closure and the batch itself and knows its own price."""
+    """F3EO takes the closure and the batch itself."""
 
     def __init__(self, optimizer: F3EO) -> None:
         self.optimizer = optimizer
         self.optimizers = (optimizer,)
-        self.gradient_equivalents = float(optimizer.gradient_equivalents)
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
         """Gradient and trace on one batch, then a step of SGD."""
@@ -42,6 +41,10 @@ METHOD = Method(
     name="f3eo",
     label="F3EO",
     colour="#c2185b",
+    order=3,
+    kind="Fisher trace",
+    needs="per-sample losses",
+    source=Source("f3eo", "f3eo.F3EO", "f3eo"),
     defaults={
         "lr": 0.3,
         "momentum": 0.9,

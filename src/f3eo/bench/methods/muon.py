@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW, Muon
 
-from f3eo.bench.methods.method import GradientStepper, Method, Stepper
+from f3eo.bench.methods.method import GRADIENT, GradientStepper, Method, Source, Stepper
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
@@ -26,6 +26,10 @@ METHOD = Method(
     name="muon",
     label="Muon",
     colour="#009e73",
+    order=1,
+    kind="orthogonalised",
+    needs=GRADIENT,
+    source=Source("torch", "torch.optim.Muon", "arXiv 2502.16982"),
     defaults={"lr": 3e-3, "momentum": 0.95, "weight_decay": 1e-2},
     build=build,
 )

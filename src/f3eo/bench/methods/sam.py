@@ -5,29 +5,23 @@ from typing import Any
 
 from pytorch_optimizer import SAM
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
-from f3eo.bench.methods.method import Closure, Method, Stepper
+from f3eo.bench.methods.method import Closure, Method, Source, Stepper, evaluation
+
+TWICE = "gradient at the weights and at perturbed ones"
 
 
 class SharpnessAwareStepper(Stepper):
     """Two gradients a step: one to climb by rho, one there to descend with."""
 
-    gradient_equivalents = 2.0
-
-    def __init__(self, optimizer: SAM) -> None:
+    def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.optimizers = (optimizer,)
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
         """Climb, take the gradient there, return, and descend with it."""
-
-        def gradient() -> Tensor:
-            self.optimizer.zero_grad()
-            loss = closure(x, y).mean()
-            loss.backward()
-            return loss.detach()
-
+        gradient = evaluation(closure, x, y, self.optimizer)
         # pytorch_optimizer's step expects the first gradient to be there already, runs the
         # closure once at the perturbed weights, and returns nothing.
         loss = gradient()
@@ -44,6 +38,10 @@ METHOD = Method(
     name="sam",
     label="SAM",
     colour="#e69f00",
+    order=1,
+    kind="sharpness-aware",
+    needs=TWICE,
+    source=Source("pytorch-optimizer", "pytorch_optimizer.SAM", "arXiv 2010.01412"),
     defaults={"lr": 0.3, "momentum": 0.9, "weight_decay": 1e-3, "rho": 0.1},
     build=build,
 )

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD
 
-from f3eo.bench.methods.method import GradientStepper, Method, Stepper
+from f3eo.bench.methods.method import GRADIENT, GradientStepper, Method, Source, Stepper
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
@@ -18,6 +18,10 @@ METHOD = Method(
     name="sgd",
     label="SGD",
     colour="#6b7280",
+    order=1,
+    kind="momentum",
+    needs=GRADIENT,
+    source=Source("torch", "torch.optim.SGD", "Polyak 1964"),
     defaults={"lr": 0.3, "momentum": 0.9, "weight_decay": 1e-3},
     build=build,
 )

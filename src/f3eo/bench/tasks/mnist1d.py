@@ -35,5 +35,7 @@ TASK = Task(
         "muon": {"lr": 3e-2, "weight_decay": 1e-1},
         "sam": {"lr": 0.6, "weight_decay": 1e-3, "rho": 0.1},
         "f3eo": {"lr": 0.6, "weight_decay": 1e-3, "ratio": 0.2},
+        "bsam": {"num_data": 4000},  # a fact, not tuned
+        "ivon": {"ess": 4000},
     },
 )

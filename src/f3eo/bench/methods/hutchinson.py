@@ -1,0 +1,73 @@
+"""Hessian diagonals by random probes: AdaHessian and SophiaH from pytorch_optimizer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_optimizer import AdaHessian, SophiaH
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from f3eo.bench.methods.method import Closure, Method, Source, Stepper
+
+
+class GraphStepper(Stepper):
+    """One gradient with its graph, which the optimizer differentiates once more.
+
+    The gradient is taken by `autograd.grad`: `backward(create_graph=True)`, as documented, gives
+    the same but a warning, and leaves a cycle of references that holds the graph.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.optimizers = (optimizer,)
+
+    def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient with graph, step, and the graph let go."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        loss = closure(x, y).mean()
+        gradient = torch.autograd.grad(loss, parameters, create_graph=True)
+        for p, g in zip(parameters, gradient, strict=True):
+            p.grad = g
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+
+def adahessian(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+    """AdaHessian; its probes are from torch's global generator."""
+    return GraphStepper(AdaHessian(model.parameters(), **options))
+
+
+def sophia(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+    """Sophia with Hutchinson's estimator; its probes are from torch's global generator."""
+    return GraphStepper(SophiaH(model.parameters(), **options))
+
+
+NEEDS = "gradient with its graph (create_graph)"
+
+METHODS = (
+    Method(
+        name="adahessian",
+        label="AdaHessian",
+        colour="#4b0082",
+        order=2,
+        kind="Hessian diagonal",
+        needs=NEEDS,
+        source=Source("pytorch-optimizer", "pytorch_optimizer.AdaHessian", "arXiv 2006.00719"),
+        defaults={"lr": 0.1, "weight_decay": 0.0},
+        build=adahessian,
+        note="no spatial averaging of the diagonal, which the paper has",
+    ),
+    Method(
+        name="sophia",
+        label="Sophia-H",
+        colour="#9467bd",
+        order=2,
+        kind="Hessian diagonal",
+        needs=NEEDS,
+        source=Source("pytorch-optimizer", "pytorch_optimizer.SophiaH", "arXiv 2305.14342"),
+        defaults={"lr": 0.06, "weight_decay": 0.0, "p": 1e-2, "update_period": 10},
+        build=sophia,
+    ),
+)

@@ -1,0 +1,152 @@
+"""SAM's relatives over SGD, all from the maintained package pytorch_optimizer."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pytorch_optimizer import BSAM, GSAM, SAM, WSAM, FriendlySAM, LookSAM
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from f3eo.bench.methods.method import (
+    Closure,
+    ClosureStepper,
+    Method,
+    Source,
+    Stepper,
+    evaluation,
+)
+from f3eo.bench.methods.sam import TWICE, SharpnessAwareStepper
+
+
+class LookSharpnessStepper(SharpnessAwareStepper):
+    """LookSAM between its looks: the gradient its `step` would throw away is not taken."""
+
+    optimizer: LookSAM
+
+    def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
+        """SAM's protocol every k steps; else one gradient, inside the optimizer's step."""
+        if self.optimizer.get_step() % self.optimizer.k == 0:
+            return super().step(closure, x, y)
+        losses = list[Tensor]()
+        gradient = evaluation(closure, x, y, self.optimizer)
+        self.optimizer.step(lambda: losses.append(gradient()))  # type: ignore[arg-type]
+        return losses[0]
+
+
+class SurrogateGapStepper(Stepper):
+    """GSAM takes both gradients itself; its closure returns the outputs, too."""
+
+    def __init__(self, optimizer: GSAM) -> None:
+        self.optimizer = optimizer
+        self.optimizers = (optimizer.base_optimizer,)
+
+    def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
+        """Climb, take the gradient there, take out what of the first is across it, descend."""
+        gradient = torch.enable_grad()(evaluation(closure, x, y, self.optimizer))
+        return self.optimizer.step(lambda: (None, gradient()))[1]  # type: ignore[arg-type]
+
+
+class ConstantRadius:
+    """A rho schedule as GSAM asks for: `step` gives the next radius, here always the same."""
+
+    def __init__(self, rho: float) -> None:
+        self.rho = rho
+
+    def step(self) -> float:
+        """Rho."""
+        return self.rho
+
+
+def asam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+    """SAM in the metric of the weights' sizes."""
+    return SharpnessAwareStepper(SAM(model.parameters(), SGD, adaptive=True, **options))
+
+
+def gsam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+    """GSAM around SGD, with a constant radius."""
+    base = {name: options[name] for name in ("lr", "momentum", "weight_decay")}
+    sgd, radius = SGD(model.parameters(), **base), ConstantRadius(options["rho"])
+    optimizer = GSAM(model.parameters(), sgd, model, radius, alpha=options["alpha"])
+    return SurrogateGapStepper(optimizer)
+
+
+def looksam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+    """LookSAM around SGD."""
+    return LookSharpnessStepper(LookSAM(model.parameters(), SGD, **options))
+
+
+def wsam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+    """WSAM around SGD."""
+    return ClosureStepper(WSAM(model, model.parameters(), SGD, **options))
+
+
+def fsam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+    """FriendlySAM around SGD."""
+    return SharpnessAwareStepper(FriendlySAM(model.parameters(), SGD, **options))
+
+
+def bsam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+    """Bayesian SAM, an optimizer of its own; noise is from torch's global generator."""
+    return ClosureStepper(BSAM(model.parameters(), **options))
+
+
+BASE = {"lr": 0.3, "momentum": 0.9, "weight_decay": 1e-3}
+
+
+def _row(
+    name: str,
+    label: str,
+    colour: str,
+    kind: str,
+    paper: str,
+    own: Mapping[str, Any],
+    build: Callable[[nn.Module, Mapping[str, Any], int], Stepper],
+    **more: Any,
+) -> Method:
+    source = Source("pytorch-optimizer", f"pytorch_optimizer.{kind}", paper)
+    given = {"needs": TWICE, "order": 1, "kind": "sharpness-aware", "defaults": {**BASE, **own}}
+    return Method(
+        name=name, label=label, colour=colour, source=source, build=build, **{**given, **more}
+    )
+
+
+METHODS = (
+    _row("asam", "ASAM", "#d55e00", "SAM", "arXiv 2102.11600", {"rho": 1.0}, asam),
+    _row(
+        "gsam",
+        "GSAM",
+        "#b8860b",
+        "GSAM",
+        "arXiv 2203.08065",
+        {"rho": 0.1, "alpha": 0.1},
+        gsam,
+        note="step(closure) wants a closure that returns a pair and switches gradients on itself",
+    ),
+    _row(
+        "looksam",
+        "LookSAM",
+        "#c49c00",
+        "LookSAM",
+        "arXiv 2203.02714",
+        {"rho": 0.1, "k": 5, "alpha": 0.7},
+        looksam,
+        note="called as documented it takes, and discards, a first gradient at every step: 2.00 "
+        "each; here that gradient is left out between the looks",
+    ),
+    _row("wsam", "WSAM", "#a0522d", "WSAM", "arXiv 2305.15817", {"rho": 0.1, "gamma": 0.5}, wsam),
+    _row("fsam", "FriendlySAM", "#e377c2", "FriendlySAM", "arXiv 2403.12350", {"rho": 0.1}, fsam),
+    _row(
+        "bsam",
+        "bSAM",
+        "#9c755f",
+        "BSAM",
+        "arXiv 2210.01620",
+        {},
+        bsam,
+        needs="gradient at noisy weights and at perturbed ones",
+        defaults={"lr": 0.5, "num_data": 600, "weight_decay": 1e-4, "rho": 0.05, "damping": 0.1},
+        note="step(closure) raises where no gradient was taken before; past that, the package "
+        "multiplies the gradient by weight_decay where the paper adds weight_decay times weights",
+    ),
+)
