@@ -122,7 +122,7 @@ class PerSample(Estimator):
         parameters, samples = chosen(problem), len(ghost.losses)
         trace = found.squared.sum() * samples
         # A sample's gradient points where its own loss bends most, so the step is a small one.
-        default = torch.finfo(trace.dtype).eps ** 0.5 / (8 if engine.central else 32)
+        default = found.unit**0.5 / (8 if engine.central else 32)
         size = float(engine.size(parameters, trace.sqrt(), default))
 
         def moved(step: float) -> list[Tensor]:

@@ -85,7 +85,7 @@ class Ghost:
         """Norms, totals and gradients of ℓ_i/B, for a second pass, or what stands against one."""
         if self._layouts is None:
             nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
-            return Gathered(torch.full_like(self.losses, torch.nan), nan, {})
+            return Gathered(torch.full_like(self.losses, torch.nan), nan, {}, 1.0)
         if not self._capture.repeatable or any(len(use.shapes) > 1 for use in self._uses):
             return "parameters are written into other tensors or used by a module with its own rule"
         if any(t._version != version for t, version in self._capture.kinks.values()):
@@ -96,7 +96,9 @@ class Ghost:
         deltas = torch.autograd.grad(
             self.losses, edges, shares, retain_graph=derived, allow_unused=True
         )
-        if any(d is not None and d.dtype in (torch.bfloat16, torch.float16) for d in deltas):
+        # Of the forward pass, where one part may work in another precision than the losses.
+        unit = max(torch.finfo(t.dtype).eps for t in (self.losses, *deltas) if t is not None)
+        if unit > torch.finfo(torch.float32).eps:
             return "the closure works in 16 bits, too coarse for differences"
         found = gather(
             self._contributed(deltas),
@@ -105,6 +107,7 @@ class Ghost:
             self._capture.sources,
             self.losses,
             self._memory,
+            unit,
         )
         if found is None:
             return (
