@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import resolve_name
+from torch.utils import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from f3eo import batch as batches
@@ -86,7 +87,8 @@ class Capture(Decomposed):
 
     After it, `uses` holds the uses, `derived` the places (as `Use.call`) of the calls that made
     one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and its
-    version), and `repeatable` whether these calls tell all: not where parameters are written into other tensors.
+    version), and `repeatable` whether these calls tell all: not where parameters are written into
+    other tensors, nor under activation checkpointing.
 
     Args:
         parameters: the leaves whose uses are recorded.
@@ -192,6 +194,7 @@ class Capture(Decomposed):
                 if derived:
                     result = self._used(func, args, kwargs, result)
         if met and kinked and isinstance(result, Tensor):
+            self.repeatable = self.repeatable and not _recomputes()
             first = kept(func, inputs[0], result)
             self.kinks[self._calls] = first, first._version if func in RELU else version
 
@@ -276,6 +279,7 @@ class Capture(Decomposed):
             )
         if not outputs or not parameters:
             return
+        self.repeatable = self.repeatable and not _recomputes()
         self.uses.append(
             Use(
                 operation=operation,
@@ -324,6 +328,12 @@ def _writes(func: Any, args: tuple[Any, ...]) -> bool:
 def _out_of_place(func: Any, args: tuple[Any, ...]) -> Any:
     """The function behind add_, mul_, … that returns a new tensor, or None."""
     return getattr(torch.Tensor, func.__name__[:-1], None) if _writes(func, args) else None
+
+
+def _recomputes() -> bool:
+    """Whether activations are computed again, out of any mode's sight, for the backward pass."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore
+    return hooks is not None and hooks[0].__module__ == checkpoint.__name__
 
 
 def _refuse(

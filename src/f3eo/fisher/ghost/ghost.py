@@ -87,7 +87,10 @@ class Ghost:
             nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
             return Gathered(torch.full_like(self.losses, torch.nan), nan, {}, 1.0)
         if not self._capture.repeatable or any(len(use.shapes) > 1 for use in self._uses):
-            return "parameters are written into other tensors or used by a module with its own rule"
+            return (
+                "parameters are written into other tensors, used by a module with its own rule or "
+                "under activation checkpointing"
+            )
         if any(t._version != version for t, version in self._capture.kinks.values()):
             return "a piecewise linear operation's argument or result is written to afterwards"
         edges = [edge for use in self._uses for edge in use.edges]
