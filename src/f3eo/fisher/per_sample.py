@@ -14,9 +14,12 @@ from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.ghost.gathered import Gathered
 from f3eo.fisher.ghost.weights import Shifted
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
-from f3eo.tensors import filled, plus
+from f3eo.tensors import filled, plus, squared_norm
 
 logger = logging.getLogger("f3eo")
+
+ROUNDING = 8
+"""A bound on the rounding of a sum over samples, in rounding units of √Tr F (up to 4 was seen)."""
 
 
 class PerSample(Estimator):
@@ -140,18 +143,22 @@ class PerSample(Estimator):
 
         width = 2 * size if engine.central else size
         low = filled(_in_order(found.totals, parameters), parameters)
-        share = 1 / width
+        share = 1 / width if width else torch.nan  # no width: Tr F̂ overflows
         if not isfinite(share):
             high = [torch.full_like(p, torch.nan) for p in parameters]
         else:
             high = replay.once_more(lambda: moved(size))
         if engine.central and isfinite(share):
             low, share = replay.once_more(lambda: moved(-size)), 1.0
+        structure = plus(high, low, -share)
+        # The two gradients are sums in different orders: what that alone leaves is not curvature.
+        if squared_norm(structure).sqrt() <= ROUNDING * found.unit * trace.sqrt() / width:
+            structure = filled([None] * len(parameters), parameters)
         return Gradients(
             loss=ghost.losses.detach().mean(),
             samples=samples,
             gradient=_in_order(found.totals, problem.parameters),
-            structure=plus(high, low, -share),
+            structure=structure,
             trace=trace,
         )
 
