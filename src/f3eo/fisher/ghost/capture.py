@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from f3eo import batch as batches
 from f3eo.decompositions import Decomposed
 from f3eo.evaluation import refuse_mixing
-from f3eo.fisher.ghost.kinks import KINKED, RELU, kept
+from f3eo.fisher.ghost.kinks import BENT, KINKED, RELU, kept
 from f3eo.fisher.ghost.registry import RULES, Rule, has_module_rules
 
 
@@ -87,8 +87,8 @@ class Capture(Decomposed):
 
     After it, `uses` holds the uses, `derived` the places (as `Use.call`) of the calls that made
     one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and its
-    version), and `repeatable` whether these calls tell all: not where parameters are written into
-    other tensors, nor under activation checkpointing.
+    version), `cuts` values without a gradient that were made of some with one, and `repeatable` whether these calls tell all: not where parameters are written into
+    other tensors, under activation checkpointing, or where kinks cannot be kept from moving.
 
     Args:
         parameters: the leaves whose uses are recorded.
@@ -110,6 +110,7 @@ class Capture(Decomposed):
         self.uses: list[Use] = []
         self.derived: set[int] = set()
         self.kinks: dict[int, tuple[Tensor, int]] = {}
+        self.cuts: dict[int, tuple[Tensor, int]] = {}
         self.repeatable = True
         self._calls = 0
         self._leaves = {id(p): frozenset([id(p)]) for p in parameters if p.requires_grad}
@@ -194,9 +195,16 @@ class Capture(Decomposed):
                 if derived:
                     result = self._used(func, args, kwargs, result)
         if met and kinked and isinstance(result, Tensor):
-            self.repeatable = self.repeatable and not _recomputes()
+            # A bound that moves moves the kink.
+            still = not any(t.requires_grad for t in inputs[1:])
+            self.repeatable = self.repeatable and still and not _recomputes()
             first = kept(func, inputs[0], result)
             self.kinks[self._calls] = first, first._version if func in RELU else version
+
+        if met and not writes and _cuts(inputs, result):
+            self.cuts[self._calls] = result, result._version
+        if met and func in BENT and any(t.requires_grad for t in inputs):
+            self.repeatable = False
 
         role = Role.SAMPLES if met else Role.CONSTANT
         if derived and not met:
@@ -328,6 +336,12 @@ def _writes(func: Any, args: tuple[Any, ...]) -> bool:
 def _out_of_place(func: Any, args: tuple[Any, ...]) -> Any:
     """The function behind add_, mul_, … that returns a new tensor, or None."""
     return getattr(torch.Tensor, func.__name__[:-1], None) if _writes(func, args) else None
+
+
+def _cuts(inputs: list[Tensor], result: Any) -> bool:
+    """Whether the graph ends here: detach(), no_grad(), comparisons. No derivative goes on."""
+    ends = isinstance(result, Tensor) and not result.requires_grad
+    return ends and any(t.requires_grad for t in inputs)
 
 
 def _recomputes() -> bool:

@@ -89,7 +89,8 @@ class Ghost:
         if not self._capture.repeatable or any(len(use.shapes) > 1 for use in self._uses):
             return (
                 "parameters are written into other tensors, used by a module with its own rule or "
-                "under activation checkpointing"
+                "under activation checkpointing, or an operation has kinks that move (max, sort, "
+                "hardswish, a clamp between activations)"
             )
         if any(t._version != version for t, version in self._capture.kinks.values()):
             return "a piecewise linear operation's argument or result is written to afterwards"
@@ -129,7 +130,9 @@ class Ghost:
         uses = zip(self._uses, self._layouts, strict=True)
         places = {use.call: place(use, layouts) for use, layouts in uses}
         kinks = {call: first for call, (first, _) in self._capture.kinks.items()}
-        return Perturbed(places, self._capture.derived, kinks, weights, len(self.losses))
+        cuts = {k: t for k, (t, version) in self._capture.cuts.items() if t._version == version}
+        derived = self._capture.derived
+        return Perturbed(places, derived, kinks, cuts, weights, len(self.losses))
 
     def _contributed(self, deltas: Sequence[Tensor | None]) -> list[Contribution]:
         assert self._layouts is not None

@@ -64,6 +64,7 @@ class Perturbed(Decomposed):
         places: the uses by the number of their call.
         derived: numbers of the calls that make one parameter of others.
         kinks: what keeps piecewise linear operations on their piece, by the number of their call.
+        cuts: results without a gradient, which are what they were, by the number of their call.
         weights: W_i of the leaves, by id.
         samples: B.
     """
@@ -73,6 +74,7 @@ class Perturbed(Decomposed):
         places: Mapping[int, Place],
         derived: Iterable[int],
         kinks: Mapping[int, Tensor],
+        cuts: Mapping[int, Tensor],
         weights: Mapping[int, Weights],
         samples: int,
     ) -> None:
@@ -80,6 +82,7 @@ class Perturbed(Decomposed):
         self._places = places
         self._deriving = set(derived)
         self._kinks = kinks
+        self._cuts = cuts
         self._weights = dict(weights)
         self._samples = samples
         self._calls = 0
@@ -91,6 +94,9 @@ class Perturbed(Decomposed):
             return self._derive(func, args, kwargs)
         if (first := self._kinks.get(self._calls)) is not None and func in KINKED:
             return on_piece(func, first, args, kwargs)
+        if (value := self._cuts.get(self._calls)) is not None:
+            func(*args, **kwargs)  # for the random numbers that it may draw
+            return value
         use = self._places.get(self._calls)
         if use is None or not self._moves(args, kwargs):
             return func(*args, **kwargs)
