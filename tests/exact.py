@@ -9,7 +9,6 @@ from dense import flat, relative, truth
 from f3eo import DoubleBackward, FiniteDifference, PerSample
 from f3eo.evaluation import Problem
 
-
 ENGINES = ((DoubleBackward(), 1e-9), (FiniteDifference(), 1e-5))
 """And the largest relative error of h in float64."""
 
