@@ -87,8 +87,9 @@ class Capture(Decomposed):
 
     After it, `uses` holds the uses, `derived` the places (as `Use.call`) of the calls that made
     one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and its
-    version), `cuts` values without a gradient that were made of some with one, and `repeatable` whether these calls tell all: not where parameters are written into
-    other tensors, under activation checkpointing, or where kinks cannot be kept from moving.
+    version), `cuts` values without a gradient that were made of some with one (and their version),
+    and `repeatable` whether these calls tell all: not where parameters are written into other
+    tensors, under activation checkpointing, or where kinks cannot be kept from moving.
 
     Args:
         parameters: the leaves whose uses are recorded.

@@ -1,4 +1,4 @@
-"""Per-sample gradients of every parameter, kept for a second pass in which they move the weights."""
+"""Per-sample gradients of every parameter, kept for a second pass in which they move weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

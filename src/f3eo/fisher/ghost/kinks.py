@@ -51,7 +51,7 @@ BENT: set[Any] = {
     F.leaky_relu_,
     F.rrelu,
     F.selu,
-    F.threshold_,
+    F.threshold_,  # pyright: ignore[reportAttributeAccessIssue]
     torch.max,
     torch.maximum,
     torch.min,
@@ -90,5 +90,5 @@ def on_piece(
         y = torch.ops.aten.threshold_backward(x, first, 0)
         in_place = kwargs.get("inplace") or function.__name__.endswith("_") or args[1:] == (True,)
         return x.copy_(y) if in_place else y
-    before, change = jvp(lambda v: function(v, *args[1:], **kwargs), (first,), (x - first,))
-    return before + change
+    value, change = jvp(lambda v: function(v, *args[1:], **kwargs), (first,), (x - first,))[:2]
+    return value + change
