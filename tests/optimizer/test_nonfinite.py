@@ -92,12 +92,12 @@ def same_but_random(before, after):
 
 
 def steep(model):
-    """Losses whose gradient is finite at these weights and nowhere next to them."""
+    """Losses that are finite at these weights, and overflow uphill of them."""
     there = copy.deepcopy(model)
 
     def closure(x, y):
-        moved = (model(x) != there(x)).any(1)
-        return Spoiled.apply(losses(model)(x, y), torch.where(moved, NAN, 1.0))
+        moved = (model(x) - there(x).detach()).sum(1)
+        return losses(model)(x, y) + torch.exp(1e13 * moved)
 
     return closure
 
