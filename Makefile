@@ -47,4 +47,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into .venv; the first time takes a few minutes."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# curvlinops asks for torchvision and does not import it; PyPI's does not load beside a CPU
+	@# build of torch, and transformers stumbles over one that is there and does not load.
+	@$(BIN)/pip uninstall -qqy torchvision
 	@touch $@

@@ -3,11 +3,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from unittest.mock import patch
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,17 @@ class Truth:
         return self.gradients.mean(0)
 
 
+class Differentiable(TorchFunctionMode):
+    """A forward pass whose second derivatives are right: torch's of weight norm are not."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._weight_norm:
+            v, g, dim = args
+            others = [d for d in range(v.ndim) if d != dim]
+            return g * v / v.square().sum(others, keepdim=True).sqrt()
+        return func(*args, **(kwargs or {}))
+
+
 def truth(
     model: nn.Module | Sequence[Tensor], closure: Callable[..., Tensor], *batch: Tensor
 ) -> Truth:
@@ -41,7 +53,7 @@ def truth(
     losses, gradients = [], []
     structure = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
     for i in range(count):
-        with sdpa_kernel(SDPBackend.MATH), patch("torch._weight_norm", _weight_norm):
+        with sdpa_kernel(SDPBackend.MATH), Differentiable():
             loss = closure(*(t[i : i + 1] for t in batch)).mean()
         g = flat(torch.autograd.grad(loss, parameters, **_graph))
         if g.requires_grad:
@@ -49,11 +61,6 @@ def truth(
         losses.append(loss.detach())
         gradients.append(g.detach())
     return Truth(torch.stack(losses), torch.stack(gradients), structure)
-
-
-def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """By its definition: the second derivative of torch's own is wrong."""
-    return v * g / torch.norm_except_dim(v, 2, dim)
 
 
 def hessian(parameters: Sequence[Tensor], value: Tensor) -> Tensor:

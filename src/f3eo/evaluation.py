@@ -259,12 +259,17 @@ class Replay(Generic[R]):
         self._problem = problem
         self._devices = {p.device for p in problem.parameters if p.device.type != "cpu"}
         self._first: list[tuple[torch.device, Tensor]] | None = None
+        self.draws = False
+        """Whether the first call has drawn random numbers."""
 
     def __call__(self) -> R:
         """The function's result."""
         if self._first is None:
             self._first = _random_states(self._devices)
-            return self._function()
+            result = self._function()
+            states = zip(self._first, _random_states(self._devices), strict=True)
+            self.draws = any(not torch.equal(a, b) for (_, a), (_, b) in states)
+            return result
         return self.once_more(self._function)
 
     def once_more(self, function: Callable[[], S]) -> S:

@@ -13,18 +13,20 @@ def inners(a: Vector, b: Vector) -> list[Tensor]:
     return [torch.dot(_flat(x), _flat(y)) for x, y in zip(a, b, strict=True)]
 
 
+def squares(a: Vector) -> list[Tensor]:
+    """⟨a_p, a_p⟩ for every tensor p, as `inners(a, a)` in fewer calls."""
+    wide = [_wide(x) for x in a]
+    return [n.square() for n in torch._foreach_norm(wide)] if wide else []  # pyright: ignore
+
+
 def inner(a: Vector, b: Vector) -> Tensor:
     """⟨a, b⟩ over all tensors together; a scalar on the device of the first, 0 for empty lists."""
-    products = inners(a, b)
-    if not products:
-        return torch.zeros(())
-    first = products[0]
-    return torch.stack([p.to(first) for p in products]).sum()
+    return _sum(inners(a, b))
 
 
 def squared_norm(a: Vector) -> Tensor:
     """‖a‖² over all tensors together."""
-    return inner(a, a)
+    return _sum(squares(a))
 
 
 def scaled(a: Vector, factors: float | Sequence[float]) -> list[Tensor]:
@@ -57,7 +59,16 @@ def fetched(scalars: Sequence[Tensor]) -> list[float]:
     return torch.stack(list(scalars)).tolist()
 
 
+def _sum(scalars: Sequence[Tensor]) -> Tensor:
+    if not scalars:
+        return torch.zeros(())
+    return torch.stack([s.to(scalars[0]) for s in scalars]).sum()
+
+
 def _flat(tensor: Tensor) -> Tensor:
     """As a vector, in the precision in which sums over a whole model are taken."""
-    flat = tensor.reshape(-1)
-    return flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+    return _wide(tensor.reshape(-1))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -69,7 +69,7 @@ def test_f3eo_pays_for_the_fraction_it_looks_at(problem):
     method = METHODS["f3eo"]
     for fraction in (0.25, 1.0):
         stepper = method.build(problem[0], method.options({"fraction": fraction}), 0)
-        assert stepper.gradient_equivalents == pytest.approx((3 + 4 * fraction) / 3)
+        assert stepper.gradient_equivalents == pytest.approx((3 + 3 * fraction) / 3)
 
 
 def test_sam_steps_along_the_gradient_at_the_perturbed_weights(problem):

@@ -5,31 +5,24 @@ none for every backend; their parts have. Parameters in them also become ordinar
 Others (activations, normalisations) have one that is many times slower than it need be, or wrong.
 """
 
-from f3eo.decompositions.activation import gelu, silu
-from f3eo.decompositions.attention import dot_product_attention, multi_head_attention
-from f3eo.decompositions.convolution import convolution, transposed_convolution
-from f3eo.decompositions.embedding_bag import embedding_bag
+from f3eo.decompositions import (
+    activation,
+    attention,
+    convolution,
+    embedding_bag,
+    normalisation,
+    recurrent,
+    weight_norm,
+)
 from f3eo.decompositions.mode import Decomposed
-from f3eo.decompositions.normalisation import group_norm, layer_norm, rms_norm, scaled_and_shifted
-from f3eo.decompositions.recurrent import gru, lstm, rnn_relu, rnn_tanh
-from f3eo.decompositions.weight_norm import weight_norm
 
 __all__ = [
     "Decomposed",
+    "activation",
+    "attention",
     "convolution",
-    "dot_product_attention",
     "embedding_bag",
-    "gelu",
-    "group_norm",
-    "gru",
-    "layer_norm",
-    "lstm",
-    "multi_head_attention",
-    "rms_norm",
-    "rnn_relu",
-    "rnn_tanh",
-    "scaled_and_shifted",
-    "silu",
-    "transposed_convolution",
+    "normalisation",
+    "recurrent",
     "weight_norm",
 ]

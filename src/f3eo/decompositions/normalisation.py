@@ -6,7 +6,8 @@ the cotangent v of dx: ∂/∂d = r P v, and ∂/∂x = −(r/n) (⟨v, dx⟩ x�
 from ∂r/∂x = −r² x̂/n.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from torch.autograd.function import once_differentiable
 
 from f3eo.decompositions.dispatch import visible
 from f3eo.decompositions.mode import decompose
+
+Normalise = Callable[[Tensor, int, bool, float], Tensor]
+"""See `normalised`."""
 
 
 def _projected(d: Tensor, normal: Tensor, rate: Tensor, centred: bool) -> Tensor:
@@ -91,6 +95,14 @@ def normalised(x: Tensor, size: int, centred: bool, eps: float) -> Tensor:
     return _Forward.apply(x.reshape(-1, size), centred, eps).view(x.shape)  # pyright: ignore
 
 
+def normalised_once(x: Tensor, size: int, centred: bool, eps: float) -> Tensor:
+    """The same by torch's own functions, where no second derivative is wanted."""
+    rows = x.reshape(-1, size)
+    if centred:
+        return F.layer_norm(rows, (size,), eps=eps).view(x.shape)
+    return F.rms_norm(rows, (size,), eps=eps).view(x.shape)
+
+
 @visible
 def scaled_and_shifted(normal: Tensor, weight: Tensor, bias: Tensor | None, after: int) -> Tensor:
     """γ∘x̂ + β, where `after` dimensions of x̂ come after those of γ and β."""
@@ -107,8 +119,8 @@ def _affine(normal: Tensor, weight: Tensor | None, bias: Tensor | None, after: i
     return scaled_and_shifted(normal, weight, bias, after)
 
 
-@decompose(F.layer_norm)
 def layer_norm(
+    normalise: Normalise,
     input: Tensor,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
@@ -117,11 +129,11 @@ def layer_norm(
 ) -> Tensor:
     """As `torch.nn.functional.layer_norm`."""
     size = torch.Size(normalized_shape).numel()
-    return _affine(normalised(input, size, True, eps), weight, bias, 0)
+    return _affine(normalise(input, size, True, eps), weight, bias, 0)
 
 
-@decompose(F.rms_norm)
 def rms_norm(
+    normalise: Normalise,
     input: Tensor,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
@@ -130,11 +142,11 @@ def rms_norm(
     """As `torch.nn.functional.rms_norm`."""
     eps = torch.finfo(input.dtype).eps if eps is None else eps
     size = torch.Size(normalized_shape).numel()
-    return _affine(normalised(input, size, False, eps), weight, None, 0)
+    return _affine(normalise(input, size, False, eps), weight, None, 0)
 
 
-@decompose(F.group_norm)
 def group_norm(
+    normalise: Normalise,
     input: Tensor,
     num_groups: int,
     weight: Tensor | None = None,
@@ -143,4 +155,35 @@ def group_norm(
 ) -> Tensor:
     """As `torch.nn.functional.group_norm`."""
     size = input.shape[1:].numel() // num_groups
-    return _affine(normalised(input, size, True, eps), weight, bias, input.ndim - 2)
+    return _affine(normalise(input, size, True, eps), weight, bias, input.ndim - 2)
+
+
+@visible
+def repeated(parameter: Tensor, rows: int) -> Tensor:
+    """A parameter once for each of so many rows, of which every sample has as many."""
+    return parameter.expand(rows, *parameter.shape)
+
+
+def group_norm_once(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The same by torch's own kernel, where no second derivative is wanted.
+
+    With the rows side by side as channels of one, each has a scale and shift of its own, and the
+    kernel's gradients in these are per sample.
+    """
+    if weight is None or bias is None:
+        return group_norm(normalised_once, input, num_groups, weight, bias, eps)
+    rows, channels = input.shape[:2]
+    beside = input.reshape(1, rows * channels, *input.shape[2:])
+    scale, shift = repeated(weight, rows).flatten(), repeated(bias, rows).flatten()
+    return F.group_norm(beside, rows * num_groups, scale, shift, eps).view(input.shape)
+
+
+decompose(F.layer_norm, once=partial(layer_norm, normalised_once))(partial(layer_norm, normalised))
+decompose(F.rms_norm, once=partial(rms_norm, normalised_once))(partial(rms_norm, normalised))
+decompose(F.group_norm, once=group_norm_once)(partial(group_norm, normalised))

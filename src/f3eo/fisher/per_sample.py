@@ -12,6 +12,7 @@ from f3eo.evaluation import Problem, Replay, evaluate
 from f3eo.fisher.estimator import Estimator, Gradients, chosen, structure_gradient
 from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.ghost.gathered import Gathered
+from f3eo.fisher.ghost.perturbed import Perturbed, SecondPass
 from f3eo.fisher.ghost.weights import Shifted
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
 from f3eo.tensors import filled, plus, squared_norm
@@ -96,7 +97,9 @@ class PerSample(Estimator):
             self._unsuited = found
             logger.info("h by double backward instead of finite differences: %s", found)
             return self._exact(replay.once_more(lambda: self.capture(problem)), problem)
-        return self._differences(replay, ghost, found, problem)
+        losses, recorded = ghost.losses.detach(), ghost.second_pass()
+        del ghost  # and the activations with it
+        return self._differences(replay, losses, recorded, found, problem)
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`; by double backward, whatever the engine."""
@@ -118,27 +121,34 @@ class PerSample(Estimator):
         )
 
     def _differences(
-        self, replay: Replay[Ghost], ghost: Ghost, found: Gathered, problem: Problem
+        self,
+        replay: Replay[Ghost],
+        losses: Tensor,
+        recorded: SecondPass,
+        found: Gathered,
+        problem: Problem,
     ) -> Gradients:
         engine = self.engine
         assert isinstance(engine, FiniteDifference)
-        parameters, samples = chosen(problem), len(ghost.losses)
+        parameters, samples = chosen(problem), len(losses)
         trace = found.squared.sum() * samples
         # A sample's gradient points where its own loss bends most, so the step is a small one.
         default = found.unit**0.5 / (8 if engine.central else 32)
         size = float(engine.size(parameters, trace.sqrt(), default))
 
+        once = set() if engine.central else recorded.once
+
         def moved(step: float) -> list[Tensor]:
             """∇L(θ + step ∇ℓ_i), every sample at its own weights, over ε."""
             weights = {
-                id(p): Shifted(p, found.terms[id(p)], step * samples)
+                id(p): Shifted(p, found.terms[id(p)], step * samples, once=id(p) in once)
                 for p in parameters
                 if id(p) in found.terms
             }
-            mode = ghost.perturbed(weights)
-            losses = evaluate(problem, per_sample=True, twice=False, mode=mode).losses
-            shares = torch.full_like(losses, 1 / (width * samples))
-            gradient = torch.autograd.grad(losses, parameters, shares, allow_unused=True)
+            mode = Perturbed(recorded, weights)
+            moved = evaluate(problem, per_sample=True, twice=False, mode=mode).losses
+            shares = torch.full_like(moved, 1 / (width * samples))
+            gradient = torch.autograd.grad(moved, parameters, shares, allow_unused=True)
             return filled(gradient, parameters)
 
         width = 2 * size if engine.central else size
@@ -155,7 +165,7 @@ class PerSample(Estimator):
         if squared_norm(structure).sqrt() <= ROUNDING * found.unit * trace.sqrt() / width:
             structure = filled([None] * len(parameters), parameters)
         return Gradients(
-            loss=ghost.losses.detach().mean(),
+            loss=losses.mean(),
             samples=samples,
             gradient=_in_order(found.totals, problem.parameters),
             structure=structure,

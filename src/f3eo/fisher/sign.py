@@ -8,7 +8,7 @@ from f3eo.evaluation import Problem, Replay, evaluate, mixing
 from f3eo.fisher.estimator import Estimator, Gradients
 from f3eo.fisher.whole_batch import attached_gradient
 from f3eo.products import DoubleBackward, Engine, Objective
-from f3eo.tensors import inner, squared_norm
+from f3eo.tensors import inner, scaled, squared_norm
 
 
 class Sign(Estimator):
@@ -35,6 +35,7 @@ class Sign(Estimator):
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
         count = batches.size(problem.batch)
+        whole = None
         if not count or mixing(problem.model):
             together = _Together(self, problem)
             objectives, weights = [Replay(together, problem)], [1.0, -1.0]
@@ -43,16 +44,20 @@ class Sign(Estimator):
             signs = self.signs(count, problem.generator)
             halves = [(w, (signs == w).nonzero().flatten()) for w in (1.0, -1.0)]
             halves = [(w, index) for w, index in halves if len(index)]
-            objectives = [self._part(problem.part(index)) for _, index in halves]
+            objectives = [self._part(problem.part(index), count) for _, index in halves]
             weights = [w for w, _ in halves]
-        result = self.engine.product(objectives, weights, problem.parameters, problem.structured)
+            whole = self._whole(problem, signs, objectives)
+        result = self.engine.product(
+            objectives, weights, problem.parameters, problem.structured, whole
+        )
         samples = together.samples if together is not None else count or 1
+        # f± = (1/B) Σ ℓ_i over the positive and the negative samples: v and H v want B^½ and B.
         return Gradients(
-            loss=torch.stack(result.values).sum() / samples,
+            loss=torch.stack(result.values).sum(),
             samples=samples,
-            gradient=[_mean(column, samples) for column in zip(*result.gradients, strict=True)],
-            structure=[h / samples for h in result.product],
-            trace=squared_norm(result.vector) / samples,
+            gradient=[_total(column) for column in zip(*result.gradients, strict=True)],
+            structure=scaled(result.product, samples),
+            trace=squared_norm(result.vector) * samples,
         )
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -70,15 +75,29 @@ class Sign(Estimator):
             return 1.0 - 2.0 * (order % 2)
         return 1.0 - 2.0 * torch.randint(0, 2, (count,), generator=generator, device=device)
 
-    def _part(self, problem: Problem) -> Objective:
+    def _part(self, problem: Problem, count: int) -> Replay[list[Tensor]]:
         def objective() -> list[Tensor]:
-            return [evaluate(problem, per_sample=True, twice=self.engine.twice).losses.sum()]
+            losses = evaluate(problem, per_sample=True, twice=self.engine.twice).losses
+            return [losses.sum() / count]
 
         return Replay(objective, problem)
 
+    def _whole(
+        self, problem: Problem, signs: Tensor, parts: list[Replay[list[Tensor]]]
+    ) -> Objective:
+        """(1/B) Σ r_i ℓ_i from one forward pass; nothing where the parts drew random numbers."""
+
+        def objective() -> list[Tensor]:
+            if any(part.draws for part in parts):
+                return []
+            losses = evaluate(problem, per_sample=True, twice=self.engine.twice).losses
+            return [torch.dot(signs.to(losses), losses) / len(losses)]
+
+        return lambda: parts[0].once_more(objective)
+
 
 class _Together:
-    """Sums of the positive and of the negative losses from one forward pass, signs drawn once."""
+    """f₊ and f₋ from one forward pass, signs drawn once."""
 
     def __init__(self, estimator: Sign, problem: Problem) -> None:
         self._estimator = estimator
@@ -92,10 +111,10 @@ class _Together:
         if self._signs is None:
             self.samples = len(losses)
             self._signs = estimator.signs(self.samples, problem.generator).to(losses.device)
-        positive = (self._signs > 0).to(losses)
-        return [torch.dot(losses, positive), torch.dot(losses, 1 - positive)]
+        positive, means = (self._signs > 0).to(losses), losses / self.samples
+        return [torch.dot(means, positive), torch.dot(means, 1 - positive)]
 
 
-def _mean(column: tuple[Tensor | None, ...], samples: int) -> Tensor | None:
+def _total(column: tuple[Tensor | None, ...]) -> Tensor | None:
     present = [g for g in column if g is not None]
-    return sum(present[1:], present[0]) / samples if present else None
+    return sum(present[1:], present[0]) if present else None

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from f3eo.evaluation import check_reached
 from f3eo.products.engine import Engine, Objective, Product
-from f3eo.tensors import filled
+from f3eo.tensors import Vector, filled, plus, scaled
 
 
 class DoubleBackward(Engine):
@@ -22,6 +22,7 @@ class DoubleBackward(Engine):
         weights: Sequence[float],
         parameters: Sequence[Tensor],
         structured: Sequence[bool],
+        whole: Objective | None = None,
     ) -> Product:
         """See `Engine.product`."""
         values = [value for objective in objectives for value in objective()]
@@ -50,14 +51,13 @@ def weighted_sum(
     gradients: Sequence[Sequence[Tensor | None]],
     weights: Sequence[float],
     structured: Sequence[bool],
-    chosen: Sequence[Tensor],
+    chosen: Vector,
 ) -> list[Tensor]:
     """v = Σ w_k ∇f_k on the structured parameters."""
-    columns = [
-        column for column, s in zip(zip(*gradients, strict=True), structured, strict=True) if s
-    ]
-    vector = []
-    for parameter, column in zip(chosen, columns, strict=True):
-        terms = [w * g for w, g in zip(weights, column, strict=True) if g is not None]
-        vector.append(sum(terms[1:], terms[0]) if terms else torch.zeros_like(parameter))
+    vector: list[Tensor] = []
+    for weight, columns in zip(weights, gradients, strict=True):
+        own = filled([g for g, s in zip(columns, structured, strict=True) if s], chosen)
+        vector = (
+            plus(vector, own, weight) if vector else own if weight == 1 else scaled(own, weight)
+        )
     return vector

@@ -43,6 +43,7 @@ class Engine(ABC):
         weights: Sequence[float],
         parameters: Sequence[Tensor],
         structured: Sequence[bool],
+        whole: Objective | None = None,
     ) -> Product:
         """Gradients of all objectives, and H v on the structured parameters.
 
@@ -51,4 +52,6 @@ class Engine(ABC):
             weights: w_k, one for every scalar in order.
             parameters: what ∇ is taken for.
             structured: for each parameter, whether it is part of v.
+            whole: gives Σ w_k f_k as one scalar, after the objectives have run; nothing if it
+                cannot. For engines that need no more of further evaluations.
         """

@@ -9,7 +9,7 @@ from torch import Tensor
 from f3eo.evaluation import check_reached
 from f3eo.products.double_backward import weighted_sum
 from f3eo.products.engine import Engine, Objective, Product
-from f3eo.tensors import Vector, filled, squared_norm
+from f3eo.tensors import Vector, filled, plus, scaled, squared_norm
 
 
 class FiniteDifference(Engine):
@@ -44,6 +44,7 @@ class FiniteDifference(Engine):
         weights: Sequence[float],
         parameters: Sequence[Tensor],
         structured: Sequence[bool],
+        whole: Objective | None = None,
     ) -> Product:
         """See `Engine.product`."""
         values, gradients, unit = _gradients(objectives, parameters)
@@ -58,6 +59,9 @@ class FiniteDifference(Engine):
                 with torch.no_grad():
                     for p, v in zip(chosen, vector, strict=True):
                         p.add_(v, alpha=size)
+                if whole is not None and (sums := whole()):
+                    gradient = torch.autograd.grad(sums[0], chosen, allow_unused=True)
+                    return filled(gradient, chosen)
                 return weighted_sum(
                     _gradients(objectives, parameters)[1], weights, structured, chosen
                 )
@@ -72,7 +76,7 @@ class FiniteDifference(Engine):
             low = perturbed(-epsilon) if self.central else vector
             width = 2 * epsilon if self.central else epsilon
             high = perturbed(epsilon)
-            product = [(a - b) / width for a, b in zip(high, low, strict=True)]
+            product = scaled(plus(high, low, -1.0), 1 / width)
         return Product([v.detach() for v in values], gradients, vector, product)
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from f3eo.tensors import Vector, fetched, inners, multiplied, plus, scaled
+from f3eo.tensors import Vector, fetched, inners, multiplied, plus, scaled, squares
 from f3eo.updates.rule import Products, Rule, multiplier
 from f3eo.updates.weight import Weight
 
@@ -17,11 +17,18 @@ def products(gradient: Vector, structure: Vector | None, metric: Vector | None) 
         structure: h; None is zero.
         metric: the diagonal D; None is the identity.
     """
-    g = gradient if metric is None else multiplied(gradient, metric)
+    if metric is None:
+        gg = squares(gradient)
+        rest = [] if structure is None else [*inners(structure, gradient), *squares(structure)]
+    else:
+        g = multiplied(gradient, metric)
+        gg, rest = inners(gradient, g), []
+        if structure is not None:
+            h = multiplied(structure, metric)
+            rest = [*inners(structure, g), *inners(structure, h)]
+    values = fetched([*gg, *rest])
     if structure is None:
-        return [Products(gg, 0.0, 0.0) for gg in fetched(inners(gradient, g))]
-    h = structure if metric is None else multiplied(structure, metric)
-    values = fetched([*inners(gradient, g), *inners(structure, g), *inners(structure, h)])
+        return [Products(value, 0.0, 0.0) for value in values]
     count = len(gradient)
     columns = values[:count], values[count : 2 * count], values[2 * count :]
     return [Products(*row) for row in zip(*columns, strict=True)]

@@ -8,9 +8,10 @@ called twice need no
 care of their own: they are several uses of one tensor.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 
 from f3eo import batch as batches
 from f3eo.decompositions import Decomposed
+from f3eo.decompositions.normalisation import repeated
 from f3eo.evaluation import refuse_mixing
 from f3eo.fisher.ghost.kinks import BENT, KINKED, RELU, kept
 from f3eo.fisher.ghost.registry import RULES, Rule, has_module_rules
@@ -38,6 +40,7 @@ class Role(Enum):
 Sources = frozenset[int]
 _MARK = "_f3eo_role"
 EXPANSIONS = {
+    repeated,
     torch.Tensor.expand,
     torch.Tensor.expand_as,
     torch.Tensor.repeat,
@@ -177,7 +180,7 @@ class Capture(Decomposed):
             return func(*args, **kwargs)
         self._calls += 1
         _refuse(self._model, func, args, kwargs)
-        inputs = list(flat((*args, *kwargs.values())))
+        inputs = flat((*args, *kwargs.values())) if kwargs else flat(args)
         roles = [self._role(t) for t in inputs]
         met = Role.SAMPLES in roles
         derived = [r for r in roles if isinstance(r, frozenset)]
@@ -260,13 +263,15 @@ class Capture(Decomposed):
         Told by the size alone: one repeated as often for another reason is refused by its layout.
         """
         samples = self._samples or 0
+        if func is repeated:
+            return True
         if func not in EXPANSIONS or samples < 2:
             return False
         before = (1,) * (result.ndim - inputs[0].ndim) + tuple(inputs[0].shape)
         pairs = list(zip(before, result.shape, strict=True))
         # k rows become B·k where samples are folded with heads.
-        repeated = any(a == b * samples for b, a in pairs)
-        return repeated and all(a == b * samples or b in (1, a) for b, a in pairs)
+        grown = any(a == b * samples for b, a in pairs)
+        return grown and all(a == b * samples or b in (1, a) for b, a in pairs)
 
     def _fills(self, func: Any, result: Any) -> bool:
         """A constant or noise made for every sample (initial states): it carries samples."""
@@ -275,7 +280,7 @@ class Capture(Decomposed):
     def _record(
         self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
-        tensors = list(flat((*args, *kwargs.values())))
+        tensors = flat((*args, *kwargs.values()))
         if isinstance(operation, type):
             tensors += list(args[0].parameters())
         parameters = {id(t): t for t in tensors if self.sources(t) and t.requires_grad}
@@ -319,19 +324,25 @@ class Capture(Decomposed):
             self._record(type(module), (module, *args), kwargs, result)
 
 
-def flat(values: Iterable[Any]) -> Iterator[Tensor]:
+def flat(values: Iterable[Any]) -> list[Tensor]:
     """Every tensor among values and the tuples and lists in them."""
+    found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            yield value
+            found.append(value)
         elif isinstance(value, (tuple, list)):
-            yield from flat(value)
+            found += flat(value)
+    return found
 
 
 def _writes(func: Any, args: tuple[Any, ...]) -> bool:
+    return _in_place(func) and bool(args) and isinstance(args[0], Tensor)
+
+
+@lru_cache(maxsize=4096)
+def _in_place(func: Any) -> bool:
     name = getattr(func, "__name__", "")
-    in_place = (name.endswith("_") and not name.endswith("__")) or func is torch.Tensor.__setitem__
-    return in_place and bool(args) and isinstance(args[0], Tensor)
+    return (name.endswith("_") and not name.endswith("__")) or func is torch.Tensor.__setitem__
 
 
 def _out_of_place(func: Any, args: tuple[Any, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""Per-sample gradients of every parameter, kept for a second pass in which they move weights."""
+"""Per-sample gradients of every parameter, kept for a second pass that they perturb."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,10 +59,10 @@ def gather(
     totals: dict[int, Tensor] = {}
     terms: dict[int, Term] = {}
     for ids, group in components(contributions, sources):
-        members = [p for p in leaves if id(p) in ids]
+        members = [by_id[i] for i in ids]
         term = single_term(group, members)
         if term is not None and (_compact(term) or not ids & counted):
-            found = {id(members[0]): term.detached()}
+            found = {id(members[0]): term}
         else:
             memory -= samples * sum(by_id[i].numel() * by_id[i].element_size() for i in ids)
             if memory < 0:

@@ -6,7 +6,8 @@ included, and differentiable, so that ½∇ of their mean is (1/B) Σ H_i g_i by
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,10 +21,9 @@ from f3eo.fisher.ghost.fallback import Sample, fallback, mapped_arguments
 from f3eo.fisher.ghost.gathered import Gathered, gather
 from f3eo.fisher.ghost.layout import Layout, find
 from f3eo.fisher.ghost.norms import Contribution, Norms, contribution, norms
-from f3eo.fisher.ghost.perturbed import Perturbed, place
+from f3eo.fisher.ghost.perturbed import SecondPass, place
 from f3eo.fisher.ghost.registry import Rule
 from f3eo.fisher.ghost.verify import verify
-from f3eo.fisher.ghost.weights import Weights
 
 logger = logging.getLogger("f3eo")
 
@@ -50,6 +50,7 @@ class Ghost:
     ) -> None:
         self._problem = problem
         self._memory = memory
+        self._twice = twice
         self._capture = Capture(problem.parameters, problem.batch, problem.model, twice=twice)
         self.output: Output = evaluate(problem, per_sample=True, twice=twice, mode=self._capture)
         self.losses = self.output.losses
@@ -120,19 +121,21 @@ class Ghost:
             )
         return found
 
-    def perturbed(self, weights: Mapping[int, Weights]) -> Perturbed:
-        """The context of the same forward pass at each sample's own weights.
-
-        Args:
-            weights: W_i of the leaves that move, by id.
-        """
-        assert self._layouts is not None
-        uses = zip(self._uses, self._layouts, strict=True)
-        places = {use.call: place(use, layouts) for use, layouts in uses}
-        kinks = {call: first for call, (first, _) in self._capture.kinks.items()}
+    def second_pass(self) -> "SecondPass":
+        """What a second pass needs of this one, which may then be forgotten."""
+        uses = list(zip(self._uses, self._layouts, strict=True)) if self._layouts else []
+        derives, counts = self._capture.derives, Counter[int]()
+        for p in (p for use, _ in uses for p in use.parameters):
+            counts.update(dict.fromkeys(self._capture.sources(p), 2 if derives(p) else 1))
         cuts = {k: t for k, (t, version) in self._capture.cuts.items() if t._version == version}
-        derived = self._capture.derived
-        return Perturbed(places, derived, kinks, cuts, weights, len(self.losses))
+        return SecondPass(
+            places={use.call: place(use, layouts) for use, layouts in uses},
+            derived=self._capture.derived,
+            kinks={call: first for call, (first, _) in self._capture.kinks.items()},
+            cuts=cuts,
+            once={i for i, n in counts.items() if n == 1},
+            samples=len(self.losses),
+        )
 
     def _contributed(self, deltas: Sequence[Tensor | None]) -> list[Contribution]:
         assert self._layouts is not None
@@ -160,21 +163,22 @@ class Ghost:
             return []
         _refuse_overwritten(use)
         samples = len(self.losses)
-        split = [
+        parts = [
             layout.split(self.losses.new_zeros(shape) if d is None else d, samples)
             for d, shape, layout in zip(deltas, use.shapes, layouts, strict=True)
         ]
+
+        def split(tensor: Tensor) -> Tensor:
+            tensor = tensor if self._twice else tensor.detach()
+            return layouts[0].split_argument(tensor, use.shapes[0], samples)
+
         arguments = mapped_arguments(
-            lambda t: (
-                Sample(layouts[0].split_argument(t, use.shapes[0], samples))
-                if id(t) in use.sampled
-                else t
-            ),
+            lambda t: Sample(split(t)) if id(t) in use.sampled else t,
             (use.args, use.kwargs),
         )
-        if (terms := _terms(use, arguments, split)) is not None:
+        if (terms := _terms(use, arguments, parts)) is not None:
             return terms
-        return [fallback(use, arguments, split)]
+        return [fallback(use, arguments, parts)]
 
     def _find_layouts(self, known: dict[Any, Layouts]) -> Layouts | None:
         """Layouts of all uses, known or found by the gradients of the first and last sample.
@@ -242,7 +246,8 @@ def _terms(
     if isinstance(use.operation, type):
         named = dict(args[0].named_parameters())
     else:
-        named = _signature(use.rule).bind(delta, *args, **kwargs).arguments
+        names = _names(use.rule)
+        named = dict(zip(names, (delta, *args), strict=False)) | kwargs
     places = [(name, p) for p in use.parameters for name, value in named.items() if value is p]
     if {id(p) for _, p in places} != {id(p) for p in use.parameters}:
         return None
@@ -252,8 +257,8 @@ def _terms(
 
 
 @lru_cache(maxsize=256)
-def _signature(rule: Rule) -> inspect.Signature:
-    return inspect.signature(rule)
+def _names(rule: Rule) -> tuple[str, ...]:
+    return tuple(inspect.signature(rule).parameters)
 
 
 def _refuse_overwritten(use: Use) -> None:

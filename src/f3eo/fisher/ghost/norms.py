@@ -93,14 +93,15 @@ def components(
     contributions: Sequence[Contribution], sources: Callable[[Tensor], frozenset[int]]
 ) -> list[tuple[frozenset[int], list[Contribution]]]:
     """Contributions grouped so that no leaf is in two groups."""
-    groups: list[tuple[frozenset[int], list[Contribution]]] = []
-    for item in contributions:
+    owner: dict[int, int] = {}
+    groups: dict[int, tuple[frozenset[int], list[Contribution]]] = {}
+    for number, item in enumerate(contributions):
         ids = frozenset().union(*(sources(p) for p in item.parameters))
-        joined = [g for g in groups if g[0] & ids]
-        groups = [g for g in groups if not g[0] & ids]
-        members = [c for _, group in joined for c in group] + [item]
-        groups.append((ids.union(*(g[0] for g in joined)), members))
-    return groups
+        joined = [groups.pop(k) for k in sorted({owner[i] for i in ids if i in owner})]
+        ids = ids.union(*(g[0] for g in joined))
+        groups[number] = ids, [c for _, group in joined for c in group] + [item]
+        owner.update(dict.fromkeys(ids, number))
+    return list(groups.values())
 
 
 def single_term(group: Sequence[Contribution], members: Sequence[Tensor]) -> Term | None:

@@ -4,7 +4,7 @@ Its calls of torch functions are those of the recorded pass, one by one; where p
 samples the operation runs on each sample's own weights.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,34 +57,43 @@ def place(use: Use, layouts: list[Layout]) -> Place:
     return Place(use.operation, tuple(use.shapes[0]), layouts[0], sampled)
 
 
-class Perturbed(Decomposed):
-    """Context manager around a repeated forward pass.
+@dataclass(frozen=True)
+class SecondPass:
+    """What is kept of a recorded pass for one like it.
 
     Args:
         places: the uses by the number of their call.
         derived: numbers of the calls that make one parameter of others.
         kinks: what keeps piecewise linear operations on their piece, by the number of their call.
         cuts: results without a gradient, which are what they were, by the number of their call.
-        weights: W_i of the leaves, by id.
+        once: ids of the leaves that a single use takes, as they are.
         samples: B.
     """
 
-    def __init__(
-        self,
-        places: Mapping[int, Place],
-        derived: Iterable[int],
-        kinks: Mapping[int, Tensor],
-        cuts: Mapping[int, Tensor],
-        weights: Mapping[int, Weights],
-        samples: int,
-    ) -> None:
+    places: Mapping[int, Place]
+    derived: set[int]
+    kinks: Mapping[int, Tensor]
+    cuts: Mapping[int, Tensor]
+    once: set[int]
+    samples: int
+
+
+class Perturbed(Decomposed):
+    """Context manager around a repeated forward pass.
+
+    Args:
+        recorded: what was kept of the first.
+        weights: W_i of the leaves, by id.
+    """
+
+    def __init__(self, recorded: SecondPass, weights: Mapping[int, Weights]) -> None:
         super().__init__(twice=False)
-        self._places = places
-        self._deriving = set(derived)
-        self._kinks = kinks
-        self._cuts = cuts
+        self._places = recorded.places
+        self._deriving = recorded.derived
+        self._kinks = recorded.kinks
+        self._cuts = recorded.cuts
+        self._samples = recorded.samples
         self._weights = dict(weights)
-        self._samples = samples
         self._calls = 0
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -4,8 +4,7 @@ Letters: N samples, T positions of a sample, m × n the parameter as a matrix.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,11 +28,6 @@ class Term(ABC):
     @abstractmethod
     def squared_norms(self) -> Tensor:
         """‖G_i‖² for every sample; (N,)."""
-
-    def detached(self) -> Self:
-        """The same without a graph."""
-        tensors = {n: t.detach() for n, t in vars(self).items() if isinstance(t, Tensor)}
-        return replace(self, **tensors)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)

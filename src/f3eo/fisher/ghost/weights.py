@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f3eo.fisher.ghost.terms import Outer, Rows, Term
+from f3eo.fisher.ghost.terms import Dense, Outer, Rows, Term
 
 
 class Weights(ABC):
@@ -69,18 +69,22 @@ class Shifted(Weights):
         shared: W.
         gradients: G_i.
         size: ε.
+        once: whether W_i is asked for once, and G_i not again: its memory serves for W_i then.
     """
 
-    def __init__(self, shared: Tensor, gradients: Term, size: float) -> None:
+    def __init__(self, shared: Tensor, gradients: Term, size: float, *, once: bool = False) -> None:
         self.shared = shared
         self.shape = shared.shape
         self.gradients = gradients
         self.size = size
+        self._once = once
 
     @cached_property
     def written(self) -> Tensor:
         """W_i written out, without a graph."""
         rows = self.gradients.rows(slice(None))
+        if self._once and isinstance(self.gradients, Dense):
+            return torch.add(self.shared.detach(), rows, alpha=self.size, out=rows)
         return torch.add(self.shared.detach(), rows, alpha=self.size)
 
     def tensor(self) -> Tensor:

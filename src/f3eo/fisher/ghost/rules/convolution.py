@@ -62,6 +62,10 @@ class Convolved(Term):
         return squared_rows(rows_of(self.rows(slice(0, len(self.input)))))
 
 
+def _plain(geometry: Geometry) -> bool:
+    return geometry.groups == 1 and not geometry.transposed
+
+
 def _beside(tensor: Tensor) -> Tensor:
     """(B, k, C, …) as (k, B·C, …): the samples as groups of channels of k common images."""
     return tensor.transpose(0, 1).flatten(1, 2)
@@ -74,7 +78,7 @@ def convolution(
     """Weight and bias (O,); x and delta are (B, k, C, …)."""
     x = x.to(delta.dtype)
     term: Term = Convolved(x, delta, weight.shape, geometry)
-    if weight.ndim == 4 and geometry.groups == 1 and not geometry.transposed:
+    if weight.ndim == 4 and _plain(geometry):
         positions, q, p = delta[0, :, 0].numel(), weight.shape[0], weight[0].numel()
         # Few positions, many channels.
         if 3 * positions * (p + q) < 2 * p * q:
@@ -125,13 +129,32 @@ class _Own(torch.autograd.Function):
         geometry, samples = ctx.geometry, len(x)
         for_x = for_shared = None
         if ctx.needs_input_grad[0]:
-            beside = replace(geometry, groups=geometry.groups * samples)
-            for_x = InputGradient.apply(delta, own.flatten(0, 1), _beside(x), beside)
-            for_x = _apart(for_x, samples)
+            for_x = _input_gradient(delta, own, x, geometry)
         if ctx.needs_input_grad[1]:
             d = _apart(delta, samples).flatten(0, 1)
             for_shared = WeightGradient.apply(x.flatten(0, 1), d, shared, geometry)
         return for_x, for_shared, None, None
+
+
+def _input_gradient(delta: Tensor, own: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
+    """Of Σℓ in x (B, k, I, …), every sample with its own weights; delta is (k, B·O, …)."""
+    samples = len(x)
+    if own.ndim == 5 and _plain(geometry) and max(geometry.stride) > 1:
+        # oneDNN takes four times as long for grouped convolutions with strides.
+        d = _apart(delta, samples).flatten(3)
+        patches = own.flatten(2).mT.unsqueeze(1) @ d
+        folded = F.fold(
+            patches.flatten(0, 1),
+            x.shape[3:],
+            own.shape[3:],
+            geometry.dilation,
+            geometry.padding,
+            geometry.stride,
+        )
+        return folded.view(x.shape)
+    beside = replace(geometry, groups=geometry.groups * samples)
+    for_x = InputGradient.apply(delta, own.flatten(0, 1), _beside(x), beside)
+    return _apart(for_x, samples)  # pyright: ignore
 
 
 def _apart(tensor: Tensor, samples: int) -> Tensor:

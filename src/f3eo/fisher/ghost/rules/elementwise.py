@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from f3eo.decompositions.normalisation import repeated
 from f3eo.fisher.ghost.registry import perturbed, register
 from f3eo.fisher.ghost.terms import Dense, Term
 from f3eo.fisher.ghost.weights import Weights
@@ -72,7 +73,7 @@ for _name in ("add", "sub", "mul", "div", "true_divide"):
 
 
 @register(torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.repeat)
-@register(torch.Tensor.broadcast_to, torch.broadcast_to)
+@register(torch.Tensor.broadcast_to, torch.broadcast_to, repeated)
 def expand(delta: Tensor, input: Tensor, *sizes: Any) -> dict[str, Term]:
     """A parameter repeated for every sample, such as a class token."""
     return {"input": Dense(unbroadcast(delta, input.shape))}

@@ -5,11 +5,13 @@ Instance normalisation stays whole, since it may keep running statistics, and so
 normalisation with frozen ones.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f3eo.decompositions import scaled_and_shifted
+from f3eo.decompositions.normalisation import scaled_and_shifted
 from f3eo.fisher.ghost.registry import perturbed, register
 from f3eo.fisher.ghost.terms import Dense, Term
 from f3eo.fisher.ghost.weights import Weights
@@ -22,10 +24,19 @@ def scale_and_shift(
     """Weight and bias, `after` dimensions before the last of delta and x̂, both (B, k, …)."""
     last = delta.ndim - after
     positions = (*range(1, last - weight.ndim), *range(last, delta.ndim))
-    terms: dict[str, Term] = {"weight": Dense((delta * normal).sum(positions))}
+    terms: dict[str, Term] = {"weight": Dense(_summed_products(delta, normal, positions, after))}
     if bias is not None:
         terms["bias"] = Dense(delta.sum(positions))
     return terms
+
+
+def _summed_products(a: Tensor, b: Tensor, dims: tuple[int, ...], after: int) -> Tensor:
+    """Σ a∘b over `dims`, of which the last `after` are the tensors' own last."""
+    if not after:
+        return (a * b).sum(dims)
+    dims = dims[:-after]
+    products = torch.linalg.vecdot(a.flatten(-after), b.flatten(-after))  # one pass
+    return products.sum(dims) if dims else products
 
 
 @perturbed(scaled_and_shifted)
@@ -39,9 +50,26 @@ def perturbed_scale_and_shift(
         ones = (1,) * (normal.ndim - after - own.ndim)
         return own.view(len(own), *ones, *own.shape[1:], *(1,) * after)
 
-    if bias is None:
-        return normal * aligned(weight)
-    return torch.addcmul(aligned(bias), normal, aligned(weight))
+    scale = aligned(weight)
+    z = _Scaled.apply(normal, scale, after) if after else normal * scale
+    return z if bias is None else z + aligned(bias)
+
+
+class _Scaled(torch.autograd.Function):
+    """γ∘x̂ for γ (B or 1, …, 1 …), the sums over positions taken as products of rows."""
+
+    @staticmethod
+    def forward(ctx: Any, normal: Tensor, scale: Tensor, after: int) -> Tensor:
+        ctx.save_for_backward(normal, scale)
+        ctx.after = after
+        return normal * scale
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> Any:
+        normal, scale = ctx.saved_tensors
+        dims = tuple(i for i in range(d.ndim) if scale.shape[i] == 1)
+        for_scale = _summed_products(d, normal, dims, ctx.after).view_as(scale)
+        return d * scale, for_scale, None
 
 
 @register(F.instance_norm)
