@@ -163,7 +163,7 @@ def check_costs() -> None:
         assert abs(cost(LayerwiseGaussNewton, k) / (2 + 25 / 3 * (k + 1)) - 1) < 0.1
     f3eo = F3EO(model, SGD, lr=0.01)
     f3eo.step(closure, x, y)  # the first batch is checked, at a price
-    assert abs(count(lambda: f3eo.step(closure, x, y)) / unit - 7 / 3) < 0.1
+    assert abs(count(lambda: f3eo.step(closure, x, y)) / unit - 2) < 0.1
 
 
 def picture(paths: dict[str, Trip], file: Path) -> None:

@@ -43,8 +43,7 @@ class F3EO(Optimizer):
     Args:
         model: a module, or parameters or parameter groups, as for any torch optimizer. With a
             module buffers are protected and messages have names. A group with `"structure": False`
-            is
-            trained on the loss alone: it takes no part in Tr F, h or the projection.
+            is trained on the loss alone: it takes no part in Tr F, h or the projection.
         base: an optimizer class (or another callable that makes one from parameters and `options`),
             or a built instance. Groups are shared with it, state is not. Methods of its own are
             reached by `optimizer.base`: a schedule-free one wants `optimizer.base.train()` before
@@ -53,7 +52,8 @@ class F3EO(Optimizer):
         rule: what is taken from h; default `Decoupled()`.
         weight: how much of it; default `Ratio(0.3)`.
         fraction: part of each batch, drawn at random, on which h is measured; in (0, 1], default 1.
-            Unbiased; a step then costs 3 + 4·fraction forward passes.
+            Unbiased; a step then costs 3 + 3·fraction forward passes, with
+            `PerSample(DoubleBackward())` 3 + 4·fraction.
         every: steps between two measurements of h, whose direction is used in between; default 1.
         chunk: largest number of samples that go through the model at once; default no bound.
         max_norm: ∇L is scaled down to this norm and the structure term by the same factor; default

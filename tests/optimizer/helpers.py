@@ -192,13 +192,14 @@ def structure_term(row, batch, optimizer):
 
 ESTIMATORS = {
     "exact": PerSample,
+    "exact, differences": lambda: PerSample(FiniteDifference()),
     "model": ModelSampled,
     "sign": Sign,
     "batch": Batch,
     "sign, differences": lambda: Sign(FiniteDifference()),
     "batch, differences": lambda: Batch(FiniteDifference(central=True)),
 }
-DIFFERENCES = ("sign, differences", "batch, differences")
+DIFFERENCES = ("exact, differences", "sign, differences", "batch, differences")
 
 
 def stepped(model, forward, batch, estimator, lr=0.0, **options):

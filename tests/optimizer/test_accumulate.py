@@ -7,7 +7,7 @@ from torch.optim import SGD, Adam
 
 from cases import case
 from dense import relative
-from f3eo import F3EO, Batch, ModelSampled, Ratio, Sign
+from f3eo import F3EO, Batch, ModelSampled, PerSample, Ratio, Sign
 from optimizer.helpers import batches, bits, everything, losses, network, weights
 
 SIZES = [(3, 1, 2), (5, 1), (1, 1, 1, 1, 1, 1)]
@@ -24,7 +24,7 @@ def test_micro_batches_of_unequal_sizes_equal_the_big_batch(name, sizes, base):
     found = []
     for split in (False, True):
         row = case(name)
-        optimizer = F3EO(row.model, base, lr=0.05)
+        optimizer = F3EO(row.model, base, lr=0.05, estimator=PerSample())
         values = []
         for _ in range(3):
             if split:

@@ -7,7 +7,18 @@ import pytest
 import torch
 
 from dense import relative, truth
-from f3eo import F3EO, Cap, Coupled, Decoupled, Direct, Fixed, Ratio, Warmup, fisher_trace
+from f3eo import (
+    F3EO,
+    Cap,
+    Coupled,
+    Decoupled,
+    Direct,
+    Fixed,
+    PerSample,
+    Ratio,
+    Warmup,
+    fisher_trace,
+)
 from f3eo.updates import metric
 from optimizer.helpers import (
     BASES,
@@ -196,7 +207,7 @@ def test_with_sgd_the_structure_term_joins_the_gradient(name):
     """.grad = g + λh⊥ with ‖λh⊥‖ = κ‖g‖, and so momentum carries it on."""
     row = BASES[name]
     case, alone = network(row), network(row)
-    optimizer = row.wrapped(case.model, weight=Ratio(0.4))
+    optimizer = row.wrapped(case.model, weight=Ratio(0.4), estimator=PerSample())
     plain = row.plain(alone.model.parameters())
     for batch in batches(3):
         g = flat(gradient(case.model, batch))

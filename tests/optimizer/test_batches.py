@@ -73,7 +73,7 @@ def test_positions_are_averaged_within_their_sample():
     found = []
     for kind in ("losses", "mean", "likelihood"):
         row = network()
-        optimizer = F3EO(row.model, SGD, lr=0.1)
+        optimizer = F3EO(row.model, SGD, lr=0.1, estimator=PerSample())
 
         def closure(x, y, kind=kind, row=row):
             z = row.model(x)

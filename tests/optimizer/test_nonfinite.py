@@ -1,5 +1,6 @@
 """Something is not finite: the step is skipped, or raises, and leaves nothing behind."""
 
+import copy
 import warnings
 
 import pytest
@@ -90,16 +91,36 @@ def same_but_random(before, after):
     }
 
 
-@pytest.mark.parametrize("estimator", [PerSample, Batch, Sign], ids=lambda e: e.__name__)
+def steep(model):
+    """Losses that are finite at these weights, and overflow uphill of them."""
+    there = copy.deepcopy(model)
+
+    def closure(x, y):
+        moved = (model(x) - there(x).detach()).sum(1)
+        return losses(model)(x, y) + torch.exp(1e13 * moved)
+
+    return closure
+
+
+CASES = [
+    *((place, kind) for place in PLACES for kind in (PerSample, Batch, Sign)),
+    # A second derivative that is bad at one point alone is nothing that differences see.
+    *((place, None) for place in PLACES if PLACES[place] != "the structure gradient"),
+    ("steep", None),
+]
+
+
 @pytest.mark.parametrize("warm", [0, 2])
-@pytest.mark.parametrize("place", PLACES)
-def test_a_bad_step_is_skipped_counted_and_leaves_everything(place, warm, estimator):
-    model, optimizer = made(estimator=estimator(), every=2)
+@pytest.mark.parametrize(("place", "kind"), CASES)
+def test_a_bad_step_is_skipped_counted_and_leaves_everything(place, kind, warm):
+    model, optimizer = made(estimator=kind and kind(), every=2)
     for batch in batches(warm):
         optimizer.step(losses(model), *batch)
     before = everything(model, optimizer)
-    with pytest.warns(UserWarning, match=f"^{PLACES[place]} is not finite.*skipped"):
-        optimizer.step(loss_of(place, model), *batches(1)[0])
+    closure = steep(model) if place == "steep" else loss_of(place, model)
+    what = PLACES.get(place, "the structure gradient")
+    with pytest.warns(UserWarning, match=f"^{what} is not finite.*skipped"):
+        optimizer.step(closure, *batches(1)[0])
     assert same_but_random(before, everything(model, optimizer))
     assert (optimizer.steps, optimizer.skipped) == (warm, 1)
     optimizer.step(losses(model), *batches(1)[0])
@@ -121,7 +142,8 @@ def test_a_bad_step_leaves_every_base(place, name):
 @pytest.mark.parametrize("options", [{"fraction": 0.5}, {"chunk": 2}, {"max_norm": 1.0}])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_bad_step_is_skipped_under_every_option(place, options):
-    model, optimizer = made(**options, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    model, optimizer = made(**options, estimator=PerSample(), generator=generator)
     optimizer.step(losses(model), *batches(1)[0])
     before = everything(model, optimizer)
     for _ in range(4):  # a fraction may miss the bad sample's structure gradient
@@ -133,6 +155,28 @@ def test_a_bad_step_is_skipped_under_every_option(place, options):
         before = everything(model, optimizer)
     assert optimizer.skipped == 1
     assert same_but_random(before, everything(model, optimizer))
+
+
+@pytest.mark.parametrize("options", [{"fraction": 0.5}, {"chunk": 2}, {"max_norm": 1.0}])
+def test_per_sample_differences_skip_a_bad_step_under_every_option(options):
+    model, optimizer = made(**options)
+    optimizer.step(losses(model), *batches(1)[0])
+    before = everything(model, optimizer)
+    with pytest.warns(UserWarning, match="^the structure gradient is not finite"):
+        optimizer.step(steep(model), *batches(1)[0])
+    assert same_but_random(before, everything(model, optimizer))
+
+
+@pytest.mark.parametrize("estimator", [None, PerSample()], ids=["default", "exact"])
+def test_a_trace_that_overflows_skips_the_step(estimator):
+    """The gradient is finite and its square is not: a difference has no step."""
+    model, optimizer = made(estimator=estimator)
+    model.float()
+    before = weights(model)
+    x, y = batches(1, dtype=torch.float32)[0]
+    with pytest.warns(UserWarning, match="not finite"):
+        optimizer.step(lambda x, y: 1e25 * losses(model)(x, y), x, y)
+    assert torch.equal(before, weights(model)) and optimizer.skipped == 1
 
 
 def test_differences_find_a_bad_gradient_away_from_the_weights():
@@ -186,17 +230,20 @@ def test_the_loss_of_a_skipped_step_is_returned_as_it_is():
         assert optimizer.step(loss_of("nan", model), *batches(1)[0]).isnan()
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_raise_leaves_random_states_and_grads_as_well(place):
+@pytest.mark.parametrize(("place", "kind"), [c for c in CASES if c[1] in (PerSample, None)])
+def test_raise_leaves_random_states_and_grads_as_well(place, kind):
     generator = torch.Generator().manual_seed(1)
-    model, optimizer = made(on_nonfinite="raise", fraction=0.99, generator=generator)
+    options = {"estimator": kind and kind(), "fraction": 0.99, "generator": generator}
+    model, optimizer = made(on_nonfinite="raise", **options)
     optimizer.step(losses(model), *batches(1)[0])
     before = everything(model, optimizer)
+    bad = steep(model) if place == "steep" else loss_of(place, model)
+    what = PLACES.get(place, "the structure gradient")
 
     def closure(x, y):
-        return loss_of(place, model)(nn.functional.dropout(x, 1e-9), y)
+        return bad(nn.functional.dropout(x, 1e-9), y)
 
-    with pytest.raises(FloatingPointError, match=rf'^{PLACES[place]} is not finite.*lower.*"skip"'):
+    with pytest.raises(FloatingPointError, match=rf'^{what} is not finite.*lower.*"skip"'):
         optimizer.step(closure, *batches(1)[0])
     assert everything(model, optimizer) == before
     assert optimizer.skipped == 0

@@ -8,14 +8,30 @@ from torch.optim import SGD, Adam, AdamW, Muon
 
 from cases import case
 from dense import relative, truth
-from f3eo import F3EO, Batch, Coupled, Decoupled, Direct, FiniteDifference, Fixed, Ratio, Sign
+from f3eo import (
+    F3EO,
+    Batch,
+    Coupled,
+    Decoupled,
+    Direct,
+    FiniteDifference,
+    Fixed,
+    PerSample,
+    Ratio,
+    Sign,
+)
 from optimizer.helpers import batches, flat, gradient, losses, network, weights
 
 BASE = {
     "sgd": (SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
     "adamw": (AdamW, {"lr": 0.02, "weight_decay": 0.1}),
 }
-ESTIMATORS = {"exact": lambda: None, "sign": Sign, "batch": lambda: Batch(FiniteDifference())}
+ESTIMATORS = {
+    "default": lambda: None,
+    "exact": PerSample,
+    "sign": Sign,
+    "batch": lambda: Batch(FiniteDifference()),
+}
 
 
 def trained(model, base="sgd", steps=5, closure=None, parameters=None, **options):
@@ -34,8 +50,14 @@ def trained(model, base="sgd", steps=5, closure=None, parameters=None, **options
 def test_maximizing_mirrors_minimizing_the_negative(base, rule):
     """Squared norms do not know the sign of the loss: both descend the same trace."""
     up, down = network().model, network().model
-    trained(up, base, maximize=True, rule=rule)
-    trained(down, base, closure=lambda x, y: -losses(down)(x, y), rule=rule)
+    trained(up, base, maximize=True, rule=rule, estimator=PerSample())
+    trained(
+        down,
+        base,
+        closure=lambda x, y: -losses(down)(x, y),
+        rule=rule,
+        estimator=PerSample(),
+    )
     assert relative(weights(up), weights(down)) < 1e-12
 
 
@@ -190,8 +212,8 @@ def test_non_contiguous_parameters_are_trained_as_contiguous_ones(base):
     for layer in other[::2]:
         layer.weight = nn.Parameter(layer.weight.detach().T.contiguous().T)
         assert not layer.weight.is_contiguous()
-    trained(model, base)
-    trained(other, base)
+    trained(model, base, estimator=PerSample())
+    trained(other, base, estimator=PerSample())
     assert relative(weights(other), weights(model)) < 1e-12
     assert not other[0].weight.is_contiguous()
 

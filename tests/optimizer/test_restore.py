@@ -16,6 +16,8 @@ ENGINES = {
     "sign": lambda: Sign(),
     "sign, differences": lambda: Sign(FiniteDifference()),
 }
+PER_SAMPLE = {"exact": PerSample, "differences": lambda: None, "model": ModelSampled}
+ALL = ENGINES | {"exact": PerSample, "differences": lambda: None}
 
 
 class Noisy(nn.Module):
@@ -52,9 +54,12 @@ class Thrown(BaseException):
 
 FAILURES = {  # options, and at which call of the closure it fails
     "defaults": ({}, 1),
+    "defaults, off the weights": ({}, 2),
+    "fraction, off the weights": ({"fraction": 0.5}, 2),
     "fraction, first part": ({"fraction": 0.5}, 1),
-    "fraction, the rest": ({"fraction": 0.5}, 2),
+    "fraction, the rest": ({"fraction": 0.5}, 3),
     "chunk": ({"chunk": 2}, 3),
+    "exact, fraction": ({"estimator": PerSample(), "fraction": 0.5}, 2),
     "model": ({"estimator": ModelSampled()}, 1),
     "double backward": ({"estimator": Batch()}, 1),
     "differences, at the weights": ({"estimator": Batch(FiniteDifference())}, 1),
@@ -132,9 +137,6 @@ def test_batch_norm_trains_where_samples_may_mix(name):
     assert optimizer.skipped == 0 and found[-1] < 0.5 * found[0]
 
 
-PER_SAMPLE = {"exact": PerSample, "model": ModelSampled}
-
-
 @pytest.mark.parametrize("name", PER_SAMPLE)
 def test_batch_norm_in_training_is_refused_where_they_may_not(name):
     model, optimizer = made(PER_SAMPLE[name](), nn.BatchNorm1d(8))
@@ -172,9 +174,9 @@ def test_training_mode_ends_the_freeze_of_batch_norm_with_a_refusal():
     assert everything(model, optimizer) == before
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", ALL)
 def test_all_evaluations_of_a_step_see_one_dropout_mask_and_steps_differ(name):
-    model, optimizer = made(ENGINES[name]())
+    model, optimizer = made(ALL[name]())
     batch = batches(1)[0]
     masks = []
     for _ in range(3):
@@ -189,9 +191,9 @@ def test_all_evaluations_of_a_step_see_one_dropout_mask_and_steps_differ(name):
     assert masks[0] != masks[1] != masks[2]
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_step_draws_the_random_numbers_of_one_forward_pass(name):
-    model, optimizer = made(ENGINES[name]())
+    model, optimizer = made(ALL[name]())
     x, y = batches(1)[0]
     torch.manual_seed(3)
     optimizer.step(losses(model), x, y)

@@ -13,6 +13,7 @@ from f3eo import (
     DecoupledPerTensor,
     Direct,
     Fixed,
+    PerSample,
     Ratio,
     Warmup,
 )
@@ -25,6 +26,11 @@ from optimizer.helpers import (
     structure_term,
     weights,
 )
+
+
+def exact(model, **options):
+    """With h exact to rounding."""
+    return F3EO(model, SGD, lr=0.1, estimator=PerSample(), **options)
 
 
 @pytest.mark.parametrize("rule", [Coupled(), Decoupled(), DecoupledPerTensor()])
@@ -44,11 +50,11 @@ def test_fixed_sets_the_multiplier_and_cap_bounds_the_length():
     for limit, expected in ((2 * ratio, 0.5), (ratio / 4, 0.25)):
         row = network()
         weight = Cap(0.5, limit=limit)
-        optimizer = F3EO(row.model, SGD, lr=0.1, rule=Coupled(), weight=weight)
+        optimizer = exact(row.model, rule=Coupled(), weight=weight)
         part, _ = structure_term(row, row.batch, optimizer)
         assert relative(part, expected * h) < 1e-10
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, rule=Coupled(), weight=Fixed(0.5))
+    optimizer = exact(row.model, rule=Coupled(), weight=Fixed(0.5))
     assert relative(structure_term(row, row.batch, optimizer)[0], 0.5 * h) < 1e-10
 
 
@@ -131,5 +137,5 @@ def test_max_norm_bounds_a_run_that_would_explode():
 def test_direct_leaves_the_loss_gradient_out():
     row = network()
     h = truth(row.model, row.losses, *row.batch).structure
-    F3EO(row.model, SGD, lr=0.1, rule=Direct(), weight=Fixed(3.0)).step(row.losses, *row.batch)
+    exact(row.model, rule=Direct(), weight=Fixed(3.0)).step(row.losses, *row.batch)
     assert relative(flat(p.grad for p in row.model.parameters()), 3 * h) < 1e-12

@@ -14,14 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from cases import case
 from dense import relative, truth
+from exact import ENGINES
 from f3eo import (
     F3EO,
     Batch,
     Categorical,
-    Coupled,
     DoubleBackward,
     FiniteDifference,
-    Fixed,
     ModelSampled,
     PerSample,
     Sign,
@@ -70,7 +69,7 @@ COMPILED = {
 @pytest.mark.parametrize("way", COMPILED)
 def test_compiled_models_are_refused_where_they_are_differentiated_twice(way):
     model = COMPILED[way](network().model)
-    for estimator in (PerSample(), Sign(), Batch(), ModelSampled()):
+    for estimator in (None, PerSample(), Sign(), Batch(), ModelSampled()):
         with pytest.raises(NotImplementedError, match=r"compiled.*before torch\.compile.*Finite"):
             F3EO(model, SGD, lr=0.1, estimator=estimator)
     for engine in (Sign(FiniteDifference()), Batch(FiniteDifference())):
@@ -139,14 +138,14 @@ def test_a_loss_linear_in_the_weights_has_no_structure_term(name):
 # Modules whose samples' gradients are easily got wrong.
 
 
+@pytest.mark.parametrize(("engine", "tolerance"), ENGINES)
 @pytest.mark.parametrize("name", ["cnn", "tied", "sequence_first", "no_rules", "attention"])
-def test_in_place_tied_repeated_and_unknown_layers(name):
+def test_in_place_tied_repeated_and_unknown_layers(name, engine, tolerance):
     """In-place ReLU, one weight used twice, a module called twice, layers without a rule."""
     row = case(name)
     expected = truth(row.model, row.losses, *row.batch)
-    optimizer = F3EO(row.model, SGD, lr=0.1, rule=Coupled(), weight=Fixed(1.0))
-    optimizer.step(row.losses, *row.batch)
-    assert relative(grads(row.model), expected.gradient + expected.structure) < 1e-9
+    optimizer = stepped(row.model, plain, row.batch, PerSample(engine))
+    assert relative(grads(row.model), expected.gradient + expected.structure) < tolerance
     assert float(optimizer.trace) == pytest.approx(float(expected.trace), rel=1e-10)
 
 
@@ -157,7 +156,8 @@ def test_activation_checkpointing_matches_if_not_reentrant(name):
         model = network().model
         optimizer = stepped(model, forward, batches(1)[0], ESTIMATORS[name]())
         found.append(torch.cat([grads(model), optimizer.trace[None]]))
-    assert relative(*found) < 1e-12
+    # Per-sample differences give way to double backward under a checkpoint.
+    assert relative(*found) < (1e-5 if name == "exact, differences" else 1e-12)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -15,9 +15,12 @@ from f3eo.fisher.ghost.gathered import Gathered
 from f3eo.fisher.ghost.perturbed import Perturbed, SecondPass
 from f3eo.fisher.ghost.weights import Shifted
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
-from f3eo.tensors import filled, plus
+from f3eo.tensors import filled, plus, squared_norm
 
 logger = logging.getLogger("f3eo")
+
+ROUNDING = 8
+"""A bound on the rounding of a sum over samples, in rounding units of √Tr F (up to 4 was seen)."""
 
 
 class PerSample(Estimator):
@@ -130,7 +133,7 @@ class PerSample(Estimator):
         parameters, samples = chosen(problem), len(losses)
         trace = found.squared.sum() * samples
         # A sample's gradient points where its own loss bends most, so the step is a small one.
-        default = torch.finfo(trace.dtype).eps ** 0.5 / (8 if engine.central else 32)
+        default = found.unit**0.5 / (8 if engine.central else 32)
         size = float(engine.size(parameters, trace.sqrt(), default))
 
         once = set() if engine.central else recorded.once
@@ -150,18 +153,22 @@ class PerSample(Estimator):
 
         width = 2 * size if engine.central else size
         low = filled(_in_order(found.totals, parameters), parameters)
-        share = 1 / width
+        share = 1 / width if width else torch.nan  # no width: Tr F̂ overflows
         if not isfinite(share):
             high = [torch.full_like(p, torch.nan) for p in parameters]
         else:
             high = replay.once_more(lambda: moved(size))
         if engine.central and isfinite(share):
             low, share = replay.once_more(lambda: moved(-size)), 1.0
+        structure = plus(high, low, -share)
+        # The two gradients are sums in different orders: what that alone leaves is not curvature.
+        if squared_norm(structure).sqrt() <= ROUNDING * found.unit * trace.sqrt() / width:
+            structure = filled([None] * len(parameters), parameters)
         return Gradients(
             loss=losses.mean(),
             samples=samples,
             gradient=_in_order(found.totals, problem.parameters),
-            structure=plus(high, low, -share),
+            structure=structure,
             trace=trace,
         )
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from f3eo.evaluation import check_reached
 from f3eo.products.engine import Engine, Objective, Product
-from f3eo.tensors import filled, plus, scaled
+from f3eo.tensors import Vector, filled, plus, scaled
 
 
 class DoubleBackward(Engine):
@@ -51,7 +51,7 @@ def weighted_sum(
     gradients: Sequence[Sequence[Tensor | None]],
     weights: Sequence[float],
     structured: Sequence[bool],
-    chosen: Sequence[Tensor],
+    chosen: Vector,
 ) -> list[Tensor]:
     """v = Σ w_k ∇f_k on the structured parameters."""
     vector: list[Tensor] = []

@@ -9,7 +9,7 @@ from torch import Tensor
 from f3eo.evaluation import check_reached
 from f3eo.products.double_backward import weighted_sum
 from f3eo.products.engine import Engine, Objective, Product
-from f3eo.tensors import filled, plus, scaled, squared_norm
+from f3eo.tensors import Vector, filled, plus, scaled, squared_norm
 
 
 class FiniteDifference(Engine):
@@ -80,7 +80,7 @@ class FiniteDifference(Engine):
         return Product([v.detach() for v in values], gradients, vector, product)
 
     @torch.no_grad()
-    def size(self, chosen: Sequence[Tensor], length: Tensor, default: float) -> Tensor:
+    def size(self, chosen: Vector, length: Tensor, default: float) -> Tensor:
         """ε = step · ‖θ‖/length, a scalar tensor; step/length for ‖θ‖ = 0, step ‖θ‖ for length 0.
 
         Args:

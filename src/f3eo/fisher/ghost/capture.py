@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import resolve_name
+from torch.utils import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from f3eo import batch as batches
 from f3eo.decompositions import Decomposed
 from f3eo.decompositions.normalisation import repeated
 from f3eo.evaluation import refuse_mixing
-from f3eo.fisher.ghost.kinks import KINKED, RELU, kept
+from f3eo.fisher.ghost.kinks import BENT, KINKED, RELU, kept
 from f3eo.fisher.ghost.registry import RULES, Rule, has_module_rules
 
 
@@ -88,9 +89,10 @@ class Capture(Decomposed):
     """Context manager around one forward pass.
 
     After it, `uses` holds the uses, `derived` the places (as `Use.call`) of the calls that made
-    one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and
-    its version), and `repeatable` whether these calls tell all: not where parameters are written
-    into other tensors.
+    one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and its
+    version), `cuts` values without a gradient that were made of some with one (and their version),
+    and `repeatable` whether these calls tell all: not where parameters are written into other
+    tensors, under activation checkpointing, or where kinks cannot be kept from moving.
 
     Args:
         parameters: the leaves whose uses are recorded.
@@ -112,6 +114,7 @@ class Capture(Decomposed):
         self.uses: list[Use] = []
         self.derived: set[int] = set()
         self.kinks: dict[int, tuple[Tensor, int]] = {}
+        self.cuts: dict[int, tuple[Tensor, int]] = {}
         self.repeatable = True
         self._calls = 0
         self._leaves = {id(p): frozenset([id(p)]) for p in parameters if p.requires_grad}
@@ -196,8 +199,16 @@ class Capture(Decomposed):
                 if derived:
                     result = self._used(func, args, kwargs, result)
         if met and kinked and isinstance(result, Tensor):
+            # A bound that moves moves the kink.
+            still = not any(t.requires_grad for t in inputs[1:])
+            self.repeatable = self.repeatable and still and not _recomputes()
             first = kept(func, inputs[0], result)
             self.kinks[self._calls] = first, first._version if func in RELU else version
+
+        if met and not writes and _cuts(inputs, result):
+            self.cuts[self._calls] = result, result._version
+        if met and func in BENT and any(t.requires_grad for t in inputs):
+            self.repeatable = False
 
         role = Role.SAMPLES if met else Role.CONSTANT
         if derived and not met:
@@ -282,6 +293,7 @@ class Capture(Decomposed):
             )
         if not outputs or not parameters:
             return
+        self.repeatable = self.repeatable and not _recomputes()
         self.uses.append(
             Use(
                 operation=operation,
@@ -336,6 +348,18 @@ def _in_place(func: Any) -> bool:
 def _out_of_place(func: Any, args: tuple[Any, ...]) -> Any:
     """The function behind add_, mul_, … that returns a new tensor, or None."""
     return getattr(torch.Tensor, func.__name__[:-1], None) if _writes(func, args) else None
+
+
+def _cuts(inputs: list[Tensor], result: Any) -> bool:
+    """Whether the graph ends here: detach(), no_grad(), comparisons. No derivative goes on."""
+    ends = isinstance(result, Tensor) and not result.requires_grad
+    return ends and any(t.requires_grad for t in inputs)
+
+
+def _recomputes() -> bool:
+    """Whether activations are computed again, out of any mode's sight, for the backward pass."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore
+    return hooks is not None and hooks[0].__module__ == checkpoint.__name__
 
 
 def _refuse(

@@ -22,11 +22,13 @@ class Gathered:
         squared: ‖G_i‖² over the structured leaves, (B,).
         totals: Σ_i G_i for every leaf that contributes, by the leaf's id.
         terms: G_i for every structured leaf that contributes, by the leaf's id.
+        unit: the coarsest rounding unit on the way to them.
     """
 
     squared: Tensor
     totals: dict[int, Tensor]
     terms: dict[int, Term]
+    unit: float
 
 
 @torch.no_grad()
@@ -37,6 +39,7 @@ def gather(
     sources: Callable[[Tensor], frozenset[int]],
     losses: Tensor,
     memory: int,
+    unit: float,
 ) -> Gathered | None:
     """Norms, totals and the gradients themselves, or None where these take more than `memory`.
 
@@ -47,6 +50,7 @@ def gather(
         sources: ids of the leaves that a tensor derives from.
         losses: (B,); gives B, dtype and device.
         memory: bytes that gradients written out may take together.
+        unit: see `Gathered`.
     """
     by_id = {id(p): p for p in leaves}
     counted = {id(p) for p, s in zip(leaves, structured, strict=True) if s}
@@ -71,7 +75,7 @@ def gather(
             if key in counted:
                 squared += term.squared_norms()
                 terms[key] = term
-    return Gathered(squared, totals, terms)
+    return Gathered(squared, totals, terms, unit)
 
 
 def _compact(term: Term) -> bool:

@@ -86,9 +86,13 @@ class Ghost:
         """Norms, totals and gradients of ℓ_i/B, for a second pass, or what stands against one."""
         if self._layouts is None:
             nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
-            return Gathered(torch.full_like(self.losses, torch.nan), nan, {})
+            return Gathered(torch.full_like(self.losses, torch.nan), nan, {}, 1.0)
         if not self._capture.repeatable or any(len(use.shapes) > 1 for use in self._uses):
-            return "parameters are written into other tensors or used by a module with its own rule"
+            return (
+                "parameters are written into other tensors, used by a module with its own rule or "
+                "under activation checkpointing, or an operation has kinks that move (max, sort, "
+                "hardswish, a clamp between activations)"
+            )
         if any(t._version != version for t, version in self._capture.kinks.values()):
             return "a piecewise linear operation's argument or result is written to afterwards"
         edges = [edge for use in self._uses for edge in use.edges]
@@ -97,7 +101,9 @@ class Ghost:
         deltas = torch.autograd.grad(
             self.losses, edges, shares, retain_graph=derived, allow_unused=True
         )
-        if any(d is not None and d.dtype in (torch.bfloat16, torch.float16) for d in deltas):
+        # Of the forward pass, where one part may work in another precision than the losses.
+        unit = max(torch.finfo(t.dtype).eps for t in (self.losses, *deltas) if t is not None)
+        if unit > torch.finfo(torch.float32).eps:
             return "the closure works in 16 bits, too coarse for differences"
         found = gather(
             self._contributed(deltas),
@@ -106,6 +112,7 @@ class Ghost:
             self._capture.sources,
             self.losses,
             self._memory,
+            unit,
         )
         if found is None:
             return (
@@ -116,15 +123,16 @@ class Ghost:
 
     def second_pass(self) -> "SecondPass":
         """What a second pass needs of this one, which may then be forgotten."""
-        assert self._layouts is not None
-        uses = list(zip(self._uses, self._layouts, strict=True))
+        uses = list(zip(self._uses, self._layouts, strict=True)) if self._layouts else []
         derives, counts = self._capture.derives, Counter[int]()
         for p in (p for use, _ in uses for p in use.parameters):
             counts.update(dict.fromkeys(self._capture.sources(p), 2 if derives(p) else 1))
+        cuts = {k: t for k, (t, version) in self._capture.cuts.items() if t._version == version}
         return SecondPass(
             places={use.call: place(use, layouts) for use, layouts in uses},
             derived=self._capture.derived,
             kinks={call: first for call, (first, _) in self._capture.kinks.items()},
+            cuts=cuts,
             once={i for i, n in counts.items() if n == 1},
             samples=len(self.losses),
         )

@@ -45,6 +45,28 @@ KINKED: set[Any] = {
 }
 """Operations whose first argument has the kinks."""
 
+BENT: set[Any] = {
+    F.hardswish,
+    F.hardtanh_,
+    F.leaky_relu_,
+    F.rrelu,
+    F.selu,
+    F.threshold_,  # pyright: ignore[reportAttributeAccessIssue]
+    torch.max,
+    torch.maximum,
+    torch.min,
+    torch.minimum,
+    torch.sort,
+    torch.topk,
+    Tensor.max,
+    Tensor.maximum,
+    Tensor.min,
+    Tensor.minimum,
+    Tensor.sort,
+    Tensor.topk,
+}
+"""Operations with kinks that are not straight in between, or that cannot be kept on a piece."""
+
 
 def kept(function: Any, x: Tensor, result: Tensor) -> Tensor:
     """What the second pass needs to know: x₁, or the result where that tells the piece."""
@@ -61,11 +83,12 @@ def on_piece(
         first: what was `kept`.
         args, kwargs: as it is called now.
     """
+    if not args:
+        args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
     x = args[0]
     if function in RELU:
         y = torch.ops.aten.threshold_backward(x, first, 0)
         in_place = kwargs.get("inplace") or function.__name__.endswith("_") or args[1:] == (True,)
         return x.copy_(y) if in_place else y
-    rest = args[1:]
-    before, change = jvp(lambda v: function(v, *rest, **kwargs), (first,), (x - first,))  # pyright: ignore
-    return before + change
+    value, change = jvp(lambda v: function(v, *args[1:], **kwargs), (first,), (x - first,))[:2]
+    return value + change

@@ -65,6 +65,7 @@ class SecondPass:
         places: the uses by the number of their call.
         derived: numbers of the calls that make one parameter of others.
         kinks: what keeps piecewise linear operations on their piece, by the number of their call.
+        cuts: results without a gradient, which are what they were, by the number of their call.
         once: ids of the leaves that a single use takes, as they are.
         samples: B.
     """
@@ -72,6 +73,7 @@ class SecondPass:
     places: Mapping[int, Place]
     derived: set[int]
     kinks: Mapping[int, Tensor]
+    cuts: Mapping[int, Tensor]
     once: set[int]
     samples: int
 
@@ -89,6 +91,7 @@ class Perturbed(Decomposed):
         self._places = recorded.places
         self._deriving = recorded.derived
         self._kinks = recorded.kinks
+        self._cuts = recorded.cuts
         self._samples = recorded.samples
         self._weights = dict(weights)
         self._calls = 0
@@ -100,6 +103,9 @@ class Perturbed(Decomposed):
             return self._derive(func, args, kwargs)
         if (first := self._kinks.get(self._calls)) is not None and func in KINKED:
             return on_piece(func, first, args, kwargs)
+        if (value := self._cuts.get(self._calls)) is not None:
+            func(*args, **kwargs)  # for the random numbers that it may draw
+            return value
         use = self._places.get(self._calls)
         if use is None or not self._moves(args, kwargs):
             return func(*args, **kwargs)
