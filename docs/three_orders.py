@@ -19,10 +19,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from f3eo import F3EO, Categorical
+from f3eo import F3EO, Categorical, PerSample
 from f3eo.bench.methods import colour
 from f3eo.bench.plots import STYLE
 from f3eo.second_order import GaussNewton, LayerwiseGaussNewton, NewtonCG, SecondOrder
@@ -87,7 +87,7 @@ def path(
     optimizer = make(model)
     places = [model.theta.detach().clone()]
     for _ in range(most):
-        if isinstance(optimizer, SGD):
+        if isinstance(optimizer, (SGD, Adam)):
             optimizer.zero_grad()
             model(OFFSETS).mean().backward()
             optimizer.step()
@@ -125,6 +125,8 @@ def check(trips: dict[str, Trip]) -> None:
     assert not path(third, (-0.7, 0.4)).flat
     # Plain descent reaches the flat valley too, with steps too long for the sharp one.
     assert path(lambda model: first(model, 1.2)).flat
+    # So does Adam.
+    assert path(lambda model: Adam(model.parameters(), lr=0.05)).flat
     # From starts all over the picture, with longer steps to save time.
     starts = [(x / 2, y / 2) for x in range(-4, 5) for y in range(-3, 4)]
     reached = [
@@ -161,9 +163,10 @@ def check_costs() -> None:
         assert abs(cost(NewtonCG, k) - (4 / 3 + 2 * (k + 1))) < 0.2
         assert abs(cost(GaussNewton, k) - (2 + 4 / 3 * (k + 1))) < 0.2
         assert abs(cost(LayerwiseGaussNewton, k) / (2 + 25 / 3 * (k + 1)) - 1) < 0.1
-    f3eo = F3EO(model, SGD, lr=0.01)
-    f3eo.step(closure, x, y)  # the first batch is checked, at a price
-    assert abs(count(lambda: f3eo.step(closure, x, y)) / unit - 2) < 0.1
+    for estimator, price in ((None, 2), (PerSample(), 7 / 3)):
+        f3eo = F3EO(model, SGD, lr=0.01, estimator=estimator)
+        f3eo.step(closure, x, y)  # the first batch is checked, at a price
+        assert abs(count(lambda f=f3eo: f.step(closure, x, y)) / unit - price) < 0.1
 
 
 def picture(paths: dict[str, Trip], file: Path) -> None:

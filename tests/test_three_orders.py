@@ -35,6 +35,7 @@ def test_the_page_says_the_numbers_that_the_script_asserts():
         "(−0.7, 0.4)": "(-0.7, 0.4)",
         "1.2 instead of 0.1": "first(model, 1.2)",
         "7/3": "7 / 3",
+        "Adam (learning rate 0.05)": "Adam(model.parameters(), lr=0.05)",
         "4/3 + 2 (k + 1)": "4 / 3 + 2 * (k + 1)",
         "2 + 4/3 (k + 1)": "2 + 4 / 3 * (k + 1)",
         "2 + L/3 (k + 1)": "2 + 25 / 3 * (k + 1)",

@@ -15,12 +15,10 @@ from f3eo.fisher.ghost.gathered import Gathered
 from f3eo.fisher.ghost.perturbed import Perturbed, SecondPass
 from f3eo.fisher.ghost.weights import Shifted
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
+from f3eo.products.finite_difference import ROUNDING
 from f3eo.tensors import filled, plus, squared_norm
 
 logger = logging.getLogger("f3eo")
-
-ROUNDING = 8
-"""A bound on the rounding of a sum over samples, in rounding units of √Tr F (up to 4 was seen)."""
 
 
 class PerSample(Estimator):
@@ -161,7 +159,7 @@ class PerSample(Estimator):
         if engine.central and isfinite(share):
             low, share = replay.once_more(lambda: moved(-size)), 1.0
         structure = plus(high, low, -share)
-        # The two gradients are sums in different orders: what that alone leaves is not curvature.
+        # The two are sums in different orders; what that alone leaves is no curvature.
         if squared_norm(structure).sqrt() <= ROUNDING * found.unit * trace.sqrt() / width:
             structure = filled([None] * len(parameters), parameters)
         return Gradients(

@@ -11,6 +11,9 @@ from f3eo.products.double_backward import weighted_sum
 from f3eo.products.engine import Engine, Objective, Product
 from f3eo.tensors import Vector, filled, plus, scaled, squared_norm
 
+ROUNDING = 8
+"""A bound on the rounding of a sum over samples, in rounding units of its terms (4 was seen)."""
+
 
 class FiniteDifference(Engine):
     """H v ≈ (∇s(θ + εv) − ∇s(θ))/ε, or (∇s(θ + εv) − ∇s(θ − εv))/2ε (central).
@@ -77,6 +80,10 @@ class FiniteDifference(Engine):
             width = 2 * epsilon if self.central else epsilon
             high = perturbed(epsilon)
             product = scaled(plus(high, low, -1.0), 1 / width)
+            # The gradients may be sums in different orders; what that alone leaves is no curvature.
+            terms = sum(squared_norm([g for g in gs if g is not None]).sqrt() for gs in gradients)
+            if squared_norm(product).sqrt() <= ROUNDING * unit * terms / width:
+                product = filled([None] * len(chosen), chosen)
         return Product([v.detach() for v in values], gradients, vector, product)
 
     @torch.no_grad()
