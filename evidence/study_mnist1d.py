@@ -4,8 +4,8 @@
 
 Every arm has a grid of twelve settings, judged by mean accuracy on held-out training samples over
 three seeds; the best setting then trains on all training samples with ten other seeds, and only
-those runs see the test set. A budget is a number of plain gradients: F3EO takes 7/3 of one a step
-(4/3 on a quarter of the batch), SAM 2, the others 1. The last two arms are not tuned: they have the
+those runs see the test set. A budget is a number of plain gradients: F3EO takes 2 of them a step
+(5/4 on a quarter of the batch), SAM 2, the others 1. The last two arms are not tuned: they have the
 learning rate and weight decay of the first sketch.
 """
 
@@ -38,12 +38,12 @@ ARMS = {
     "AdamW, 5,833 steps": ("adamw", 5833, ADAMW),
     "Muon, 5,833 steps": ("muon", 5833, MUON),
     "SAM, 2,916 steps": ("sam", 5833, SAM),
-    "F3EO, 2,500 steps": ("f3eo", 5833, {**WHOLE, "fraction": (1.0,)}),
-    "F3EO on a quarter, 3,750 steps": ("f3eo", 5000, {**WHOLE, "fraction": (0.25,)}),
+    "F3EO, 2,500 steps": ("f3eo", 5000, {**WHOLE, "fraction": (1.0,)}),
+    "F3EO on a quarter, 4,000 steps": ("f3eo", 5000, {**WHOLE, "fraction": (0.25,)}),
     "SGD, 2,500 steps, lr 0.6, wd 3e-3": ("sgd", 2500, FIXED),
     "F3EO, 2,500 steps, lr 0.6, wd 3e-3": (
         "f3eo",
-        5833,
+        5000,
         {**FIXED, "fraction": (1.0,), "ratio": (0.3,)},
     ),
 }

@@ -25,6 +25,7 @@ COST = {  # by hand: forwards are 1/3 of a plain gradient, backwards 2/3
     "adahessian": 3,  # 1 for the gradient, 2 for the double backward
     "sophia": (3 + 9) / 10,
     "ivon": 1,
+    "gauss_newton": 2 + 4 / 3 * (4 + 1),  # four products, and one for the promised reduction
 }
 
 
@@ -39,6 +40,11 @@ def test_the_count_is_what_the_algorithm_says(method):
 def test_f3eo_costs_what_it_says_it_costs(fraction):
     found = count("f3eo", METHODS["f3eo"].options({"fraction": fraction}))
     assert found.gradient_equivalents == pytest.approx((3 + 3 * fraction) / 3, abs=1e-6)
+
+
+def test_newton_is_charged_what_conjugate_gradients_take_at_most():
+    found = count("newton_cg", METHODS["newton_cg"].options({"radius": 1e6})).gradient_equivalents
+    assert 4 < found <= 4 / 3 + 2 * (4 + 1) + 1e-6
 
 
 def test_psgd_with_hessian_products_takes_them():

@@ -15,7 +15,7 @@ from second_order.helpers import OPTIMIZERS, bits, made, same
 NAN = float("nan")
 MODEL = nn.Linear(2, 2)
 ARGUMENTS = {
-    "lr 0": (lambda o: o(MODEL, lr=0.0), ValueError, "lr must be > 0.0, received 0.0"),
+    "lr −1": (lambda o: o(MODEL, lr=-1.0), ValueError, "lr must be > 0.0, received -1.0"),
     "lr text": (lambda o: o(MODEL, lr="1"), TypeError, "lr must be a number, received '1'"),
     "iterations": (
         lambda o: o(MODEL, max_iterations=0),

@@ -90,14 +90,14 @@ class PerSample(Estimator):
             return self._exact(self.capture(problem), problem)
         replay = Replay(lambda: self.capture(problem, twice=False), problem)
         ghost = replay()
-        found = ghost.gathered()
-        if isinstance(found, str):
-            self._unsuited = found
-            logger.info("h by double backward instead of finite differences: %s", found)
+        measured = ghost.gathered()
+        if isinstance(measured, str):
+            self._unsuited = measured
+            logger.info("h by double backward instead of finite differences: %s", measured)
             return self._exact(replay.once_more(lambda: self.capture(problem)), problem)
-        losses, recorded = ghost.losses.detach(), ghost.second_pass()
-        del ghost  # and the activations with it
-        return self._differences(replay, losses, recorded, found, problem)
+        losses = ghost.losses.detach()
+        del ghost
+        return self._differences(replay, losses, *measured, problem)
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`; by double backward, whatever the engine."""
@@ -122,8 +122,8 @@ class PerSample(Estimator):
         self,
         replay: Replay[Ghost],
         losses: Tensor,
-        recorded: SecondPass,
         found: Gathered,
+        recorded: SecondPass,
         problem: Problem,
     ) -> Gradients:
         engine = self.engine

@@ -43,7 +43,8 @@ class SecondOrder(Optimizer, ABC):
         tolerance: float,
         on_nonfinite: str,
     ) -> None:
-        in_range("lr", lr, 0.0, None)
+        if lr != 0:
+            in_range("lr", lr, 0.0, None)
         self.max_iterations = in_range("max_iterations", max_iterations, 0, None, integer=True)
         self.tolerance = in_range("tolerance", tolerance, 0.0, 1.0)
         if on_nonfinite not in ("skip", "raise"):

@@ -9,7 +9,7 @@ from pytorch_optimizer import SAM
 from torch import nn
 from torch.optim import SGD
 
-from f3eo import F3EO, Batch, Coupled, Decoupled, FiniteDifference, Fixed, Sign
+from f3eo import F3EO, Batch, Coupled, Decoupled, FiniteDifference, Fixed, PerSample, Sign
 from f3eo.bench.methods.f3eo import FisherStepper
 from f3eo.bench.methods.method import GradientStepper, Stepper
 from f3eo.bench.methods.sam import SharpnessAwareStepper
@@ -71,6 +71,11 @@ METHODS: Mapping[str, Method] = {
             _fisher(lambda: {"rule": Coupled(), "weight": Fixed(0.1)}),
         ),
         Method("decoupled", "per sample, decoupled", _fisher()),
+        Method(
+            "exact",
+            "per sample, double backward",
+            _fisher(lambda: {"estimator": PerSample()}),
+        ),
         Method(
             "sign",
             "signs, finite differences",

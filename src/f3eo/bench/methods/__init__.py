@@ -13,6 +13,7 @@ from f3eo.bench.methods import (
     muon,
     sam,
     schedule_free,
+    second_order,
     sgd,
     sharpness,
 )
@@ -29,7 +30,8 @@ METHODS: Mapping[str, Method] = {
         *schedule_free.METHODS,
         sam.METHOD,
         *sharpness.METHODS,
-        # second order; f3eo.second_order's three go here: *second_order.METHODS,
+        # second order
+        *second_order.METHODS,
         lbfgs.METHOD,
         *hutchinson.METHODS,
         *kronecker.METHODS,

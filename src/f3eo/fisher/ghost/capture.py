@@ -8,16 +8,14 @@ called twice need no
 care of their own: they are several uses of one tensor.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import resolve_name
 from torch.utils import checkpoint
 from torch.utils.hooks import RemovableHandle
@@ -26,8 +24,10 @@ from f3eo import batch as batches
 from f3eo.decompositions import Decomposed
 from f3eo.decompositions.normalisation import repeated
 from f3eo.evaluation import refuse_mixing
+from f3eo.fisher.ghost.arguments import flat, out_of_place, writes
 from f3eo.fisher.ghost.kinks import BENT, KINKED, RELU, kept
-from f3eo.fisher.ghost.registry import RULES, Rule, has_module_rules
+from f3eo.fisher.ghost.registry import RULES, has_module_rules
+from f3eo.fisher.ghost.use import Use
 
 
 class Role(Enum):
@@ -48,41 +48,6 @@ EXPANSIONS = {
     torch.broadcast_to,
 }
 _FILLS = {torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn}
-
-
-@dataclass(frozen=True)
-class Use:
-    """One operation in which parameters meet samples.
-
-    Args:
-        operation: the function, out of place, or the class of a module with a rule of its own.
-        rule: its registered rule, or None.
-        args, kwargs: as it was called.
-        sampled: ids of the tensors among them that carry samples.
-        parameters: the tensors among them that are, or derive from, parameters.
-        outputs, edges, shapes: places, graph nodes and shapes of the outputs that need a gradient.
-        versions: the tensors among the arguments, and how often each had been written to.
-        call: its place among all calls of torch functions in the forward pass.
-    """
-
-    operation: Any
-    rule: Rule | None
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    sampled: frozenset[int]
-    parameters: list[Tensor]
-    outputs: list[int]
-    edges: list[GradientEdge]
-    shapes: list[torch.Size]
-    versions: list[tuple[Tensor, int]]
-    call: int
-
-    @property
-    def name(self) -> str:
-        """The operation's name, for messages."""
-        return resolve_name(self.operation) or getattr(
-            self.operation, "__name__", repr(self.operation)
-        )
 
 
 class Capture(Decomposed):
@@ -184,7 +149,7 @@ class Capture(Decomposed):
         roles = [self._role(t) for t in inputs]
         met = Role.SAMPLES in roles
         derived = [r for r in roles if isinstance(r, frozenset)]
-        writes = _writes(func, args)
+        written = writes(func, args)
         kinked = func in KINKED and inputs and inputs[0].is_floating_point()
         version = inputs[0]._version if kinked else 0
 
@@ -205,7 +170,7 @@ class Capture(Decomposed):
             first = kept(func, inputs[0], result)
             self.kinks[self._calls] = first, first._version if func in RELU else version
 
-        if met and not writes and _cuts(inputs, result):
+        if met and not written and _cuts(inputs, result):
             self.cuts[self._calls] = result, result._version
         if met and func in BENT and any(t.requires_grad for t in inputs):
             self.repeatable = False
@@ -217,7 +182,7 @@ class Capture(Decomposed):
                 self.derived.add(self._calls)
         for output in flat((result,)):
             self._mark(output, role)
-        if writes and role is not Role.CONSTANT:
+        if written and role is not Role.CONSTANT:
             self.repeatable = self.repeatable and not derived
             self._mark(args[0] if result is None else inputs[0], role)
             if inputs[0]._base is not None:
@@ -239,7 +204,7 @@ class Capture(Decomposed):
             self._mark(value, Role.SAMPLES)
             value = self.seen(torch.Tensor.add, (value, args[2]), {})
             return func(args[0], args[1], value)
-        if (functional := _out_of_place(func, args)) is not None:
+        if (functional := out_of_place(func, args)) is not None:
             # The same through a value of its own, so that input and output stay apart.
             args = (args[0].clone(), *args[1:])
             self._mark(args[0], roles[0])
@@ -322,32 +287,6 @@ class Capture(Decomposed):
                 self._mark(output, Role.SAMPLES)
             self.repeatable = False
             self._record(type(module), (module, *args), kwargs, result)
-
-
-def flat(values: Iterable[Any]) -> list[Tensor]:
-    """Every tensor among values and the tuples and lists in them."""
-    found: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (tuple, list)):
-            found += flat(value)
-    return found
-
-
-def _writes(func: Any, args: tuple[Any, ...]) -> bool:
-    return _in_place(func) and bool(args) and isinstance(args[0], Tensor)
-
-
-@lru_cache(maxsize=4096)
-def _in_place(func: Any) -> bool:
-    name = getattr(func, "__name__", "")
-    return (name.endswith("_") and not name.endswith("__")) or func is torch.Tensor.__setitem__
-
-
-def _out_of_place(func: Any, args: tuple[Any, ...]) -> Any:
-    """The function behind add_, mul_, … that returns a new tensor, or None."""
-    return getattr(torch.Tensor, func.__name__[:-1], None) if _writes(func, args) else None
 
 
 def _cuts(inputs: list[Tensor], result: Any) -> bool:

@@ -1,21 +1,16 @@
 """Exact per-sample gradients of any operation, by torch.func, for operations without a rule."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from f3eo.fisher.ghost.capture import Use, flat
+from f3eo.fisher.ghost.arguments import Arguments, flat, mapped_arguments
 from f3eo.fisher.ghost.norms import Contribution
-
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-"""args and kwargs."""
-
-Kind = type | tuple[type, ...]
+from f3eo.fisher.ghost.use import Use
 
 
 @dataclass(frozen=True)
@@ -75,23 +70,3 @@ def without_loop_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         yield
-
-
-def mapped_arguments(
-    function: Callable[[Any], Any], arguments: Arguments, kind: Kind = Tensor
-) -> Arguments:
-    """The same args and kwargs with `function` applied to every member of type `kind`."""
-    args, kwargs = arguments
-    return (
-        tuple(_visited(function, kind, v) for v in args),
-        {k: _visited(function, kind, v) for k, v in kwargs.items()},
-    )
-
-
-def _visited(function: Callable[[Any], Any], kind: Kind, value: Any) -> Any:
-    # No closure that calls itself: it would be a cycle that holds the step's tensors.
-    if isinstance(value, kind):
-        return function(value)
-    if type(value) in (tuple, list):
-        return type(value)(_visited(function, kind, v) for v in value)
-    return value

@@ -44,7 +44,7 @@ def gather(
     """Norms, totals and the gradients themselves, or None where these take more than `memory`.
 
     Args:
-        contributions: of every use.
+        contributions: of every use; the list is emptied, and each forgotten after its turn.
         leaves: the parameters.
         structured: whether a leaf's gradient counts in the norm.
         sources: ids of the leaves that a tensor derives from.
@@ -58,7 +58,10 @@ def gather(
     squared = torch.zeros_like(losses)
     totals: dict[int, Tensor] = {}
     terms: dict[int, Term] = {}
-    for ids, group in components(contributions, sources):
+    groups = components(contributions, sources)[::-1]
+    contributions.clear()
+    while groups:
+        ids, group = groups.pop()
         members = [by_id[i] for i in ids]
         term = single_term(group, members)
         if term is not None and (_compact(term) or not ids & counted):
@@ -75,6 +78,7 @@ def gather(
             if key in counted:
                 squared += term.squared_norms()
                 terms[key] = term
+        group = term = inputs = None  # what is not in `terms` goes
     return Gathered(squared, totals, terms, unit)
 
 

@@ -16,13 +16,15 @@ from torch import Tensor
 
 import f3eo.fisher.ghost.rules  # noqa: F401  (registers the rules)
 from f3eo.evaluation import Output, Problem, check_reached, evaluate
-from f3eo.fisher.ghost.capture import Capture, Use
-from f3eo.fisher.ghost.fallback import Sample, fallback, mapped_arguments
+from f3eo.fisher.ghost.arguments import mapped_arguments
+from f3eo.fisher.ghost.capture import Capture
+from f3eo.fisher.ghost.fallback import Sample, fallback
 from f3eo.fisher.ghost.gathered import Gathered, gather
 from f3eo.fisher.ghost.layout import Layout, find
 from f3eo.fisher.ghost.norms import Contribution, Norms, contribution, norms
 from f3eo.fisher.ghost.perturbed import SecondPass, place
 from f3eo.fisher.ghost.registry import Rule
+from f3eo.fisher.ghost.use import Use
 from f3eo.fisher.ghost.verify import verify
 
 logger = logging.getLogger("f3eo")
@@ -82,11 +84,15 @@ class Ghost:
         )
         return self._norms(deltas)
 
-    def gathered(self) -> Gathered | str:
-        """Norms, totals and gradients of ℓ_i/B, for a second pass, or what stands against one."""
+    def gathered(self) -> tuple[Gathered, SecondPass] | str:
+        """Norms, totals and gradients of ℓ_i/B and what a second pass needs beside them.
+
+        Or what stands against a second pass. The recorded tensors are forgotten, each as soon as
+        its gradients are there.
+        """
         if self._layouts is None:
             nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
-            return Gathered(torch.full_like(self.losses, torch.nan), nan, {}, 1.0)
+            return Gathered(torch.full_like(self.losses, torch.nan), nan, {}, 1.0), self._recorded()
         if not self._capture.repeatable or any(len(use.shapes) > 1 for use in self._uses):
             return (
                 "parameters are written into other tensors, used by a module with its own rule or "
@@ -105,8 +111,11 @@ class Ghost:
         unit = max(torch.finfo(t.dtype).eps for t in (self.losses, *deltas) if t is not None)
         if unit > torch.finfo(torch.float32).eps:
             return "the closure works in 16 bits, too coarse for differences"
+        recorded, contributions = self._recorded(), self._contributed(deltas)
+        del deltas
+        self._uses.clear()
         found = gather(
-            self._contributed(deltas),
+            contributions,
             self._problem.parameters,
             self._problem.structured,
             self._capture.sources,
@@ -119,10 +128,9 @@ class Ghost:
                 f"per-sample gradients take more than memory={self._memory} bytes; a smaller batch "
                 f"(chunk=) or more memory would do"
             )
-        return found
+        return found, recorded
 
-    def second_pass(self) -> "SecondPass":
-        """What a second pass needs of this one, which may then be forgotten."""
+    def _recorded(self) -> SecondPass:
         uses = list(zip(self._uses, self._layouts, strict=True)) if self._layouts else []
         derives, counts = self._capture.derives, Counter[int]()
         for p in (p for use, _ in uses for p in use.parameters):

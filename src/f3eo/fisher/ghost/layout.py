@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f3eo.fisher.ghost.capture import Use
+from f3eo.fisher.ghost.use import Use
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,13 @@ from torch.func import vmap
 from torch.overrides import resolve_name
 
 from f3eo.decompositions import Decomposed
-from f3eo.fisher.ghost.capture import EXPANSIONS, Use, flat
-from f3eo.fisher.ghost.fallback import (
-    Arguments,
-    Sample,
-    mapped_arguments,
-    without_loop_warnings,
-)
+from f3eo.fisher.ghost.arguments import Arguments, flat, mapped_arguments
+from f3eo.fisher.ghost.capture import EXPANSIONS
+from f3eo.fisher.ghost.fallback import Sample, without_loop_warnings
 from f3eo.fisher.ghost.kinks import KINKED, on_piece
 from f3eo.fisher.ghost.layout import Layout
 from f3eo.fisher.ghost.registry import PERTURBED
+from f3eo.fisher.ghost.use import Use
 from f3eo.fisher.ghost.weights import Derived, Weights
 
 

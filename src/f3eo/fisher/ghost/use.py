@@ -1,0 +1,46 @@
+"""An operation in which parameters meet samples."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+from torch.overrides import resolve_name
+
+from f3eo.fisher.ghost.registry import Rule
+
+
+@dataclass(frozen=True)
+class Use:
+    """One operation in which parameters meet samples.
+
+    Args:
+        operation: the function, out of place, or the class of a module with a rule of its own.
+        rule: its registered rule, or None.
+        args, kwargs: as it was called.
+        sampled: ids of the tensors among them that carry samples.
+        parameters: the tensors among them that are, or derive from, parameters.
+        outputs, edges, shapes: places, graph nodes and shapes of the outputs that need a gradient.
+        versions: the tensors among the arguments, and how often each had been written to.
+        call: its place among all calls of torch functions in the forward pass.
+    """
+
+    operation: Any
+    rule: Rule | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    sampled: frozenset[int]
+    parameters: list[Tensor]
+    outputs: list[int]
+    edges: list[GradientEdge]
+    shapes: list[torch.Size]
+    versions: list[tuple[Tensor, int]]
+    call: int
+
+    @property
+    def name(self) -> str:
+        """The operation's name, for messages."""
+        return resolve_name(self.operation) or getattr(
+            self.operation, "__name__", repr(self.operation)
+        )
