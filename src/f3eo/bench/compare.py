@@ -128,7 +128,6 @@ def compare(comparison: Comparison, console: Console) -> Outcome:
         run for run in runs if known.get(run.key, {"status": "failed"})["status"] == "failed"
     ]
     _tell(console, store, aside, len(runs), len(missing))
-    trained = 0
     if missing:
         rest = [row for row in rows if row["status"] != "failed"]
         try:
@@ -140,11 +139,13 @@ def compare(comparison: Comparison, console: Console) -> Outcome:
                     if update.row:
                         row = update.row | {"command": comparison.command}
                         store.append(row)
-                        trained += 1
                     display.show(update)
         except KeyboardInterrupt:
             pass
     rows, _ = store.arrange(lambda row: agrees(row, runs))  # a second try replaces the first
+    # What is in the store counts: Ctrl-C may come between two lines above.
+    now = {row["key"]: row for row in rows}
+    trained = sum(now.get(run.key) != known.get(run.key) for run in missing)
     report = comparison.path / "report.html"
     if rows:
         write_report(rows, report, comparison.name)
