@@ -319,8 +319,9 @@ class F3EO(Optimizer):
         value = self.weight.at(self.steps)
         rates = self._rates(chosen)
         update = Update(loss, structure, measured, rates, self.rule, self.weight, value)
-        if self.every > 1:
-            for p, d in zip(chosen, update.direction(), strict=True):
+        stored = (self.state[p].get("structure") for p in chosen)
+        if self.every > 1 and any(s is not h for s, h in zip(stored, structure, strict=True)):
+            for p, d in zip(chosen, update.direction, strict=True):
                 self.state[p]["structure"] = d
         return update
 

@@ -184,6 +184,6 @@ def group_norm_once(
     return F.group_norm(beside, rows * num_groups, scale, shift, eps).view(input.shape)
 
 
-decompose(F.layer_norm, once=partial(layer_norm, normalised_once))(partial(layer_norm, normalised))
+decompose(F.layer_norm, once=F.layer_norm)(partial(layer_norm, normalised))
 decompose(F.rms_norm, once=partial(rms_norm, normalised_once))(partial(rms_norm, normalised))
 decompose(F.group_norm, once=group_norm_once)(partial(group_norm, normalised))

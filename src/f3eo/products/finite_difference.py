@@ -60,8 +60,7 @@ class FiniteDifference(Engine):
             saved = [p.detach().clone() for p in chosen]
             try:
                 with torch.no_grad():
-                    for p, v in zip(chosen, vector, strict=True):
-                        p.add_(v, alpha=size)
+                    torch._foreach_add_(chosen, vector, alpha=size)  # pyright: ignore
                 if whole is not None and (sums := whole()):
                     gradient = torch.autograd.grad(sums[0], chosen, allow_unused=True)
                     return filled(gradient, chosen)
@@ -70,8 +69,7 @@ class FiniteDifference(Engine):
                 )
             finally:
                 with torch.no_grad():
-                    for p, value in zip(chosen, saved, strict=True):
-                        p.copy_(value)
+                    torch._foreach_copy_(chosen, saved)  # pyright: ignore
 
         if epsilon == 0.0:
             product = filled([None] * len(chosen), chosen)

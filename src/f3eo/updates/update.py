@@ -1,6 +1,7 @@
 """What the base optimizer is given, and what it is not: ∇L, h and a rule become tensors."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 
@@ -65,6 +66,7 @@ class Update:
         rounding = max((torch.finfo(g.dtype).eps for g in gradient), default=0.0)
         self._factor = multiplier(rated, self._shares, weight, value, rounding)
 
+    @cached_property
     def direction(self) -> Vector:
         """d."""
         if not any(self._shares):
@@ -73,9 +75,11 @@ class Update:
 
     def term(self) -> Vector:
         """λ d."""
-        return scaled(self.direction(), self._factor)
+        return scaled(self.direction, self._factor)
 
     def total(self) -> Vector:
-        """g + λ d = (1 − λ c) g + λ h, in two passes."""
+        """g + λ d; where d is not there yet (1 − λ c) g + λ h, in two passes."""
+        if "direction" in vars(self):
+            return plus(self._gradient, self.direction, self._factor)
         rest = scaled(self._gradient, [1 - self._factor * c for c in self._shares])
         return plus(rest, self._structure, self._factor)

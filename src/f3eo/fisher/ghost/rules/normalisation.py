@@ -1,10 +1,11 @@
 """Scale and shift after a normalisation, z = γ∘x̂ + β: G_i = Σ_t δ_t∘x̂_t for γ and Σ_t δ_t for β.
 
-Layer, group and root-mean-square normalisation arrive here as their parts (`f3eo.decompositions`).
-Instance normalisation stays whole, since it may keep running statistics, and so does batch
-normalisation with frozen ones.
+Normalisations arrive here as their parts (`f3eo.decompositions`). Layer normalisation stays whole
+where one derivative is wanted, instance normalisation since it may keep running statistics, and so
+does batch normalisation with frozen ones.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,6 +73,36 @@ class _Scaled(torch.autograd.Function):
         dims = tuple(i for i in range(d.ndim) if scale.shape[i] == 1)
         for_scale = _summed_products(d, normal, dims, ctx.after).view_as(scale)
         return d * scale, for_scale, None
+
+
+@register(F.layer_norm)
+def layer_norm(
+    delta: Tensor,
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> dict[str, Term]:
+    """As a whole, where one derivative is wanted: x̂ is computed again."""
+    if weight is None:
+        return {}
+    return scale_and_shift(delta, F.layer_norm(input, normalized_shape, eps=eps), weight, bias, 0)
+
+
+@perturbed(F.layer_norm)
+def perturbed_layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | Weights | None = None,
+    bias: Tensor | Weights | None = None,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    """x̂, and the scale and shift of each sample's own."""
+    if weight is None:
+        return None
+    normal = F.layer_norm(input, normalized_shape, eps=eps)
+    return perturbed_scale_and_shift(normal, weight, bias, 0)
 
 
 @register(F.instance_norm)
