@@ -259,18 +259,19 @@ class Replay(Generic[R]):
         self._problem = problem
         self._devices = {p.device for p in problem.parameters if p.device.type != "cpu"}
         self._first: list[tuple[torch.device, Tensor]] | None = None
-        self.draws = False
-        """Whether the first call has drawn random numbers."""
 
     def __call__(self) -> R:
         """The function's result."""
         if self._first is None:
             self._first = _random_states(self._devices)
-            result = self._function()
-            states = zip(self._first, _random_states(self._devices), strict=True)
-            self.draws = any(not torch.equal(a, b) for (_, a), (_, b) in states)
-            return result
+            return self._function()
         return self.once_more(self._function)
+
+    def drawn(self) -> bool:
+        """Whether random numbers have been drawn since the first call began."""
+        assert self._first is not None
+        states = zip(self._first, _random_states(self._devices), strict=True)
+        return any(not torch.equal(a, b) for (_, a), (_, b) in states)
 
     def once_more(self, function: Callable[[], S]) -> S:
         """The result of another function, in the surroundings of the first call."""

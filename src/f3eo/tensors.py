@@ -15,8 +15,10 @@ def inners(a: Vector, b: Vector) -> list[Tensor]:
 
 def squares(a: Vector) -> list[Tensor]:
     """⟨a_p, a_p⟩ for every tensor p, as `inners(a, a)` in fewer calls."""
-    wide = [_wide(x) for x in a]
-    return [n.square() for n in torch._foreach_norm(wide)] if wide else []  # pyright: ignore
+    if not a:
+        return []
+    norms = torch._foreach_norm([wide(x) for x in a])  # pyright: ignore[reportPrivateImportUsage]
+    return [n.square() for n in norms]
 
 
 def inner(a: Vector, b: Vector) -> Tensor:
@@ -67,8 +69,9 @@ def _sum(scalars: Sequence[Tensor]) -> Tensor:
 
 def _flat(tensor: Tensor) -> Tensor:
     """As a vector, in the precision in which sums over a whole model are taken."""
-    return _wide(tensor.reshape(-1))
+    return wide(tensor.reshape(-1))
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def wide(tensor: Tensor) -> Tensor:
+    """In the precision in which sums over a whole model are taken: at least float32."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

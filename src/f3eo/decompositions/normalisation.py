@@ -119,8 +119,8 @@ def _affine(normal: Tensor, weight: Tensor | None, bias: Tensor | None, after: i
     return scaled_and_shifted(normal, weight, bias, after)
 
 
+@decompose(F.layer_norm, once=F.layer_norm)
 def layer_norm(
-    normalise: Normalise,
     input: Tensor,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
@@ -129,7 +129,7 @@ def layer_norm(
 ) -> Tensor:
     """As `torch.nn.functional.layer_norm`."""
     size = torch.Size(normalized_shape).numel()
-    return _affine(normalise(input, size, True, eps), weight, bias, 0)
+    return _affine(normalised(input, size, True, eps), weight, bias, 0)
 
 
 def rms_norm(
@@ -184,6 +184,5 @@ def group_norm_once(
     return F.group_norm(beside, rows * num_groups, scale, shift, eps).view(input.shape)
 
 
-decompose(F.layer_norm, once=F.layer_norm)(partial(layer_norm, normalised))
 decompose(F.rms_norm, once=partial(rms_norm, normalised_once))(partial(rms_norm, normalised))
 decompose(F.group_norm, once=group_norm_once)(partial(group_norm, normalised))

@@ -15,8 +15,8 @@ from f3eo.fisher.ghost.gathered import Gathered
 from f3eo.fisher.ghost.perturbed import Perturbed, SecondPass
 from f3eo.fisher.ghost.weights import Shifted
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
-from f3eo.products.finite_difference import ROUNDING
-from f3eo.tensors import filled, plus, squared_norm
+from f3eo.products.finite_difference import above_rounding
+from f3eo.tensors import filled, plus
 
 logger = logging.getLogger("f3eo")
 
@@ -158,10 +158,8 @@ class PerSample(Estimator):
             high = replay.once_more(lambda: moved(size))
         if engine.central and isfinite(share):
             low, share = replay.once_more(lambda: moved(-size)), 1.0
-        structure = plus(high, low, -share)
-        # The two are sums in different orders; what that alone leaves is no curvature.
-        if squared_norm(structure).sqrt() <= ROUNDING * found.unit * trace.sqrt() / width:
-            structure = filled([None] * len(parameters), parameters)
+        rounding = found.unit * trace.sqrt() / width
+        structure = above_rounding(plus(high, low, -share), rounding)
         return Gradients(
             loss=losses.mean(),
             samples=samples,

@@ -88,12 +88,10 @@ class Sign(Estimator):
         """(1/B) Σ r_i ℓ_i from one forward pass; nothing where the parts drew random numbers."""
 
         def objective() -> list[Tensor]:
-            if any(part.draws for part in parts):
-                return []
             losses = evaluate(problem, per_sample=True, twice=self.engine.twice).losses
             return [torch.dot(signs.to(losses), losses) / len(losses)]
 
-        return lambda: parts[0].once_more(objective)
+        return lambda: [] if parts[0].drawn() else parts[0].once_more(objective)
 
 
 class _Together:

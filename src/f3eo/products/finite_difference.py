@@ -78,10 +78,8 @@ class FiniteDifference(Engine):
             width = 2 * epsilon if self.central else epsilon
             high = perturbed(epsilon)
             product = scaled(plus(high, low, -1.0), 1 / width)
-            # The gradients may be sums in different orders; what that alone leaves is no curvature.
             terms = sum(squared_norm([g for g in gs if g is not None]).sqrt() for gs in gradients)
-            if squared_norm(product).sqrt() <= ROUNDING * unit * terms / width:
-                product = filled([None] * len(chosen), chosen)
+            product = above_rounding(product, unit * terms / width)
         return Product([v.detach() for v in values], gradients, vector, product)
 
     @torch.no_grad()
@@ -103,6 +101,18 @@ class FiniteDifference(Engine):
         default = unit ** (1 / 3 if self.central else 1 / 2)
         size = float(self.size(chosen, length, default))
         return size if float(length) > 0 and isfinite(size) else 0.0
+
+
+def above_rounding(product: list[Tensor], rounding: Tensor | float) -> list[Tensor]:
+    """The product, or zeros where its norm is within what sums in other orders differ by.
+
+    Args:
+        product: a difference of gradients over its width.
+        rounding: a rounding unit of the terms of these sums, over the same width.
+    """
+    if squared_norm(product).sqrt() <= ROUNDING * rounding:
+        return [torch.zeros_like(p) for p in product]
+    return product
 
 
 def _gradients(

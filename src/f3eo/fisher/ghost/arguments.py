@@ -1,16 +1,30 @@
 """Arguments of torch functions: the tensors among them, and whether they are written to."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import resolve_name
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """args and kwargs."""
 
 Kind = type | tuple[type, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Place of the k-th of some values in an operation's arguments."""
+
+    k: int
+
+
+def name_of(operation: Any) -> str:
+    """An operation's name, for messages."""
+    return resolve_name(operation) or getattr(operation, "__name__", repr(operation))
 
 
 def flat(values: Iterable[Any]) -> list[Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from f3eo.fisher.ghost.arguments import Arguments, flat, mapped_arguments
+from f3eo.fisher.ghost.arguments import Arguments, Slot, flat, mapped_arguments
 from f3eo.fisher.ghost.norms import Contribution
 from f3eo.fisher.ghost.use import Use
 
@@ -18,13 +18,6 @@ class Sample:
     """Place of a tensor that carries samples in an operation's arguments, split as (B, …)."""
 
     tensor: Tensor
-
-
-@dataclass(frozen=True)
-class Weight:
-    """Place of the k-th parameter in an operation's arguments."""
-
-    k: int
 
 
 def fallback(use: Use, arguments: Arguments, deltas: Sequence[Tensor]) -> Contribution:
@@ -40,7 +33,7 @@ def fallback(use: Use, arguments: Arguments, deltas: Sequence[Tensor]) -> Contri
     """
     order = {id(p): k for k, p in enumerate(use.parameters)}
     args, kwargs = mapped_arguments(
-        lambda t: Weight(order[id(t)]) if id(t) in order else t, arguments
+        lambda t: Slot(order[id(t)]) if id(t) in order else t, arguments
     )
     samples: list[Tensor] = []
     mapped_arguments(lambda v: samples.append(v.tensor), (args, kwargs), Sample)
@@ -49,7 +42,7 @@ def fallback(use: Use, arguments: Arguments, deltas: Sequence[Tensor]) -> Contri
     def single(xs: list[Tensor], ds: list[Tensor]) -> tuple[Tensor, ...]:
         def forward(*weights: Tensor) -> list[Tensor]:
             filled = mapped_arguments(lambda v: xs[place[id(v.tensor)]], (args, kwargs), Sample)
-            filled = mapped_arguments(lambda v: weights[v.k], filled, Weight)
+            filled = mapped_arguments(lambda v: weights[v.k], filled, Slot)
             result = list(flat((use.operation(*filled[0], **filled[1]),)))
             return [result[i] for i in use.outputs]
 

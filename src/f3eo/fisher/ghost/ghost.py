@@ -178,7 +178,7 @@ class Ghost:
 
         def split(tensor: Tensor) -> Tensor:
             tensor = tensor if self._twice else tensor.detach()
-            return layouts[0].split_argument(tensor, use.shapes[0], samples)
+            return layouts[0].split_argument(tensor, use.shapes[0], samples, use.operation)
 
         arguments = mapped_arguments(
             lambda t: Sample(split(t)) if id(t) in use.sampled else t,

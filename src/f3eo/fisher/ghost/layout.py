@@ -7,10 +7,12 @@ there; two such gradients show where the samples are, and whether they mix.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from f3eo.fisher.ghost.arguments import name_of
 from f3eo.fisher.ghost.use import Use
 
 
@@ -34,13 +36,16 @@ class Layout:
         rows = shape[self.dim] // max(samples, 1)
         return (*shape[: self.dim], rows, *shape[self.dim + 1 :])
 
-    def split_argument(self, tensor: Tensor, shape: Sequence[int], samples: int) -> Tensor:
+    def split_argument(
+        self, tensor: Tensor, shape: Sequence[int], samples: int, operation: Any
+    ) -> Tensor:
         """An argument of an operation as (B, …), its sample dimension that of the output.
 
         Args:
             tensor: the argument.
             shape: of the output, whose layout this is.
             samples: B.
+            operation: whose argument it is, for the message.
 
         Raises:
             NotImplementedError: no dimension of the argument fits.
@@ -56,9 +61,9 @@ class Layout:
         if samples == 1:
             return tensor.unsqueeze(0)  # all of it belongs to the one sample
         raise NotImplementedError(
-            f"cannot tell where an argument of shape {tuple(tensor.shape)} keeps the {samples} "
-            f"samples (output of shape {tuple(shape)}): register a rule for its module, or use "
-            f"estimator=Sign()"
+            f"{name_of(operation)}: cannot tell where an argument of shape {tuple(tensor.shape)} "
+            f"keeps the {samples} samples (output of shape {tuple(shape)}): register a rule for "
+            f"its module, or use estimator=Sign()"
         )
 
     def join(self, tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from f3eo.fisher.ghost.recompute import recomputed
 from f3eo.fisher.ghost.terms import Outer, Term, rows_of
+from f3eo.tensors import wide
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _written_out(
     def evaluate(part: slice, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         gradients = leaf_gradients(group, members, sources, part, iter(tensors))
         kept = [rows_of(g) for p, g in zip(members, gradients, strict=True) if id(p) in counted]
-        squared = _sum(_wide(g).square().sum(1) for g in kept)
+        squared = _sum(wide(g).square().sum(1) for g in kept)
         if squared is None:
             squared = gradients[0].new_zeros(len(gradients[0]))
         return squared, *(g.detach().sum(0) for g in gradients)
@@ -186,10 +187,6 @@ def leaf_gradients(
     return [
         gradients[id(p)] if id(p) in gradients else p.new_zeros(count, *p.shape) for p in members
     ]
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _sum(tensors: Iterable[Tensor]) -> Tensor | None:

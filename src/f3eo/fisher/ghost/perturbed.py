@@ -13,7 +13,7 @@ from torch.func import vmap
 from torch.overrides import resolve_name
 
 from f3eo.decompositions import Decomposed
-from f3eo.fisher.ghost.arguments import Arguments, flat, mapped_arguments
+from f3eo.fisher.ghost.arguments import Arguments, Slot, flat, mapped_arguments
 from f3eo.fisher.ghost.capture import EXPANSIONS
 from f3eo.fisher.ghost.fallback import Sample, without_loop_warnings
 from f3eo.fisher.ghost.kinks import KINKED, on_piece
@@ -38,13 +38,6 @@ class Place:
     shape: tuple[int, ...]
     layout: Layout
     sampled: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class Number:
-    """Place of the k-th of what differs between samples, in an operation's arguments."""
-
-    k: int
 
 
 def place(use: Use, layouts: list[Layout]) -> Place:
@@ -127,7 +120,9 @@ class Perturbed(Decomposed):
 
         def visited(tensor: Tensor) -> Any:
             if next(flags):
-                return Sample(use.layout.split_argument(tensor, use.shape, self._samples))
+                return Sample(
+                    use.layout.split_argument(tensor, use.shape, self._samples, use.operation)
+                )
             return self._own(tensor)
 
         arguments = mapped_arguments(visited, (args, kwargs))
@@ -164,14 +159,14 @@ def over_samples(function: Callable[..., Any], arguments: Arguments) -> Any:
     """
     members: list[Tensor] = []
 
-    def numbered(value: Any) -> Number:
+    def slot(value: Any) -> Slot:
         members.append(value.tensor if isinstance(value, Sample) else value.tensor())
-        return Number(len(members) - 1)
+        return Slot(len(members) - 1)
 
-    numbers = mapped_arguments(numbered, arguments, (Sample, Weights))
+    slots = mapped_arguments(slot, arguments, (Sample, Weights))
 
     def single(own: list[Tensor]) -> Any:
-        args, kwargs = mapped_arguments(lambda n: own[n.k], numbers, Number)
+        args, kwargs = mapped_arguments(lambda v: own[v.k], slots, Slot)
         return function(*args, **kwargs)
 
     with without_loop_warnings():

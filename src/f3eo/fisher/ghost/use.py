@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
-from torch.overrides import resolve_name
 
+from f3eo.fisher.ghost.arguments import name_of
 from f3eo.fisher.ghost.registry import Rule
 
 
@@ -41,6 +41,4 @@ class Use:
     @property
     def name(self) -> str:
         """The operation's name, for messages."""
-        return resolve_name(self.operation) or getattr(
-            self.operation, "__name__", repr(self.operation)
-        )
+        return name_of(self.operation)

@@ -104,16 +104,14 @@ class Shifted(Weights):
         """See `Weights.product_from_left`."""
         g = self.gradients
         if isinstance(g, Outer):
-            return x @ self.shared + self.size * ((x @ g.left.mT) @ g.right)
+            return x @ self.shared + _through(x, g.left, self.size * g.right)
         return _Product.apply(x, self.shared.mT, self.written.mT, None)  # pyright: ignore
 
     def correction(self, x: Tensor) -> Tensor:
         """ε x G_iᵀ for outer products, by way of positions: (B, T, n) → (B, T, S) → (B, T, m)."""
         g = self.gradients
         assert isinstance(g, Outer)
-        if g.right.shape[1] == 1:
-            return torch.linalg.vecdot(x, g.right).unsqueeze(-1) * (self.size * g.left)
-        return (x @ g.right.mT) @ (self.size * g.left)
+        return _through(x, g.right, self.size * g.left)
 
     def lookup(self, index: Tensor, padding: int | None) -> Tensor:
         """See `Weights.lookup`."""
@@ -126,6 +124,13 @@ class Shifted(Weights):
         if padding is not None:
             rows = rows * (index != padding).unsqueeze(-1)
         return torch.add(F.embedding(index, self.shared, padding), rows, alpha=self.size)
+
+
+def _through(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """(x firstᵀ) second, S positions between: (B, T, n), (B, S, n), (B, S, m) → (B, T, m)."""
+    if first.shape[1] == 1:
+        return torch.linalg.vecdot(x, first).unsqueeze(-1) * second
+    return (x @ first.mT) @ second
 
 
 def _rows_at(values: Tensor, index: Tensor) -> Tensor:
