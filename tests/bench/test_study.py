@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -23,7 +24,10 @@ from f3eo.bench.tasks import TASKS
 
 
 @pytest.fixture
-def small(tmp_path):
+def small(tmp_path, monkeypatch):
+    judged_once = replace(TASKS["digits-mlp"], splits=1)
+    monkeypatch.setitem(TASKS, "digits-mlp", judged_once)
+
     def make(**changes):
         usual = {"name": "small", "tasks": ("digits-mlp",), "methods": ("sgd", "f3eo")}
         numbers = {"trials": 3, "seeds": 2, "scale": 0.01, "parts": ("results",)}
@@ -97,6 +101,16 @@ def test_tuning_comes_first_and_results_take_what_was_best(small, trained, conso
     assert outcome.missing == 0 and len(outcome.results) == 4
     assert {(row["kind"], row["variant"]) for row in lines(asked, "results")} == {("result", "")}
     assert {row["kind"] for row in lines(asked, "trials")} == {"trial"}
+
+
+def test_trials_of_small_sets_are_judged_on_several_splits(small, trained, console):
+    bench(small(tasks=("wine",), trials=2), console)
+    trials = [run for run in trained if run.split == "validation"]
+    seeds = {}
+    for run in trials:
+        seeds.setdefault((run.method, run.options["lr"]), []).append(run.seed)
+    assert len(trials) == 2 * 2 * TASKS["wine"].splits > 4
+    assert all(found == [1000, 1001, 1002, 1003, 1004] for found in seeds.values())
 
 
 def test_all_have_the_same_seconds_in_tuning_and_results(small, trained, console):
@@ -229,7 +243,7 @@ def test_what_was_asked_is_written_down_beside_what_was_asked_before(small, trai
     assert list(kept["tasks"]) == ["digits-mlp", "wine"] and kept["methods"] == ["sgd", "f3eo"]
     assert kept["tasks"]["wine"]["score"] == TASKS["wine"].score
     assert kept["spaces"]["sgd"]["lr"] == [0.05, 2.0]
-    assert len(lines(asked, "trials")) == 9  # those of digits stay
+    assert len(lines(asked, "trials")) == 6 + 3 * TASKS["wine"].splits  # those of digits stay
 
 
 def test_presets_name_what_there_is():
@@ -268,7 +282,8 @@ def measured(asked):
     """What was measured, by key; every key is there once."""
     found = [row for name in ("trials", "results") for row in lines(asked, name)]
     assert len({row["key"] for row in found}) == len(found)
-    return {row["key"]: {k: v for k, v in row["final"].items() if k != "seconds"} for row in found}
+    ends = {row["key"]: row["final"] or {} for row in found}
+    return {key: {k: v for k, v in end.items() if k != "seconds"} for key, end in ends.items()}
 
 
 def test_killed_and_started_again_nothing_is_lost_or_doubled(tmp_path, timed, console):
@@ -295,7 +310,8 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(tmp_path, timed, co
     assert before < 12
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and f"{before} of 12 runs are there" in done.stdout, done.stderr
-    assert measured(cut) == measured(whole) and len(measured(cut)) == 6 + 12
+    assert measured(cut) == measured(whole)
+    assert len(measured(cut)) == 6 * TASKS["wine"].splits + 12
 
 
 def test_after_its_minutes_it_ends_in_order_and_says_how_to_go_on(
@@ -306,7 +322,7 @@ def test_after_its_minutes_it_ends_in_order_and_says_how_to_go_on(
     monkeypatch.setattr(sys, "argv", ["f3eo", "bench", "--folder", str(tmp_path), *words])
     assert cli.main() == 130
     output = capsys.readouterr().out
-    assert "Interrupted with 8 runs to go" in output
+    assert f"Interrupted with {8 * TASKS['wine'].splits} runs to go" in output
     assert f"f3eo bench --folder {tmp_path} --tasks wine" in output
 
 

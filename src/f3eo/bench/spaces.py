@@ -3,7 +3,7 @@
 Sharpness-aware methods and F3EO wrap the base that is usual for the model, SGD, or AdamW for
 transformers, and search its learning rate and weight decay like the base itself.
 
-Two or three options each, drawn on a logarithmic scale (see `tuning.draw`); the ranges reach a
+Two to four options each, drawn on a logarithmic scale (see `tuning.draw`); the ranges reach a
 factor of six to ten to both sides of what papers and packages propose. The first trial is the
 method's default. What is not named here keeps its default.
 """
@@ -30,7 +30,7 @@ WRAPPERS: Mapping[str, Space] = {
     "sam": {"rho": _log(0.02, 0.5)},
     "asam": {"rho": _log(0.2, 5.0)},
     "penalty": {"rho": _log(0.02, 0.5)},
-    "looksam": {"rho": _log(0.02, 0.5)},
+    "looksam": {"rho": _log(0.02, 0.5), "alpha": _log(0.05, 0.95)},
     "f3eo": {"ratio": _log(0.02, 0.5)},
 }
 """What they have beside their base's."""

@@ -120,12 +120,13 @@ class Study:
         return [
             replace(
                 self._run(task, method, METHODS[method].options(facts(task, method), points[n])),
-                seed=tuning.SEED,
+                seed=tuning.SEED + part,
                 split="validation",
                 evaluations=5,  # enough to leave early where the loss is no number any more
             )
             for n in range(self.trials)
             for (task, method), points in drawn.items()
+            for part in range(TASKS[task].splits)
         ]
 
     def result_runs(self, chosen: Chosen) -> list[Run]:
@@ -222,7 +223,7 @@ def choose(study: Study, rows: Sequence[Row]) -> Chosen:
     for task, method in chosen:
         own = [row for row in rows if (row["task"], row["method"]) == (task, method)]
         if found := tuning.best(task, own):
-            chosen[task, method] = found["config"]["options"]
+            chosen[task, method] = found.options
     return chosen
 
 

@@ -3,15 +3,17 @@
 All trials of a task and method are known before the first is carried out, so that they run in any
 order and go on after a crash: the method's defaults, then points of a scrambled Sobol sequence
 (optuna's QMCSampler) from a seed that follows from the names. They are judged on held-out training
-samples, with a seed that no result uses.
+samples, with seeds that no result uses: one split, or the mean over a few where samples are few
+(`Task.splits`).
 """
 
 import hashlib
-import math
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import optuna
 from rich import box
@@ -23,7 +25,16 @@ from f3eo.bench.spaces import WRAPPERS, space
 from f3eo.bench.tasks import TASKS
 
 SEED = 1000
-"""Of every trial: all of a task see the same samples held out. Results use 0, 1, …"""
+"""Of a trial's first split, SEED + 1 of its second …: all methods see the same samples held out.
+Results use 0, 1, …"""
+
+
+class Setting(NamedTuple):
+    """Options that were tried, and their mean accuracy and loss over the splits."""
+
+    options: Mapping[str, Any]
+    accuracy: float
+    loss: float
 
 
 def draw(task: str, method: str, trials: int) -> list[dict[str, Any]]:
@@ -66,24 +77,33 @@ def _points(name: str, method: str, base: str, trials: int) -> list[Mapping[str,
     return points
 
 
-def best(task: str, rows: Sequence[Row]) -> Row | None:
-    """The row with the best final score; the loss decides between equal accuracies.
+def best(task: str, rows: Sequence[Row]) -> Setting | None:
+    """The setting with the best final score; the loss decides between equal accuracies.
 
     Args:
         task: name of the task.
-        rows: trials of one method; those that diverged or failed are worse than any other.
+        rows: trials of one method; settings that diverged or failed on a split do not count.
 
     Returns:
         None where none finished.
     """
+    tried: dict[str, list[Row]] = {}
+    for row in rows:
+        tried.setdefault(json.dumps(row["config"]["options"], sort_keys=True), []).append(row)
 
-    def rank(row: Row) -> tuple[float, float]:
-        final = row["final"]
-        accuracy = final["test_accuracy"] if TASKS[task].score == "accuracy" else 0.0
-        return (-accuracy, final["test_loss"])
+    def judged(same: Sequence[Row]) -> Setting:
+        ends = [row["final"] for row in same]
+        accuracy, loss = (
+            fmean(end[f"test_{name}"] for end in ends) for name in Setting._fields[1:]
+        )
+        return Setting(same[0]["config"]["options"], accuracy, loss)
 
-    finished = [row for row in rows if row["status"] == "finished"]
-    return min(finished, key=rank, default=None)
+    def rank(setting: Setting) -> tuple[float, float]:
+        accuracy = round(setting.accuracy, 9) if TASKS[task].score == "accuracy" else 0.0
+        return (-accuracy, setting.loss)
+
+    finished = [s for s in tried.values() if all(row["status"] == "finished" for row in s)]
+    return min(map(judged, finished), key=rank, default=None)
 
 
 def table(task: str, methods: Sequence[str], rows: Sequence[Row]) -> Table:
@@ -95,14 +115,14 @@ def table(task: str, methods: Sequence[str], rows: Sequence[Row]) -> Table:
     for method in methods:
         own = [row for row in rows if (row["task"], row["method"]) == (task, method)]
         found = best(task, own)
-        options = found["config"]["options"] if found else {}
-        value = found["final"][TASKS[task].column] if found else math.nan
+        options = found.options if found else {}
+        value = f"{getattr(found, score):.4f}" if found else "none finished"
         grid.add_row(
             label(method),
             ", ".join(
                 f"{name} {options[name]:.3g}" for name in space(method, TASKS[task].base) if found
             ),
-            f"{value:.4f}",
+            value,
             str(len(own)),
             str(sum(row["status"] != "finished" for row in own)),
         )

@@ -20,6 +20,7 @@ TASK = Task(
     "MLP 30-64-64-2",
     load=load,
     model=partial(mlp, 30, 64, 64, 2),
+    splits=4,
     batch=32,
     budget=3_000,
     target=0.06,

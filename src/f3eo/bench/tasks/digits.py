@@ -29,6 +29,7 @@ MLP = Task(
     model=partial(mlp, 64, 256, 256, 10),
     batch=100,
     budget=6_000,
+    splits=2,
     target=0.96,
     options={  # best of 12 or 4 settings on held-out samples, at width 100 and batch 50
         "sgd": {"lr": 0.3, "weight_decay": 1e-3},

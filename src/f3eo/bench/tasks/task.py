@@ -71,6 +71,8 @@ class Task:
         batch: samples per step.
         budget: cost of one run, in plain gradients of one batch.
         target: value of the score that counts as reached, on the curve.
+        splits: ways to hold samples out that a study's trials are judged on, their scores averaged;
+            default 1, more where few samples are held out.
         base: what sharpness-aware methods and F3EO wrap in a study: "sgd", or "adamw" for
             transformers.
         score: what tuning judges by, on held-out or test samples: "accuracy" or "loss".
@@ -90,6 +92,7 @@ class Task:
     budget: int
     target: float
     score: Literal["accuracy", "loss"] = "accuracy"
+    splits: int = 1
     base: Literal["sgd", "adamw"] = "sgd"
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy

@@ -19,6 +19,7 @@ TASK = Task(
     description="scikit-learn's wine, 89 samples to train on and 89 to test; MLP 13-64-64-3",
     load=load,
     model=partial(mlp, 13, 64, 64, 3),
+    splits=5,
     batch=32,
     budget=3_000,
     target=0.02,
