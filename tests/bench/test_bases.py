@@ -83,7 +83,7 @@ def test_momentum_is_the_first_beta_of_adamw():
 @pytest.mark.parametrize("method", ["f3eo", "sam"])
 @pytest.mark.parametrize("base", ["sgd", "adamw", "muon"])
 def test_without_a_perturbation_the_wrapped_step_is_the_bases(model, batch, method, base):
-    none = {"ratio": 0.0} if method == "f3eo" else {"rho": 0.0}
+    none = {"value": 0.0} if method == "f3eo" else {"rho": 0.0}
     options = {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.95}
     ours = stepped(model, method, batch, steps=3, base=base, **none, **options)
     if base == "adamw":
@@ -117,7 +117,7 @@ def test_every_base_descends_with_one_schedule_for_all_parameters(model, batch, 
 
 PARTS = [
     *({"estimator": name} for name in ESTIMATORS if not name.startswith("compiled")),
-    {"estimator": "exact", "power": 1.0},
+    {"estimator": "exact", "power": 2.0},
     *({"rule": name} for name in RULES),
     *({"weight": name} for name in WEIGHTS),
     {"every": 2},

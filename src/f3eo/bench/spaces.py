@@ -31,7 +31,7 @@ WRAPPERS: Mapping[str, Space] = {
     "asam": {"rho": _log(0.2, 5.0)},
     "penalty": {"rho": _log(0.02, 0.5)},
     "looksam": {"rho": _log(0.02, 0.5), "alpha": _log(0.05, 0.95)},
-    "f3eo": {"ratio": _log(0.02, 0.5)},
+    "f3eo": {"value": _log(0.005, 0.2)},
 }
 """What they have beside their base's."""
 OWN: Mapping[str, Space] = {

@@ -40,17 +40,19 @@ def _over(method: str, base: str, momentum: float) -> Variant:
     return Variant(f"{method} over {base}", options, method, rates=base)
 
 
+TRACE = {"power": 2.0, "weight": "ratio"}
+"""For estimators that know no other power: a weight without a scale, as that of Tr F is another."""
 ABLATION: Sequence[Variant] = (
     _part("estimator", "per_sample"),
     _part("estimator", "exact"),
-    _part("estimator", "sign"),
-    _part("estimator", "batch", fraction=1.0),
-    _part("estimator", "model_sampled"),
-    _part("power", 1.0),
+    _part("estimator", "sign", **TRACE),
+    _part("estimator", "batch", fraction=1.0, **TRACE),
+    _part("estimator", "model_sampled", **TRACE),
+    _part("power", 2.0, weight="ratio"),
     _part("rule", "coupled"),
-    _part("rule", "direct"),
+    _part("rule", "direct", weight="ratio", ratio=1.0),
     _part("weight", "fixed"),
-    _part("weight", "cap"),
+    _part("weight", "ratio"),
     _part("fraction", 1.0),
     _part("every", 2),
     _over("f3eo", "adamw", 0.9),
@@ -62,18 +64,19 @@ ABLATION_TASKS = ("mnist1d-mlp", "fashion-cnn", "shakespeare-char")
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 WEIGHTS = {
-    "decoupled": ("ratio", (0.03, 0.1, 0.3, 1.0)),
-    "coupled": ("fixed", (0.01, 0.03, 0.1, 0.3)),
-    "direct": ("fixed", (0.02, 0.2, 2.0, 20.0)),
+    "decoupled": ({"weight": "cap"}, (0.01, 0.03, 0.1, 0.3)),
+    "coupled": ({"weight": "fixed"}, (0.01, 0.03, 0.1, 0.3)),
+    "direct": ({"weight": "fixed", "power": 2.0}, (0.02, 0.2, 2.0, 20.0)),
 }
-"""By rule: the kind of weight and its values; 2 is the source document's for the direct rule."""
+"""By rule: what goes with it, and values of the weight; the direct rule as in the source document,
+where 2 is proposed."""
 
 SENSITIVITY: Sequence[Variant] = tuple(
     Variant(
         f"sensitivity {rule}",
-        {"rule": rule, "weight": kind, ("ratio" if kind == "ratio" else "value"): value, "lr": lr},
+        {"rule": rule, **given, "value": value, "lr": lr},
     )
-    for rule, (kind, values) in WEIGHTS.items()
+    for rule, (given, values) in WEIGHTS.items()
     for lr in RATES
     for value in values
 )
