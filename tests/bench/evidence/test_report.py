@@ -254,3 +254,10 @@ def test_the_summary_is_a_table_that_can_be_committed(folder):
         re.search(r"\| Muon \|.* \*\*98\.\d\d\*\* \|", text) and "critical difference 4.55" in text
     )
     assert len(text) + (folder / "summary.json").stat().st_size < 60_000
+
+
+def test_a_task_says_which_files_it_was_read_from_where_there_is_a_choice():
+    rows = [row(TASKS[0], METHODS[0], seed, 50.0) | {"source": "copies"} for seed in range(2)]
+    study = Findings("any", rows, asked={"tasks": {TASKS[0]: {"description": "pictures"}}})
+    assert study.description(TASKS[0]) == "pictures; copies"
+    assert study.description("unknown") == ""

@@ -83,8 +83,11 @@ class Findings:
         return None if found is None else found * self.metric(task).factor
 
     def description(self, task: str) -> str:
-        """A task in a line; empty for one nobody knows."""
-        return self._said(task, "description") or ""
+        """A task in a line, with the files it was read from where there is more than one choice."""
+        read = {row.get("source") for row in self.rows if row["task"] == task}
+        return "; ".join(
+            filter(None, [self._said(task, "description"), *sorted(filter(None, read))])
+        )
 
     @property
     def unit(self) -> str:
