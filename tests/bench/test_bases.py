@@ -125,7 +125,13 @@ PARTS = [
     {"base": "adamw"},
     {"base": "muon"},
 ]
-DEFAULT = {"estimator": "per_sample", "rule": "decoupled", "weight": "ratio", "fraction": 1.0}
+DEFAULT = {
+    "estimator": "per_sample",
+    "rule": "decoupled",
+    "weight": "ratio",
+    "fraction": 1.0,
+    "every": 1,
+}
 
 
 @pytest.mark.parametrize("part", PARTS, ids=str)

@@ -36,10 +36,11 @@ def test_the_count_is_what_the_algorithm_says(method):
     )
 
 
+@pytest.mark.parametrize("every", [1, 5])
 @pytest.mark.parametrize("fraction", [0.25, 0.5, 1.0])
-def test_f3eo_costs_what_it_says_it_costs(fraction):
-    found = count("f3eo", METHODS["f3eo"].options({"fraction": fraction}))
-    assert found.gradient_equivalents == pytest.approx((3 + 3 * fraction) / 3, abs=1e-6)
+def test_f3eo_costs_what_it_says_it_costs(fraction, every):
+    found = count("f3eo", METHODS["f3eo"].options({"fraction": fraction, "every": every}))
+    assert found.gradient_equivalents == pytest.approx(1 + fraction / every, abs=1e-6)
 
 
 def test_newton_is_charged_what_conjugate_gradients_take_at_most():

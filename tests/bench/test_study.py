@@ -186,13 +186,13 @@ def test_variants_start_from_what_was_tuned(small, trained, console):
         if run.split == "test":
             found.setdefault(run.variant, []).append(run)
     assert set(found) == {"", *(v.label for v in (*listed.ABLATION, *listed.SENSITIVITY))}
-    (every,) = {json.dumps(r.options) for r in found["every=2"]}
-    assert json.loads(every) == tuned["f3eo"] | {"every": 2}
+    (every,) = {json.dumps(r.options) for r in found["every=10"]}
+    assert json.loads(every) == tuned["f3eo"] | {"every": 10}
     muon = found["f3eo over muon"][0].options
     rates = {name: tuned["muon"][name] for name in ("lr", "weight_decay")}
     assert muon == tuned["f3eo"] | rates | {"base": "muon", "momentum": 0.95}
     assert found["sam over adamw"][0].method == "sam"
-    assert {r.seed for r in found["every=2"]} == {0, 1, 2, 3}
+    assert {r.seed for r in found["every=10"]} == {0, 1, 2, 3}
     grid = found["sensitivity direct"]
     assert {r.seed for r in grid} == {0, 1, 2} and len(grid) == 3 * 20
     assert {r.options["lr"] for r in grid} == set(listed.RATES)
@@ -204,7 +204,7 @@ def test_variants_of_methods_that_are_not_tuned_here_are_left_out(small):
     asked = small(tasks=("mnist1d-mlp",), parts=("ablation",))
     runs = asked.result_runs(choose(asked, []))
     labels = {run.variant for run in runs}
-    assert "every=2" in labels and not any("over" in label for label in labels)
+    assert "every=10" in labels and not any("over" in label for label in labels)
 
 
 @pytest.mark.filterwarnings("ignore:F3EO knows no metric of Muon")
@@ -225,7 +225,7 @@ def test_labels_of_the_ablation_are_unique():
 def test_prices_of_variants_are_measured_beside_the_methods(small, trained, timed, console):
     tune(small(tasks=("mnist1d-mlp",), parts=("results", "ablation")), console)
     ((task, kinds),) = timed
-    assert task == "mnist1d-mlp" and any("every=2" in kind for kind in kinds)
+    assert task == "mnist1d-mlp" and any("every=10" in kind for kind in kinds)
     assert len(kinds) == len(set(kinds))
 
 

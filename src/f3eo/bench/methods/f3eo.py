@@ -137,7 +137,7 @@ METHOD = Method(
         "weight_decay": 1e-3,
         "value": 0.03,
         "fraction": 0.25,
-        "every": 1,
+        "every": 5,
         "base": "sgd",
         "estimator": "compiled",
         "power": 1.0,
