@@ -64,7 +64,7 @@ def ranks_figure(ranks: Ranks) -> bytes:
     top = 0.55 + 0.3 * len(bars)
     with matplotlib.rc_context(LEAN):
         figure = Figure(figsize=(9.4, 0.95 + 0.27 * len(left) + 0.13 * len(bars)))
-        axes = figure.add_axes((0.19, 0.02, 0.62, 0.9))
+        axes = figure.add_axes((0.22, 0.02, 0.58, 0.9))
         axes.set(xlim=(1, len(order)), ylim=(top + 0.62 * len(left), -1.5))
         axes.axis("off")
         axes.plot([1, len(order)], [0, 0], color=INK, linewidth=0.9, clip_on=False)
