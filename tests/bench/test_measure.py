@@ -55,6 +55,16 @@ def test_the_top_eigenvalue_is_that_of_the_dense_hessian(seed):
     assert found == top_eigenvalue(model, lambda x, y: cross_entropy(model(x), y), x, y)
 
 
+def test_a_model_that_is_sure_of_everything_has_no_curvature_left():
+    """In float32 the softmax is exactly one-hot, and the Hessian a matrix of zeros."""
+    torch.manual_seed(0)
+    model, y = nn.Linear(3, 2), torch.tensor([0, 1])
+    x = torch.eye(3)[:2]
+    with torch.no_grad():
+        model.weight.copy_(1e4 * torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]))
+    assert top_eigenvalue(model, lambda x, y: cross_entropy(model(x), y), x, y) == 0.0
+
+
 def test_the_top_eigenvalue_is_the_largest_not_the_largest_in_size():
     model = nn.Linear(3, 1, bias=False)
     curvatures = torch.tensor([-10.0, 3.0, 1.0])

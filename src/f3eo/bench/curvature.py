@@ -39,6 +39,8 @@ def top_eigenvalue(model: nn.Module, closure: Closure, x: Tensor, y: Tensor) -> 
     kind = numpy.float64 if parameters[0].dtype == torch.float64 else numpy.float32
     operator = LinearOperator(shape=(size, size), matvec=times, dtype=kind)  # type: ignore[call-arg]
     start = numpy.random.default_rng(0).standard_normal(size)
+    if not times(start).any():  # ARPACK refuses a matrix of zeros; sure of everything, it is one
+        return 0.0
     try:
         found = eigsh(
             operator,
