@@ -9,6 +9,7 @@ from bench.evidence import synthetic
 from bench.evidence.synthetic import METHODS, TASKS, results, row, variants
 from f3eo import cli
 from f3eo.bench import archive
+from f3eo.bench.evidence import tables
 from f3eo.bench.evidence.analysis import Analysis
 from f3eo.bench.evidence.findings import Findings, load
 from f3eo.bench.evidence.report import gaps, pictures, render, report, sensitivity
@@ -261,3 +262,8 @@ def test_a_task_says_which_files_it_was_read_from_where_there_is_a_choice():
     study = Findings("any", rows, asked={"tasks": {TASKS[0]: {"description": "pictures"}}})
     assert study.description(TASKS[0]) == "pictures; copies"
     assert study.description("unknown") == ""
+
+
+def test_the_best_in_markdown_keeps_its_mark():
+    cells = [tables.Cell("9", best=True, mark="better"), tables.Cell("8", mark="worse")]
+    assert tables.markdown(tables.Table(["a", "b"], {"sgd": cells}))[2] == "| SGD | **9** ▲ | 8 ▼ |"

@@ -234,7 +234,7 @@ def markdown(table: Table, first: str = "", names: Sequence[str] | None = None) 
     """The lines of a table in Markdown, without what is small."""
     head = [first, *(names or table.columns)]
     body = [
-        [label(name), *(f"**{c.text}**" if c.best else c.text + _sign(c.mark) for c in cells)]
+        [label(name), *((f"**{c.text}**" if c.best else c.text) + _sign(c.mark) for c in cells)]
         for name, cells in table.lines.items()
     ]
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *body]
