@@ -251,9 +251,8 @@ def test_the_summary_is_a_table_that_can_be_committed(folder):
     text = (folder / "summary.md").read_text()
     assert "| F3EO is significantly better than SGD, AdamW and Muon" in text
     assert "9 of 11 | 9 of 11 | reached |" in text
-    assert (
-        re.search(r"\| Muon \|.* \*\*98\.\d\d\*\* \|", text) and "critical difference 4.55" in text
-    )
+    assert re.search(r"\| Muon \|.* \*\*98\.\d\d\*\* ▲ \|", text)
+    assert "critical difference 4.55" in text
     assert len(text) + (folder / "summary.json").stat().st_size < 60_000
 
 
