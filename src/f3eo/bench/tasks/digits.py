@@ -36,7 +36,7 @@ MLP = Task(
         "adamw": {"lr": 3e-2, "weight_decay": 1e-2},
         "muon": {"lr": 3e-2, "weight_decay": 1.0},
         "sam": {"lr": 0.3, "weight_decay": 3e-3, "rho": 0.4},
-        "f3eo": {"lr": 0.3, "weight_decay": 3e-3, "power": 2.0, "weight": "ratio", "ratio": 0.2},
+        "f3eo": {"lr": 0.128, "weight_decay": 1e-3, "value": 0.149},  # best of 8 in the study
         "adam": {"lr": 3e-3},
         "sgd_free": {"lr": 3.0},
         "adamw_free": {"lr": 1e-2},
