@@ -84,10 +84,9 @@ class Findings:
 
     def description(self, task: str) -> str:
         """A task in a line, with the files it was read from where there is more than one choice."""
-        read = {row.get("source") for row in self.rows if row["task"] == task}
-        return "; ".join(
-            filter(None, [self._said(task, "description"), *sorted(filter(None, read))])
-        )
+        own = (row for row in self.rows if row["task"] == task)
+        read = sorted({row["source"] for row in own if row.get("source")})
+        return "; ".join([self._said(task, "description") or "", *read])
 
     @property
     def unit(self) -> str:
