@@ -61,7 +61,7 @@ ABLATION: Sequence[Variant] = (
     _over("sam", "adamw", 0.9),
     _over("sam", "muon", 0.95),
 )
-ABLATION_TASKS = ("mnist1d-mlp", "fashion-cnn", "shakespeare-char")
+ABLATION_TASKS = ("mnist1d-mlp", "fashion-cnn", "modular-addition")
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 WEIGHTS = {

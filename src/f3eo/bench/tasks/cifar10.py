@@ -4,22 +4,25 @@ from functools import partial
 
 import numpy
 import torch
+from torch.nn import functional as F
 
 from f3eo.bench import data
 from f3eo.bench.cost.models.resnet import build
 from f3eo.bench.tasks.task import Data, Samples, Task
 
 
-def load(train: int) -> Data:
+def load(train: int, shrink: int = 1) -> Data:
     """The first of the training images and all test images, standardised by channel.
 
     Args:
         train: how many to train on.
+        shrink: pixels to each side whose mean becomes one; default 1.
     """
     images = data.cifar10(train)
 
     def samples(x: numpy.ndarray, y: numpy.ndarray) -> Samples:
         pixels = torch.from_numpy(x.transpose(0, 3, 1, 2).astype(numpy.float32)) / 255
+        pixels = F.avg_pool2d(pixels, shrink)
         return Samples(pixels, torch.from_numpy(y.astype(numpy.int64)))
 
     known, unseen = samples(*images.train), samples(*images.test)
@@ -31,16 +34,17 @@ def load(train: int) -> Data:
 SMALL = Task(
     name="cifar10-10k",
     description="CIFAR-10, 10,000 images to train on and 10,000 to test; "
-    "ResNet-8 with GroupNorm on half the resolution",
-    load=partial(load, 10_000),
+    "shrunk to 16×16 pixels; ResNet-8 with GroupNorm, its first convolution of stride 2",
+    load=partial(load, 10_000, shrink=2),
     model=partial(build, 1, stride=2),
-    batch=50,
-    budget=1_400,
+    batch=100,
+    budget=1_600,
     target=0.5,
     evaluations=20,
     probe=100,
     curve_test=500,
 )
+"""Sixteen epochs, as many as ten seconds pay for: with fewer there is nothing to overfit."""
 
 WHOLE = Task(
     name="cifar10",

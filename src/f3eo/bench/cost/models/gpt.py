@@ -16,15 +16,17 @@ class GPT(nn.Module):
 
     Args:
         positions: the longest text, in characters.
+        width: of a character's vector, a multiple of the heads (4); default 128.
+        depth: blocks; default 4.
     """
 
-    def __init__(self, positions: int) -> None:
+    def __init__(self, positions: int, width: int = WIDTH, depth: int = DEPTH) -> None:
         super().__init__()
-        self.characters = nn.Embedding(VOCABULARY, WIDTH)
-        self.positions = nn.Embedding(positions, WIDTH)
-        self.blocks = nn.Sequential(*(Block(WIDTH, HEADS, causal=True) for _ in range(DEPTH)))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+        self.characters = nn.Embedding(VOCABULARY, width)
+        self.positions = nn.Embedding(positions, width)
+        self.blocks = nn.Sequential(*(Block(width, HEADS, causal=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, VOCABULARY, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Characters (B, T) -> logits of the next ones (B, T, VOCABULARY)."""
