@@ -56,7 +56,7 @@ def test_trials_are_the_same_at_every_call_and_more_trials_go_on():
 
 def test_trials_are_spread_evenly():
     """Of 2ⁿ points of a Sobol sequence every 2⁻ⁿ of each range holds one, the first included."""
-    points = tuning._points("any name", "sgd", "sgd", 9)[1:]
+    points = tuning._points("wine", "sgd", 9)[1:]
     for name, range_ in space("sgd").items():
         span = math.log(range_.high / range_.low)
         cells = sorted(int(8 * math.log(p[name] / range_.low) / span * 0.9999) for p in points)
@@ -112,3 +112,16 @@ def test_settings_are_judged_by_the_mean_over_splits_and_lost_with_one_of_them(r
     found = tuning.best("wine", rows)
     assert found.options["lr"] == 0.2
     assert (found.accuracy, found.loss) == pytest.approx((0.85, 1.0))
+
+
+def test_a_task_may_have_its_own_range_for_adams_weight_decay():
+    decay = TASKS["modular-addition"].decay
+    assert decay == (0.2, 2.0)
+    for method in ("adamw", "soap", "sam", "f3eo"):
+        found = space(method, "adamw", decay)["weight_decay"]
+        assert (found.low, found.high) == decay and found.log, method
+        drawn = [trial["weight_decay"] for trial in tuning.draw("modular-addition", method, 8)]
+        assert 0.2 <= min(drawn[1:]) and 1 < max(drawn) <= 2, method
+    for method in ("sgd", "ivon", "adahessian"):
+        assert space(method, "adamw", decay) == space(method, "adamw")
+    assert space("sam", "sgd", decay) == space("sam", "sgd")

@@ -5,7 +5,8 @@ transformers, and search its learning rate and weight decay like the base itself
 
 Two to four options each, drawn on a logarithmic scale (see `tuning.draw`); the ranges reach a
 factor of six to ten to both sides of what papers and packages propose. The first trial is the
-method's default. What is not named here keeps its default.
+method's default. A task may have a range of its own for Adam's weight decay (`Task.decay`). What is
+not named here keeps its default.
 """
 
 from collections.abc import Mapping
@@ -53,16 +54,19 @@ TUNED = (
 """The methods that have a space."""
 
 
-def space(method: str, base: str = "sgd") -> Space:
+def space(method: str, base: str = "sgd", decay: tuple[float, float] | None = None) -> Space:
     """The search space of a method.
 
     Args:
         method: one of TUNED.
         base: what wrappers wrap; others do not ask.
+        decay: range for the weight decay of Adam's kind; default that of ADAM_LIKE.
 
     Raises:
         ValueError: a method without one.
     """
     if method not in TUNED:
         raise ValueError(f"no search space for {method!r}; choose from {', '.join(TUNED)}")
-    return OWN[method] if method in OWN else {**BASES[base], **WRAPPERS[method]}
+    found = OWN[method] if method in OWN else {**BASES[base], **WRAPPERS[method]}
+    usual = ADAM_LIKE["weight_decay"]
+    return {name: _log(*decay) if decay and d is usual else d for name, d in found.items()}

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from f3eo.bench.methods import METHODS, label
 from f3eo.bench.row import Row
-from f3eo.bench.spaces import WRAPPERS, space
+from f3eo.bench.spaces import WRAPPERS, Space, space
 from f3eo.bench.tasks import TASKS
 
 SEED = 1000
@@ -49,18 +49,22 @@ def draw(task: str, method: str, trials: int) -> list[dict[str, Any]]:
     Raises:
         ValueError: a method without a search space.
     """
-    of = TASKS[task].base
+    of, searched = TASKS[task].base, _space(task, method)
     defaults = METHODS[method].defaults
     if method in WRAPPERS and of != defaults["base"]:  # its rates are no other's
         defaults = {**defaults, **METHODS[of].defaults}
-    first = {name: defaults[name] for name in space(method, of)}
-    return [first, *map(dict, _points(f"{task} {method}", method, of, trials)[1:])][:trials]
+    first = {name: defaults[name] for name in searched}
+    return [first, *map(dict, _points(task, method, trials)[1:])][:trials]
+
+
+def _space(task: str, method: str) -> Space:
+    return space(method, TASKS[task].base, TASKS[task].decay)
 
 
 @lru_cache
-def _points(name: str, method: str, base: str, trials: int) -> list[Mapping[str, float]]:
+def _points(task: str, method: str, trials: int) -> list[Mapping[str, float]]:
     """Points of the sequence, with three digits; the first only tells optuna of the space."""
-    seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+    seed = int(hashlib.sha256(f"{task} {method}".encode()).hexdigest()[:8], 16)
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -69,7 +73,7 @@ def _points(name: str, method: str, base: str, trials: int) -> list[Mapping[str,
             sampler = optuna.samplers.QMCSampler(qmc_type="sobol", scramble=True, seed=seed)
         study, points = optuna.create_study(sampler=sampler), []
         for _ in range(trials):
-            trial = study.ask(dict(space(method, base)))
+            trial = study.ask(dict(_space(task, method)))
             study.tell(trial, 0.0)
             points.append({option: float(f"{x:.3g}") for option, x in trial.params.items()})
     finally:
@@ -119,9 +123,7 @@ def table(task: str, methods: Sequence[str], rows: Sequence[Row]) -> Table:
         value = f"{getattr(found, score):.4f}" if found else "none finished"
         grid.add_row(
             label(method),
-            ", ".join(
-                f"{name} {options[name]:.3g}" for name in space(method, TASKS[task].base) if found
-            ),
+            ", ".join(f"{name} {options[name]:.3g}" for name in _space(task, method) if found),
             value,
             str(len(own)),
             str(sum(row["status"] != "finished" for row in own)),

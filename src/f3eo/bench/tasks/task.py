@@ -75,6 +75,8 @@ class Task:
             default 1, more where few samples are held out.
         base: what sharpness-aware methods and F3EO wrap in a study: "sgd", or "adamw" for
             transformers.
+        decay: range of Adam's weight decay that is searched, where the literature on the task has
+            another than `f3eo.bench.spaces`; default None, the range there.
         score: what tuning judges by, on held-out or test samples: "accuracy" or "loss".
         options: hyper-parameters by method name; what is absent keeps the method's default.
         loss: per-sample loss, (logits, y) -> (N,).
@@ -94,6 +96,7 @@ class Task:
     score: Literal["accuracy", "loss"] = "accuracy"
     splits: int = 1
     base: Literal["sgd", "adamw"] = "sgd"
+    decay: tuple[float, float] | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
     evaluations: int = 25
