@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from f3eo import F3EO, Categorical, PerSample
+from f3eo import F3EO, Categorical, FiniteDifference, PerSample
 from f3eo.bench.methods import colour
 from f3eo.bench.plots import STYLE
 from f3eo.second_order import GaussNewton, LayerwiseGaussNewton, NewtonCG, SecondOrder
@@ -110,7 +110,7 @@ def second(model: nn.Module) -> Optimizer:
 
 
 def third(model: nn.Module, lr: float = LEARNING_RATE) -> Optimizer:
-    return F3EO(model, SGD, lr=lr)
+    return F3EO(model, SGD, lr=lr, estimator=PerSample(FiniteDifference()))  # Tr F, Ratio(0.3)
 
 
 def check(trips: dict[str, Trip]) -> None:

@@ -44,9 +44,12 @@ class Differentiable(TorchFunctionMode):
 
 
 def truth(
-    model: nn.Module | Sequence[Tensor], closure: Callable[..., Tensor], *batch: Tensor
+    model: nn.Module | Sequence[Tensor],
+    closure: Callable[..., Tensor],
+    *batch: Tensor,
+    power: float = 2,
 ) -> Truth:
-    """Every ∇ℓ_i from a forward pass of its own, and h = (1/B) Σ_i H_i ∇ℓ_i by double backward."""
+    """Every ∇ℓ_i from a forward pass of its own, h = (1/B) Σ_i ‖∇ℓ_i‖^(p−2) H_i ∇ℓ_i from two."""
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else list(model)
     parameters = [p for p in parameters if p.requires_grad]
     count = len(batch[0])
@@ -57,7 +60,8 @@ def truth(
             loss = closure(*(t[i : i + 1] for t in batch)).mean()
         g = flat(torch.autograd.grad(loss, parameters, **_graph))
         if g.requires_grad:
-            structure += flat(torch.autograd.grad(g, parameters, g.detach(), **_unused)) / count
+            along = g.detach() * g.detach().norm() ** (power - 2) / count
+            structure += flat(torch.autograd.grad(g, parameters, along, **_unused))
         losses.append(loss.detach())
         gradients.append(g.detach())
     return Truth(torch.stack(losses), torch.stack(gradients), structure)

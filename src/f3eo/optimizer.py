@@ -16,6 +16,7 @@ from f3eo.measurement import Measurement
 from f3eo.products import FiniteDifference
 from f3eo.tensors import fetched, filled, inners
 from f3eo.updates import (
+    Cap,
     Decoupled,
     Products,
     Ratio,
@@ -33,11 +34,13 @@ Base = type[Optimizer] | Callable[..., Optimizer] | Optimizer
 
 
 class F3EO(Optimizer):
-    """Descends L and Tr F at once: θ ← θ − base(∇L + λ h⊥), h⊥ the part of ½∇Tr F that leaves L.
+    """Descends L and Tr F at once: θ ← θ − base(∇L + λ h⊥), h⊥ the part of h that leaves L alone.
+
+    h is ½∇Tr F = ½∇ E‖∇ℓ_i‖², or, as the defaults have it, ∇ E‖∇ℓ_i‖.
 
     One step with the defaults: per-sample losses from the closure; ∇L, the exact Tr F and h from
     two forward passes (6 forward passes' worth in all, as SAM; a plain gradient is 3); h projected
-    off ∇L; scaled to `weight` times ‖∇L‖; base optimizer stepped. A weight of zero is the base
+    off ∇L, times 0.03, but no longer than ∇L; base optimizer stepped. A weight of zero is the base
     optimizer bit for bit.
 
     Args:
@@ -48,9 +51,11 @@ class F3EO(Optimizer):
             or a built instance. Groups are shared with it, state is not. Methods of its own are
             reached by `optimizer.base`: a schedule-free one wants `optimizer.base.train()` before
             training and `optimizer.base.eval()` before evaluation.
-        estimator: how Tr F and its gradient are measured; default `PerSample(FiniteDifference())`.
+        estimator: how Tr F is measured, and the gradient h of it or of another mean of the same
+            norms; default `PerSample(FiniteDifference(), power=1)`, with h = ∇ E‖∇ℓ_i‖.
         rule: what is taken from h; default `Decoupled()`.
-        weight: how much of it; default `Ratio(0.3)`.
+        weight: how much of it; default `Cap(0.03)` where the estimator's power is 1, and the weight
+            a distance like SAM's ρ, `Ratio(0.3)` for Tr F, whose weight has the scale of the loss.
         fraction: part of each batch, drawn at random, on which h is measured; in (0, 1], default 1.
             Unbiased; a step then costs 3 + 3·fraction forward passes, with
             `PerSample(DoubleBackward())` 3 + 4·fraction.
@@ -85,14 +90,16 @@ class F3EO(Optimizer):
         **options: Any,
     ) -> None:
         self.model = model if isinstance(model, nn.Module) else None
-        self.estimator = estimator if estimator is not None else PerSample(FiniteDifference())
+        self.estimator = (
+            estimator if estimator is not None else PerSample(FiniteDifference(), power=1)
+        )
         self.rule = rule if rule is not None else Decoupled()
-        self.weight = weight if weight is not None else Ratio(0.3)
+        self.weight = weight if weight is not None else _usual(self.estimator)
         for part, kind in ((self.estimator, Estimator), (self.rule, Rule), (self.weight, Weight)):
             if not isinstance(part, kind):
                 raise TypeError(
                     f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, "
-                    f"received {part!r}; pass an object: PerSample(), Decoupled(), Ratio(0.3)"
+                    f"received {part!r}; pass an object: PerSample(), Decoupled(), Cap(0.03)"
                 )
         self.fraction = in_range("fraction", fraction, 0.0, 1.0)
         self.every = in_range("every", every, 0, None, integer=True)
@@ -465,6 +472,11 @@ class F3EO(Optimizer):
             "the structure gradient by S²; use bfloat16 autocast, which needs no scaling, and call "
             "optimizer.step(closure, *batch) itself"
         )
+
+
+def _usual(estimator: Estimator) -> Weight:
+    """As measured, see docs/benchmark.md."""
+    return Cap(0.03) if getattr(estimator, "power", 2) == 1 else Ratio(0.3)
 
 
 def _built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]) -> Optimizer:

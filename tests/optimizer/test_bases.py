@@ -13,6 +13,7 @@ from f3eo import (
     Coupled,
     Decoupled,
     Direct,
+    FiniteDifference,
     Fixed,
     PerSample,
     Ratio,
@@ -179,7 +180,8 @@ def test_the_structure_term_is_applied_in_the_metric_of_the_base(name, after):
     """θ − θ_base = −lr D λh⊥, ⟨g, D h⊥⟩ = 0, ‖λh⊥‖_D = κ‖g‖_D; h from the dense truth."""
     row, kappa = BASES[name], 0.4
     case = network(row)
-    optimizer = row.wrapped(case.model, weight=Ratio(kappa))
+    estimator = PerSample(FiniteDifference())
+    optimizer = row.wrapped(case.model, estimator=estimator, weight=Ratio(kappa))
     for batch in batches(after):
         optimizer.step(case.losses, *batch)
 
@@ -228,7 +230,7 @@ def test_a_base_without_known_metric_is_warned_about_and_projected_as_euclidean(
     row = BASES[name]
     case = network(row)
     with pytest.warns(UserWarning, match=r"no metric of \w+.*register_metric"):
-        optimizer = row.wrapped(case.model)
+        optimizer = row.wrapped(case.model, weight=Ratio(0.3))
     g = flat(gradient(case.model, case.batch))
     optimizer.step(case.losses, *case.batch)
     part = flat(p.grad for p in case.model.parameters()) - g

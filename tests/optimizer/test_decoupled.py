@@ -103,7 +103,7 @@ def test_random_estimators_leave_the_loss_in_every_draw(estimator):
 def test_the_structure_part_leaves_the_loss_in_float32():
     """h off ∇L to the rounding of float32, with SGD in .grad itself."""
     model = network().model.float()
-    optimizer = F3EO(model, SGD, lr=0.1)
+    optimizer = F3EO(model, SGD, lr=0.1, weight=Ratio(0.3))
     for batch in batches(10, dtype=torch.float32):
         g = gradient(model, batch)
         optimizer.step(losses(model), *batch)

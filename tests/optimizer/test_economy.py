@@ -59,7 +59,7 @@ def test_h_is_measured_each_so_many_steps_only(every, base):
 
 def test_between_measurements_the_direction_is_used_again_off_the_new_gradient():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.05, every=3)
+    optimizer = F3EO(row.model, SGD, lr=0.05, every=3, weight=Ratio(0.3))
     first, second, third = batches(3)
     d, _ = structure_term(row, first, optimizer)
     for batch in (second, third):

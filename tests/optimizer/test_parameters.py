@@ -153,7 +153,8 @@ def test_a_group_out_of_the_structure_term_is_trained_on_the_loss_alone(name):
     inside, outside = list(row.model[0].parameters()), list(row.model[2:].parameters())
     groups = [{"params": inside}, {"params": outside, "structure": False}]
     signs = torch.Generator().manual_seed(1)
-    optimizer = F3EO(groups, SGD, lr=0.1, estimator=ESTIMATORS[name](), generator=signs)
+    options = {"lr": 0.1, "weight": Ratio(0.3), "generator": signs}
+    optimizer = F3EO(groups, SGD, estimator=ESTIMATORS[name](), **options)
     g = gradient(row.model, row.batch)
     optimizer.step(row.losses, *row.batch)
     assert relative(flat(p.grad for p in outside), flat(g[2:])) < 1e-12
@@ -164,8 +165,8 @@ def test_a_group_out_of_the_structure_term_is_trained_on_the_loss_alone(name):
     alone = network()
     for p in alone.model[2:].parameters():
         p.requires_grad_(False)
-    signs = torch.Generator().manual_seed(1)
-    other = F3EO(alone.model, SGD, lr=0.1, estimator=ESTIMATORS[name](), generator=signs)
+    signs.manual_seed(1)
+    other = F3EO(alone.model, SGD, estimator=ESTIMATORS[name](), **options)
     other.step(alone.losses, *alone.batch)
     assert (
         relative(flat(p.grad for p in inside), flat(p.grad for p in alone.model[0].parameters()))

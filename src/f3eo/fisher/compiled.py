@@ -92,6 +92,11 @@ class Compiled(Estimator):
         """See `Estimator.forwards`."""
         return self.estimator.forwards
 
+    @property
+    def power(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See `Estimator.power`."""
+        return self.estimator.power
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kinds": {}}
 

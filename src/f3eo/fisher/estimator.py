@@ -78,6 +78,9 @@ class Estimator(ABC):
     per_sample: bool = True
     """Needs per-sample losses; otherwise a scalar loss will do."""
 
+    power: float = 2.0
+    """p of the norms ‖∇ℓ_i‖^p whose mean h descends; 2 is the trace."""
+
     forwards: float
     """Cost of `gradients` in forward passes; a plain gradient costs 3."""
 
