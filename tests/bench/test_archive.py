@@ -53,13 +53,17 @@ def test_numbers_are_columns_that_can_be_computed_with(rows, tmp_path):
     assert frame["curve.test_accuracy"].list.len().to_list()[:3] == [2, 2, 2]
 
 
+def always(row):
+    return True
+
+
 def test_the_table_alone_is_enough_to_resume_from(rows, tmp_path):
     store = Store(tmp_path, "trials")
     for row in rows:
         store.append(row)
-    store.compact(store.arrange(lambda row: True)[0])
+    store.compact(store.arrange(always, always)[0])
     store.results.unlink()
-    again, aside = Store(tmp_path, "trials").arrange(lambda row: True)
+    again, aside = Store(tmp_path, "trials").arrange(always, always)
     assert again == [single(row) for row in rows] and aside == 0
     assert len(store.results.read_text().splitlines()) == 4
 
@@ -70,8 +74,8 @@ def test_newer_lines_count_and_what_was_set_aside_stays_there(rows, tmp_path, ma
     store.compact([rows[0]])
     newer = rows[0] | {"command": "newer"}
     store.append(newer)
-    assert store.arrange(lambda row: True)[0] == [newer]
+    assert store.arrange(always, always)[0] == [newer]
     other = [make_run(options={"lr": 9.0})]
     for _ in range(2):
-        assert store.arrange(lambda row: agrees(row, other))[0] == []
+        assert store.arrange(lambda row: agrees(row, other), always)[0] == []
     assert store.earlier.exists() and not store.results.read_text()

@@ -9,7 +9,7 @@ from f3eo.bench import resume
 from f3eo.bench.clock import work
 from f3eo.bench.compare import SHORT, Comparison, compare
 from f3eo.bench.pool import Update
-from f3eo.bench.resume import agrees
+from f3eo.bench.resume import agrees, asked
 from f3eo.bench.tasks import TASKS
 from f3eo.bench.tasks import USUAL as USUAL_TASKS
 
@@ -117,7 +117,8 @@ def test_rows_of_other_tasks_and_methods_stay(small, trained, console):
 def test_agreement_is_asked_only_where_it_matters(make_run, make_row):
     row, runs = make_row(), [make_run()]
     assert agrees(row, runs) and agrees(row, []) and agrees(row, [make_run(task="mnist1d-mlp")])
-    assert agrees(row, [make_run("sam")]) and agrees(row, [make_run(seed=9)])
+    assert agrees(row, [make_run("sam")]) and not asked(row, [make_run("sam")])
+    assert asked(row, runs) and not asked(row, []) and agrees(row, [make_run(seed=9)])
     assert not agrees(row, [make_run(options={"lr": 9.0})])
     assert not agrees(row, [make_run("sam", budget=9)])
 

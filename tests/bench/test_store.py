@@ -16,11 +16,15 @@ def always(row):
     return True
 
 
+def never(row):
+    return False
+
+
 def test_rows_come_back_the_newest_of_each_key(tmp_path):
     store = Store(tmp_path)
     for one in (row("a"), row("b"), row("a", 1)):
         store.append(one)
-    assert Store(tmp_path).arrange(always) == ([row("a", 1), row("b")], 0)
+    assert Store(tmp_path).arrange(always, always) == ([row("a", 1), row("b")], 0)
 
 
 def test_each_row_is_on_the_disk_before_append_returns(tmp_path, monkeypatch):
@@ -38,7 +42,7 @@ def test_a_truncated_last_line_is_dropped_and_the_next_row_is_whole(tmp_path):
     whole = store.results.read_bytes()
     store.results.write_bytes(whole[:-5])
     again = Store(tmp_path)
-    assert again.arrange(always) == ([row("a")], 0)
+    assert again.arrange(always, always) == ([row("a")], 0)
     assert again.damaged == 1
     again.append(row("c"))
     assert read(again.results) == ([row("a"), row("c")], 0)
@@ -53,7 +57,7 @@ def test_a_damaged_line_in_the_middle_costs_only_itself(tmp_path, junk):
     with store.results.open("ab") as file:
         file.write(junk)
     store.append(row("b"))
-    assert Store(tmp_path).arrange(always)[0] == [row("a"), row("b")]
+    assert Store(tmp_path).arrange(always, always)[0] == [row("a"), row("b")]
 
 
 @given(st.integers(min_value=0, max_value=200))
@@ -71,11 +75,12 @@ def test_rows_set_aside_come_back_with_their_configuration(tmp_path):
     store = Store(tmp_path)
     store.append(row("a", 1))
     store.append(row("b", 2))
-    assert store.arrange(lambda one: one["value"] == 2) == ([row("b", 2)], 1)
+    assert store.arrange(lambda one: one["value"] == 2, always) == ([row("b", 2)], 1)
     assert read(store.results)[0] == [row("b", 2)]
     assert read(store.earlier)[0] == [row("a", 1)]
-    assert store.arrange(lambda one: one["value"] == 1) == ([row("a", 1)], 1)
-    kept, aside = store.arrange(always)
+    assert store.arrange(lambda one: one["value"] == 1, always) == ([row("a", 1)], 1)
+    assert store.arrange(always, never) == ([row("a", 1)], 0)
+    kept, aside = store.arrange(always, always)
     assert (sorted(one["key"] for one in kept), aside) == (["a", "b"], 0)
 
 
@@ -93,9 +98,9 @@ def test_a_crash_while_sorting_loses_no_row(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "_replace", crashing)
     with pytest.raises(KeyboardInterrupt):
-        store.arrange(lambda one: one["key"] == "a")
+        store.arrange(lambda one: one["key"] == "a", always)
     monkeypatch.undo()
-    kept, _ = Store(tmp_path).arrange(always)
+    kept, _ = Store(tmp_path).arrange(always, always)
     assert sorted(one["key"] for one in kept) == ["a", "b", "c"]
 
 
@@ -109,4 +114,4 @@ def test_nothing_to_sort_rewrites_nothing(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.append(row("a"))
     monkeypatch.setattr(module, "_replace", lambda *_: pytest.fail("rewritten"))
-    store.arrange(always)
+    store.arrange(always, always)

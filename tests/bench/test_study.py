@@ -156,6 +156,21 @@ def test_another_price_redoes_only_its_own_rows(small, trained, console):
     assert prices == {("sgd", 1.0), ("f3eo", 2.5)} and len(lines(asked, "results")) == 4
 
 
+def test_a_part_that_does_not_ask_for_them_brings_no_old_rows_back(small, trained, console):
+    asked = small(tasks=("mnist1d-mlp",), parts=("results",))
+    bench(asked, console)
+    file = asked.path / "prices.json"
+    kept = json.loads(file.read_text())
+    (f3eo,) = [kind for kind in kept["prices"] if " f3eo" in kind]
+    kept["prices"][f3eo]["price"] = 2.5
+    file.write_text(json.dumps(kept))
+    bench(asked, console)
+    before = lines(asked, "results")
+    bench(replace(asked, parts=("sensitivity",)), console)
+    after = lines(asked, "results")
+    assert [row for row in after if not row["variant"]] == before and len(after) > len(before)
+
+
 def test_another_choice_redoes_only_its_own_results(small, trained, console, monkeypatch):
     asked = small()
     bench(asked, console)

@@ -51,7 +51,11 @@ def carry_out(
         command: what was typed, for the record.
         deadline: see `pool.execute`.
     """
-    rows, aside = store.arrange(lambda row: agrees(row, runs))
+
+    def arranged() -> tuple[list[Row], int]:
+        return store.arrange(lambda row: agrees(row, runs), lambda row: asked(row, runs))
+
+    rows, aside = arranged()
     known = {row["key"]: row for row in rows}
     missing = [
         run for run in runs if known.get(run.key, {"status": "failed"})["status"] == "failed"
@@ -70,7 +74,7 @@ def carry_out(
                     display.show(update)
         except KeyboardInterrupt:
             pass
-    rows, _ = store.arrange(lambda row: agrees(row, runs))  # a second try replaces the first
+    rows, _ = arranged()  # a second try replaces the first
     # What is in the store counts: Ctrl-C may come between two lines above.
     now = {row["key"]: row for row in rows}
     trained = sum(now.get(run.key) != known.get(run.key) for run in missing)
@@ -89,9 +93,17 @@ def agrees(row: Row, runs: Sequence[Run]) -> bool:
     setting = {name: value for name, value in row["config"].items() if name not in own}
     if any(run.setting != setting for run in here):
         return False
-    place = row["method"], row.get("variant", "")
-    same = [run for run in here if (run.method, run.variant) == place]
-    return not same or any(run.config == row["config"] for run in same)
+    return not any(_same(row, run) for run in here) or asked(row, runs)
+
+
+def asked(row: Row, runs: Sequence[Run]) -> bool:
+    """Whether one of the runs has the row's method, variant and configuration."""
+    return any(_same(row, run) and run.config == row["config"] for run in runs)
+
+
+def _same(row: Row, run: Run) -> bool:
+    place = row["task"], equal(row), row["method"], row.get("variant", "")
+    return (run.task, run.equal, run.method, run.variant) == place
 
 
 def _tell(console: Console, store: Store, aside: int, total: int, missing: int) -> None:

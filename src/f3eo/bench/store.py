@@ -29,11 +29,14 @@ class Store:
         self.packed = folder / f"{name}.parquet"
         self.damaged = 0
 
-    def arrange(self, agrees: Callable[[Row], bool]) -> tuple[list[Row], int]:
+    def arrange(
+        self, agrees: Callable[[Row], bool], asked: Callable[[Row], bool]
+    ) -> tuple[list[Row], int]:
         """Repair the files, and sort the rows into them.
 
-        Rows that agree with the present configuration are the results; the others are set
-        aside, and come back when their configuration does.
+        Args:
+            agrees: whether a row may stay among the results; the others are set aside.
+            asked: whether one that was set aside comes back, if it agrees.
 
         Returns:
             The rows that agree, the newest of each key; how many were set aside just now.
@@ -41,8 +44,11 @@ class Store:
         results, earlier = self._read(self.results), self._read(self.earlier)
         packed = archive.read(self.packed)
         newest = {row["key"]: row for row in packed + earlier + results}
-        kept = [row for row in newest.values() if agrees(row)]
-        aside = [row for row in newest.values() if not agrees(row)]
+        away = {row["key"] for row in earlier} - {row["key"] for row in results}
+        kept, aside = [], []
+        for key, row in newest.items():
+            stays = agrees(row) and (key not in away or asked(row))
+            (kept if stays else aside).append(row)
         # In this order a crash in between leaves a row in both files, never in none.
         if aside != earlier:
             _replace(self.earlier, earlier + [row for row in aside if row not in earlier])
