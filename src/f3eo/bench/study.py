@@ -49,7 +49,7 @@ USUAL: Mapping[str, Any] = {
 }
 QUICK: Mapping[str, Any] = {
     "name": "quick",
-    "tasks": ("digits-mlp", "mnist1d-mlp", "wine", "breast-cancer"),
+    "tasks": ("digits-mlp", "mnist1d-mlp", "breast-cancer"),
     "methods": ("sgd", "adamw", "muon", "sam", "f3eo"),
     "trials": 4,
     "seeds": 5,
