@@ -142,14 +142,19 @@ def test_the_tables_alone_are_enough_to_go_on_from(small, trained, timed, consol
     assert len(trained) == 10 and len(outcome.results) == 4 and len(outcome.trials) == 6
 
 
-def test_another_price_redoes_only_its_own_rows(small, trained, console):
-    asked = small()
-    bench(asked, console)
+def reprice(asked, price):
+    """As if F3EO had been timed anew."""
     file = asked.path / "prices.json"
     kept = json.loads(file.read_text())
     (f3eo,) = [kind for kind in kept["prices"] if " f3eo" in kind]
-    kept["prices"][f3eo]["price"] = 2.5
+    kept["prices"][f3eo]["price"] = price
     file.write_text(json.dumps(kept))
+
+
+def test_another_price_redoes_only_its_own_rows(small, trained, console):
+    asked = small()
+    bench(asked, console)
+    reprice(asked, 2.5)
     bench(asked, console)
     assert {run.method for run in trained[10:]} == {"f3eo"} and len(trained) == 15
     prices = {(r["method"], r["config"]["price"]) for r in lines(asked, "results")}
@@ -159,11 +164,7 @@ def test_another_price_redoes_only_its_own_rows(small, trained, console):
 def test_a_part_that_does_not_ask_for_them_brings_no_old_rows_back(small, trained, console):
     asked = small(tasks=("mnist1d-mlp",), parts=("results",))
     bench(asked, console)
-    file = asked.path / "prices.json"
-    kept = json.loads(file.read_text())
-    (f3eo,) = [kind for kind in kept["prices"] if " f3eo" in kind]
-    kept["prices"][f3eo]["price"] = 2.5
-    file.write_text(json.dumps(kept))
+    reprice(asked, 2.5)
     bench(asked, console)
     before = lines(asked, "results")
     bench(replace(asked, parts=("sensitivity",)), console)
