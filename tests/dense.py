@@ -59,7 +59,7 @@ def truth(
         with sdpa_kernel(SDPBackend.MATH), Differentiable():
             loss = closure(*(t[i : i + 1] for t in batch)).mean()
         g = flat(torch.autograd.grad(loss, parameters, **_graph))
-        if g.requires_grad:
+        if g.requires_grad and g.any():  # ‖0‖⁻¹ · 0 is none
             along = g.detach() * g.detach().norm() ** (power - 2) / count
             structure += flat(torch.autograd.grad(g, parameters, along, **_unused))
         losses.append(loss.detach())

@@ -90,17 +90,17 @@ class F3EO(Optimizer):
         **options: Any,
     ) -> None:
         self.model = model if isinstance(model, nn.Module) else None
+        for part, kind in ((estimator, Estimator), (rule, Rule), (weight, Weight)):
+            if part is not None and not isinstance(part, kind):
+                raise TypeError(
+                    f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, "
+                    f"received {part!r}; pass an object: PerSample(), Decoupled(), Cap(0.03)"
+                )
         self.estimator = (
             estimator if estimator is not None else PerSample(FiniteDifference(), power=1)
         )
         self.rule = rule if rule is not None else Decoupled()
         self.weight = weight if weight is not None else _usual(self.estimator)
-        for part, kind in ((self.estimator, Estimator), (self.rule, Rule), (self.weight, Weight)):
-            if not isinstance(part, kind):
-                raise TypeError(
-                    f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, "
-                    f"received {part!r}; pass an object: PerSample(), Decoupled(), Cap(0.03)"
-                )
         self.fraction = in_range("fraction", fraction, 0.0, 1.0)
         self.every = in_range("every", every, 0, None, integer=True)
         self.chunk = None if chunk is None else in_range("chunk", chunk, 0, None, integer=True)
@@ -476,7 +476,7 @@ class F3EO(Optimizer):
 
 def _usual(estimator: Estimator) -> Weight:
     """As measured, see docs/benchmark.md."""
-    return Cap(0.03) if getattr(estimator, "power", 2) == 1 else Ratio(0.3)
+    return Cap(0.03) if estimator.power == 1 else Ratio(0.3)
 
 
 def _built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]) -> Optimizer:

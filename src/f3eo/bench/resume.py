@@ -93,17 +93,18 @@ def agrees(row: Row, runs: Sequence[Run]) -> bool:
     setting = {name: value for name, value in row["config"].items() if name not in own}
     if any(run.setting != setting for run in here):
         return False
-    return not any(_same(row, run) for run in here) or asked(row, runs)
+    same = _same(row, here)
+    return not same or asked(row, same)
 
 
 def asked(row: Row, runs: Sequence[Run]) -> bool:
     """Whether one of the runs has the row's method, variant and configuration."""
-    return any(_same(row, run) and run.config == row["config"] for run in runs)
+    return any(run.config == row["config"] for run in _same(row, runs))
 
 
-def _same(row: Row, run: Run) -> bool:
+def _same(row: Row, runs: Sequence[Run]) -> list[Run]:
     place = row["task"], equal(row), row["method"], row.get("variant", "")
-    return (run.task, run.equal, run.method, run.variant) == place
+    return [run for run in runs if (run.task, run.equal, run.method, run.variant) == place]
 
 
 def _tell(console: Console, store: Store, aside: int, total: int, missing: int) -> None:
