@@ -51,11 +51,12 @@ class Method:
 
 
 def _fisher(options: Callable[[], dict[str, Any]] = dict) -> Callable[[nn.Module], Stepper]:
-    """F3EO over SGD; its options are made anew for each, as some hold state."""
+    """F3EO over SGD, h of the trace; its options are made anew for each, as some hold state."""
 
     def build(model: nn.Module) -> Stepper:
         generator = torch.Generator().manual_seed(0)
-        return FisherStepper(F3EO(model, SGD, lr=RATE, generator=generator, **options()))
+        trace: dict[str, Any] = {"estimator": PerSample(FiniteDifference())}
+        return FisherStepper(F3EO(model, SGD, lr=RATE, generator=generator, **trace | options()))
 
     return build
 

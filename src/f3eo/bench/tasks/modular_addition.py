@@ -74,7 +74,6 @@ TASK = Task(
     probe=256,
     curve_test=2_000,
 )
-
 """Weight decay around 1, as in both papers; without it the rule is not found in this time."""
 
 TASKS = (TASK,)
