@@ -216,6 +216,49 @@ def test_variants_start_from_what_was_tuned(small, trained, console):
     assert seeds == sorted(seeds)
 
 
+def test_a_wrapper_stands_over_the_base_that_is_asked_for_with_its_momentum(small):
+    for base, momentum in {"sgd": 0.9, "adamw": 0.9, "muon": 0.95}.items():
+        asked = small(methods=("sgd", "sam", "f3eo"), base=base, trials=1)
+        alone, *wrappers = asked.trial_runs()
+        own = METHODS[base].options()
+        for run in wrappers:
+            assert (run.options["base"], run.options["momentum"]) == (base, momentum)
+            assert run.options["lr"] == own["lr"]
+        assert alone.options == METHODS["sgd"].options()
+    tasks, base = ("digits-mlp", "wine"), {"digits-mlp": "muon"}
+    mixed = small(tasks=tasks, methods=("sam",), trials=1, base=base).trial_runs()
+    assert [r.options["base"] for r in mixed if r.seed == 1000] == ["muon", "sgd"]
+
+
+def test_the_best_base_is_the_one_whose_own_trials_are_best(small, trained, console, monkeypatch):
+    """Here training is the better the higher the rate."""
+    asked = small(methods=("f3eo", "sam"), base="best", tasks=("digits-mlp", "mnist1d-mlp"))
+    ahead, draw = {("digits-mlp", "adamw"), ("mnist1d-mlp", "muon")}, tuning.draw
+
+    def drawn(task, method, trials, base=""):
+        lr = 0.9 if (task, method) in ahead else 0.5
+        return [{**point, "lr": lr} for point in draw(task, method, trials, base)]
+
+    monkeypatch.setattr(tuning, "draw", drawn)
+    outcome = bench(asked, console)
+    assert outcome.missing == 0
+    wrapped = {(r.task, r.options["base"]) for r in trained if r.method in ("f3eo", "sam")}
+    assert wrapped == {("digits-mlp", "adamw"), ("mnist1d-mlp", "muon")}
+    assert {r.method for r in trained if r.split == "test"} == {"f3eo", "sam"}
+    kept = json.loads((asked.path / "study.json").read_text())
+    assert kept["tasks"]["mnist1d-mlp"]["base"] == "muon"
+    assert set(kept["spaces"]) >= {"f3eo over adamw", "sam over muon"}
+    before = len(trained)
+    bench(asked, console)
+    assert len(trained) == before
+
+
+def test_without_any_trial_of_a_base_that_finished_the_usual_one_is_wrapped(small):
+    asked = small(tasks=("digits-mlp", "modular-addition"), base="best")
+    settled = study.settle(asked, [])
+    assert [settled.base_on(task) for task in asked.tasks] == ["sgd", "adamw"]
+
+
 def test_variants_of_methods_that_are_not_tuned_here_are_left_out(small):
     asked = small(tasks=("mnist1d-mlp",), parts=("ablation",))
     runs = asked.result_runs(choose(asked, []))
@@ -275,6 +318,9 @@ def test_presets_name_what_there_is():
         ({"tasks": ("nope",)}, "unknown task 'nope'; choose from digits-mlp"),
         ({"methods": ("lbfgs",)}, "unknown method 'lbfgs'; choose from sgd, adamw"),
         ({"parts": ("all",)}, "unknown part 'all'; choose from results, ablation, sensitivity"),
+        ({"base": {"wine": "best"}}, "unknown base 'best'; choose from sgd, adamw, muon"),
+        ({"base": {"nope": "sgd"}}, "unknown task 'nope'; choose from digits-mlp"),
+        ({"base": "adam"}, "unknown base 'adam'; choose from usual, best, sgd, adamw, muon"),
         ({"trials": 0}, "trials must be at least 1, got 0"),
         ({"scale": 0.0}, "scale must be a positive number, got 0.0"),
         ({"minutes": -1.0}, "minutes must be a positive number, got -1.0"),

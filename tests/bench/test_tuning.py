@@ -26,6 +26,17 @@ def test_on_transformers_wrappers_begin_at_adamw_s_default():
     assert first == {**METHODS["adamw"].defaults, "value": METHODS["f3eo"].defaults["value"]}
 
 
+@pytest.mark.parametrize("method", WRAPPERS)
+def test_over_another_base_all_trials_are_in_that_base_s_ranges(method):
+    first, *others = tuning.draw("digits-mlp", method, 8, "muon")
+    assert {name: first[name] for name in OWN["muon"]} == {
+        name: METHODS["muon"].defaults[name] for name in OWN["muon"]
+    }
+    for trial in others:
+        for name, range_ in OWN["muon"].items():
+            assert 0.99 * range_.low <= trial[name] <= 1.01 * range_.high
+
+
 @pytest.mark.parametrize("method", TUNED)
 def test_a_space_has_two_to_four_options_of_the_method_around_its_default(method):
     found, defaults = space(method), METHODS[method].defaults
@@ -56,7 +67,7 @@ def test_trials_are_the_same_at_every_call_and_more_trials_go_on():
 
 def test_trials_are_spread_evenly():
     """Of 2ⁿ points of a Sobol sequence every 2⁻ⁿ of each range holds one, the first included."""
-    points = tuning._points("wine", "sgd", 9)[1:]
+    points = tuning._points("wine", "sgd", "sgd", 9)[1:]
     for name, range_ in space("sgd").items():
         span = math.log(range_.high / range_.low)
         cells = sorted(int(8 * math.log(p[name] / range_.low) / span * 0.9999) for p in points)

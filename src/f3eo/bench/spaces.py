@@ -1,7 +1,7 @@
 """What is searched for each method, the same on every task; all get the same number of trials.
 
-Sharpness-aware methods and F3EO wrap the base that is usual for the model, SGD, or AdamW for
-transformers, and search its learning rate and weight decay like the base itself.
+Sharpness-aware methods and F3EO wrap a base (`Study.base`), and search its learning rate and
+weight decay like the base itself.
 
 Two to four options each, drawn on a logarithmic scale (see `tuning.draw`); the ranges reach a
 factor of six to ten to both sides of what papers and packages propose. The first trial is the
@@ -25,8 +25,8 @@ SGD_LIKE = {"lr": _log(0.05, 2.0), "weight_decay": _log(1e-4, 1e-2)}
 ADAM_LIKE = {"lr": _log(5e-4, 5e-2), "weight_decay": _log(1e-3, 1.0)}
 """For updates of the size of Adam's, with decoupled weight decay."""
 
-BASES: Mapping[str, Space] = {"sgd": SGD_LIKE, "adamw": ADAM_LIKE}
-"""By the base that wrappers take on a task (`Task.base`)."""
+BASES: Mapping[str, Space] = {"sgd": SGD_LIKE, "adamw": ADAM_LIKE, "muon": ADAM_LIKE}
+"""By the base that wrappers take on a task."""
 WRAPPERS: Mapping[str, Space] = {
     "sam": {"rho": _log(0.02, 0.5)},
     "asam": {"rho": _log(0.2, 5.0)},

@@ -45,6 +45,7 @@ USUAL: Mapping[str, Any] = {
     "trials": 8,
     "seeds": 10,
     "scale": 1.0,
+    "base": "usual",
     "parts": PARTS,
 }
 QUICK: Mapping[str, Any] = {
@@ -54,9 +55,13 @@ QUICK: Mapping[str, Any] = {
     "trials": 4,
     "seeds": 5,
     "scale": 0.25,
+    "base": "usual",
     "parts": ("results", "ablation"),
 }
 """Ends within a quarter of an hour on two cores."""
+
+CHOICES = ("usual", "best", *BASES)
+"""What `Study.base` may be called."""
 
 Chosen = Mapping[tuple[str, str], Mapping[str, Any]]
 """All options by task and method, as tuned."""
@@ -73,6 +78,9 @@ class Study:
         seeds: results of each method on each task, with seeds 0, 1, …
         scale: factor on every task's budget.
         parts: "results" of the methods, "ablation" and "sensitivity" of F3EO.
+        base: what sharpness-aware methods and F3EO wrap: "usual", SGD, or AdamW for transformers
+            (`Task.base`); "best", the one of SGD, AdamW and Muon that by itself is best on a task's
+            held-out samples; one of them by name; or one by task, the usual where none is named.
         workers: processes, with one torch thread each.
         folder: parent of the study's folder.
         minutes: after so many no further run is begun; None is never.
@@ -89,6 +97,7 @@ class Study:
     seeds: int
     scale: float
     parts: Sequence[str]
+    base: str | Mapping[str, str] = "usual"
     workers: int = 2
     folder: Path = Path("runs")
     minutes: float | None = None
@@ -99,6 +108,11 @@ class Study:
         check_names("task", self.tasks, TASKS)
         check_names("method", self.methods, dict.fromkeys(TUNED))
         check_names("part", self.parts, dict.fromkeys(PARTS))
+        if isinstance(self.base, str):
+            check_names("base", [self.base], dict.fromkeys(CHOICES))
+        else:
+            check_names("task", self.base, TASKS, may_be_empty=True)
+            check_names("base", list(dict.fromkeys(self.base.values())), BASES, may_be_empty=True)
         check_counts(trials=self.trials, seeds=self.seeds, workers=self.workers)
         for name in ("scale", "minutes"):
             value = getattr(self, name)
@@ -110,16 +124,21 @@ class Study:
         """The folder of this study."""
         return self.folder / self.name
 
+    def base_on(self, task: str) -> str:
+        """What is wrapped on a task."""
+        base = self.base if isinstance(self.base, str) else self.base.get(task, "usual")
+        return TASKS[task].base if base == "usual" else base
+
     def trial_runs(self) -> list[Run]:
         """The runs of the tuning, without prices; trial by trial."""
         drawn = {
-            (task, method): tuning.draw(task, method, self.trials)
+            (task, method): tuning.draw(task, method, self.trials, self.base_on(task))
             for task in self.tasks
             for method in self.methods
         }
         return [
             replace(
-                self._run(task, method, METHODS[method].options(facts(task, method), points[n])),
+                self._run(task, method, self.options(task, method, points[n])),
                 seed=tuning.SEED + part,
                 split="validation",
                 evaluations=5,  # enough to leave early where the loss is no number any more
@@ -160,6 +179,10 @@ class Study:
                     if variant.needs <= set(self.methods):
                         yield task, variant, seeds
 
+    def options(self, task: str, method: str, own: Mapping[str, Any]) -> dict[str, Any]:
+        """All options of a method on a task: what is known of the task and its base, and `own`."""
+        return METHODS[method].options(facts(task, method, self.base_on(task)), own)
+
     def _run(self, task: str, method: str, options: Mapping[str, Any]) -> Run:
         of = TASKS[task]
         return Run(
@@ -193,9 +216,7 @@ def tune(study: Study, console: Console) -> Outcome:
 
     Ctrl-C, or the end of its minutes, ends it in order: every finished run is kept.
     """
-    deadline = _deadline(study)
-    carried = _tune(study, console, deadline, _prices(study, console))
-    return Outcome(carried.rows, [], carried.missing)
+    return _tuned(study, console, _deadline(study))[1]
 
 
 def bench(study: Study, console: Console) -> Outcome:
@@ -203,13 +224,33 @@ def bench(study: Study, console: Console) -> Outcome:
 
     Ctrl-C, or the end of its minutes, ends it in order: every finished run is kept.
     """
-    deadline, price = _deadline(study), _prices(study, console)
-    trials = _tune(study, console, deadline, price)
-    if trials.missing:  # what is best is not known yet
-        return Outcome(trials.rows, [], trials.missing)
-    runs = study.result_runs(choose(study, trials.rows))
+    deadline = _deadline(study)
+    study, tuned, price = _tuned(study, console, deadline)
+    if tuned.missing:  # what is best is not known yet
+        return tuned
+    runs = study.result_runs(choose(study, tuned.trials))
     results = _carry_out(study, "results", runs, console, deadline, price)
-    return Outcome(trials.rows, results.rows, results.missing)
+    return Outcome(tuned.trials, results.rows, results.missing)
+
+
+def settle(study: Study, rows: Sequence[Row]) -> Study:
+    """The study with, on each task, the base that is best by itself on held-out samples.
+
+    Args:
+        study: gives the tasks.
+        rows: trials of the bases, on all of them.
+    """
+
+    def best(task: str) -> str | None:
+        found = {
+            name: tuning.best(task, [r for r in rows if (r["task"], r["method"]) == (task, name)])
+            for name in BASES
+        }
+        finished = {name: setting for name, setting in found.items() if setting}
+        return min(finished, key=lambda name: tuning.rank(task, finished[name]), default=None)
+
+    known = {task: best(task) for task in study.tasks}
+    return replace(study, base={task: base for task, base in known.items() if base})
 
 
 def choose(study: Study, rows: Sequence[Row]) -> Chosen:
@@ -228,15 +269,20 @@ def choose(study: Study, rows: Sequence[Row]) -> Chosen:
 
 
 @lru_cache
-def facts(task: str, method: str) -> dict[str, Any]:
-    """Options that are no matter of taste: number of training samples (`ess`), the task's base."""
-    known = {"ess": lambda: len(load(task).train.y), "base": lambda: TASKS[task].base}
-    return {name: get() for name, get in known.items() if name in METHODS[method].defaults}
+def facts(task: str, method: str, base: str) -> dict[str, Any]:
+    """Options that are no matter of taste: number of training samples (`ess`), and what is wrapped.
+
+    A wrapper takes the momentum that is its base's own default, too.
+    """
+    known = {"ess": lambda: len(load(task).train.y), "base": lambda: base}
+    found = {name: get() for name, get in known.items() if name in METHODS[method].defaults}
+    own = METHODS[base].defaults if method in WRAPPERS else {}
+    return found | {name: value for name, value in own.items() if name == "momentum"}
 
 
 def _defaults(study: Study) -> Chosen:
     return {
-        (task, method): METHODS[method].options(facts(task, method))
+        (task, method): study.options(task, method, {})
         for task in study.tasks
         for method in study.methods
     }
@@ -255,6 +301,21 @@ def _prices(study: Study, console: Console) -> dict[str, float]:
     everything = dict.fromkeys(("results", *study.parts))
     kinds = replace(study, parts=tuple(everything), seeds=1).result_runs(_defaults(study))
     return prices(kinds, study.path / "prices.json", console.print)
+
+
+def _tuned(
+    study: Study, console: Console, deadline: float
+) -> tuple[Study, Outcome, dict[str, float]]:
+    """The study with its bases settled, its trials, and the prices of all its steps."""
+    if study.base == "best":
+        alone = replace(study, methods=tuple(BASES), base="usual", parts=("results",))
+        trials = _tune(alone, console, deadline, _prices(alone, console))
+        if trials.missing:
+            return study, Outcome(trials.rows, [], trials.missing), {}
+        study = settle(study, trials.rows)
+    price = _prices(study, console)
+    trials = _tune(study, console, deadline, price)
+    return study, Outcome(trials.rows, [], trials.missing), price
 
 
 def _tune(study: Study, console: Console, deadline: float, price: Mapping[str, float]) -> Carried:
@@ -289,13 +350,16 @@ def _write_down(study: Study) -> None:
     names = ("name", "trials", "seeds", "scale", "parts", "command")
     asked: dict[str, Any] = {name: getattr(study, name) for name in names}
     asked["methods"] = list(dict.fromkeys([*before.get("methods", ()), *study.methods]))
-    asked["tasks"] = before.get("tasks", {}) | {name: _described(name) for name in study.tasks}
+    asked["tasks"] = before.get("tasks", {}) | {
+        name: _described(study, name) for name in study.tasks
+    }
+    bases = dict.fromkeys(task["base"] for task in asked["tasks"].values() if "base" in task)
     asked["spaces"] = {
         f"{method} over {base}" if method in WRAPPERS else method: {
             option: [d.low, d.high] for option, d in space(method, base).items()
         }
         for method in asked["methods"]
-        for base in (BASES if method in WRAPPERS else ("sgd",))
+        for base in (bases if method in WRAPPERS else ("sgd",))
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".tmp")
@@ -303,7 +367,7 @@ def _write_down(study: Study) -> None:
     draft.replace(path)
 
 
-def _described(name: str) -> dict[str, Any]:
-    task = TASKS[name]
+def _described(study: Study, name: str) -> dict[str, Any]:
     entries = ("description", "batch", "budget", "score", "target")
-    return {entry: getattr(task, entry) for entry in entries}
+    known = {entry: getattr(TASKS[name], entry) for entry in entries}
+    return known | {"base": study.base_on(name)}

@@ -37,7 +37,7 @@ class Setting(NamedTuple):
     loss: float
 
 
-def draw(task: str, method: str, trials: int) -> list[dict[str, Any]]:
+def draw(task: str, method: str, trials: int, base: str = "") -> list[dict[str, Any]]:
     """The trials of a method on a task, as changes to its defaults.
 
     The first few do not depend on how many there are.
@@ -45,24 +45,25 @@ def draw(task: str, method: str, trials: int) -> list[dict[str, Any]]:
     Args:
         task, method: names; they decide on the seed of the sequence.
         trials: how many.
+        base: what it wraps, if it wraps one; default the usual one on the task.
 
     Raises:
         ValueError: a method without a search space.
     """
-    of, searched = TASKS[task].base, _space(task, method)
-    defaults = METHODS[method].defaults
+    of = base or TASKS[task].base
+    searched, defaults = _space(task, method, of), METHODS[method].defaults
     if method in WRAPPERS and of != defaults["base"]:  # its rates are no other's
         defaults = {**defaults, **METHODS[of].defaults}
     first = {name: defaults[name] for name in searched}
-    return [first, *map(dict, _points(task, method, trials)[1:])][:trials]
+    return [first, *map(dict, _points(task, method, of, trials)[1:])][:trials]
 
 
-def _space(task: str, method: str) -> Space:
-    return space(method, TASKS[task].base, TASKS[task].decay)
+def _space(task: str, method: str, base: str) -> Space:
+    return space(method, base, TASKS[task].decay)
 
 
 @lru_cache
-def _points(task: str, method: str, trials: int) -> list[Mapping[str, float]]:
+def _points(task: str, method: str, base: str, trials: int) -> list[Mapping[str, float]]:
     """Points of the sequence, with three digits; the first only tells optuna of the space."""
     seed = int(hashlib.sha256(f"{task} {method}".encode()).hexdigest()[:8], 16)
     verbosity = optuna.logging.get_verbosity()
@@ -73,7 +74,7 @@ def _points(task: str, method: str, trials: int) -> list[Mapping[str, float]]:
             sampler = optuna.samplers.QMCSampler(qmc_type="sobol", scramble=True, seed=seed)
         study, points = optuna.create_study(sampler=sampler), []
         for _ in range(trials):
-            trial = study.ask(dict(_space(task, method)))
+            trial = study.ask(dict(_space(task, method, base)))
             study.tell(trial, 0.0)
             points.append({option: float(f"{x:.3g}") for option, x in trial.params.items()})
     finally:
@@ -102,12 +103,14 @@ def best(task: str, rows: Sequence[Row]) -> Setting | None:
         )
         return Setting(same[0]["config"]["options"], accuracy, loss)
 
-    def rank(setting: Setting) -> tuple[float, float]:
-        accuracy = round(setting.accuracy, 9) if TASKS[task].score == "accuracy" else 0.0
-        return (-accuracy, setting.loss)
-
     finished = [s for s in tried.values() if all(row["status"] == "finished" for row in s)]
-    return min(map(judged, finished), key=rank, default=None)
+    return min(map(judged, finished), key=lambda setting: rank(task, setting), default=None)
+
+
+def rank(task: str, setting: Setting) -> tuple[float, float]:
+    """What is smaller for the better setting."""
+    accuracy = round(setting.accuracy, 9) if TASKS[task].score == "accuracy" else 0.0
+    return (-accuracy, setting.loss)
 
 
 def table(task: str, methods: Sequence[str], rows: Sequence[Row]) -> Table:
@@ -123,7 +126,7 @@ def table(task: str, methods: Sequence[str], rows: Sequence[Row]) -> Table:
         value = f"{getattr(found, score):.4f}" if found else "none finished"
         grid.add_row(
             label(method),
-            ", ".join(f"{name} {options[name]:.3g}" for name in _space(task, method) if found),
+            ", ".join(f"{name} {options[name]:.3g}" for name in space(method) if found),
             value,
             str(len(own)),
             str(sum(row["status"] != "finished" for row in own)),

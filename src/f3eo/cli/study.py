@@ -1,13 +1,13 @@
 """`f3eo tune` and `f3eo bench`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from tyro.conf import arg
 
 from f3eo.bench import tuning
-from f3eo.bench.study import QUICK, USUAL, Study
+from f3eo.bench.study import CHOICES, QUICK, USUAL, Study
 from f3eo.bench.study import bench as carry_out_bench
 from f3eo.bench.study import tune as carry_out_tune
 from f3eo.cli.app import app, tell_failures, tell_rest, typed
@@ -29,6 +29,10 @@ Methods = Annotated[tuple[str, ...], arg(metavar="METHOD ...", help_behavior_hin
 Trials = Annotated[int | None, arg(metavar="N", help_behavior_hint=_hint("trials"))]
 Seeds = Annotated[int | None, arg(metavar="N", help_behavior_hint=_hint("seeds"))]
 Scale = Annotated[float | None, arg(metavar="X", help_behavior_hint=_hint("scale"))]
+Base = Annotated[
+    Literal["usual", "best", "sgd", "adamw", "muon"] | None,
+    arg(metavar="|".join(CHOICES), help_behavior_hint=_hint("base")),
+]
 Only = Annotated[tuple[str, ...], arg(metavar="PART ...", help_behavior_hint=_hint("parts"))]
 Minutes = Annotated[float | None, arg(metavar="M", help_behavior_hint="(default: no limit)")]
 
@@ -40,6 +44,7 @@ def tune(
     methods: Methods = (),
     trials: Trials = None,
     scale: Scale = None,
+    base: Base = None,
     workers: Annotated[int, arg(metavar="N")] = 2,
     folder: Annotated[Path, arg(metavar="PATH")] = Path("runs"),
     minutes: Minutes = None,
@@ -58,12 +63,17 @@ def tune(
         methods: What to train with.
         trials: Settings of each method on each task, its defaults among them.
         scale: Factor on the budget of every task.
+        base: What sharpness-aware methods and F3EO wrap: the usual of each task, SGD, or AdamW for
+            transformers; the best there by itself, on held-out samples, of SGD, AdamW and Muon; or
+            one of these.
         workers: Processes side by side, one thread each.
         folder: Where studies are kept.
         minutes: After so many no further run is begun.
         quick: The small study instead of the large one, where nothing else is said.
     """
-    study = _study(quick, workers, folder, minutes, name, tasks, methods, trials, None, scale, ())
+    study = _study(
+        quick, workers, folder, minutes, name, tasks, methods, trials, None, scale, base, ()
+    )
     console = Console()
     outcome = carry_out_tune(study, console)
     for task in study.tasks:
@@ -80,6 +90,7 @@ def bench(
     trials: Trials = None,
     seeds: Seeds = None,
     scale: Scale = None,
+    base: Base = None,
     only: Only = (),
     workers: Annotated[int, arg(metavar="N")] = 2,
     folder: Annotated[Path, arg(metavar="PATH")] = Path("runs"),
@@ -101,6 +112,9 @@ def bench(
         trials: Settings tried of each method on each task.
         seeds: Results of each method on each task.
         scale: Factor on the budget of every task.
+        base: What sharpness-aware methods and F3EO wrap: the usual of each task, SGD, or AdamW for
+            transformers; the best there by itself, on held-out samples, of SGD, AdamW and Muon; or
+            one of these.
         only: Parts to do: the results of the methods, and the ablation and sensitivity of F3EO.
         workers: Processes side by side, one thread each.
         folder: Where studies are kept.
@@ -108,7 +122,7 @@ def bench(
         quick: The small study instead of the large one, where nothing else is said.
     """
     study = _study(
-        quick, workers, folder, minutes, name, tasks, methods, trials, seeds, scale, only
+        quick, workers, folder, minutes, name, tasks, methods, trials, seeds, scale, base, only
     )
     console = Console()
     outcome = carry_out_bench(study, console)
@@ -120,7 +134,7 @@ def bench(
 
 def _study(quick: bool, workers: int, folder: Path, minutes: float | None, *given: Any) -> Study:
     """The usual study, or the quick one, with what was given instead."""
-    names = ("name", "tasks", "methods", "trials", "seeds", "scale", "parts")
+    names = ("name", "tasks", "methods", "trials", "seeds", "scale", "base", "parts")
     chosen = {n: value for n, value in zip(names, given, strict=True) if value not in (None, ())}
     settings = {**(QUICK if quick else USUAL), **chosen}
     return Study(**settings, workers=workers, folder=folder, minutes=minutes, command=typed())

@@ -93,6 +93,7 @@ def render(analysis: Analysis, drawn: Mapping[str, bytes]) -> str:
         chosen=tables.options_table(analysis),
         common=tables.common_options(study.rows),
         trials=_trials(study),
+        bases=_bases(study),
         spaces=study.asked.get("spaces") or {},
         failures=_failures(rows),
         warned=[row for row in rows if row["warnings"]],
@@ -105,6 +106,15 @@ def render(analysis: Analysis, drawn: Mapping[str, bytes]) -> str:
         ours=OURS,
         sharpness=[method for method in SHARPNESS if method in study.methods],
     )
+
+
+def _bases(study: Findings) -> dict[str, list[str]]:
+    """The tasks on which methods that wrap another stand over it, by what they wrap."""
+    found: dict[str, dict[str, None]] = {}
+    for row in study.rows:
+        if base := row["config"]["options"].get("base"):
+            found.setdefault(base, {})[row["task"]] = None
+    return {base: list(tasks) for base, tasks in found.items()}
 
 
 def pictures(analysis: Analysis) -> dict[str, bytes]:
