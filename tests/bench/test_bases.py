@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import pytorch_optimizer
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -10,6 +11,7 @@ from torch.optim import SGD, AdamW, Muon
 
 from f3eo import F3EO, Batch, Compiled, Coupled, FiniteDifference, Fixed
 from f3eo.bench.methods import METHODS
+from f3eo.bench.methods import bases
 from f3eo.bench.methods.bases import groups, settings
 from f3eo.bench.methods.f3eo import ESTIMATORS, RULES, WEIGHTS
 
@@ -52,7 +54,11 @@ def flat(model):
     return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
-def test_muon_steps_as_torchs_beside_adamw(model, batch):
+SUPPORTED = torch.ops.mkldnn, "_is_mkldnn_bf16_supported"
+
+
+def test_muon_steps_as_torchs_beside_adamw(model, batch, monkeypatch):
+    monkeypatch.setattr(*SUPPORTED, lambda: True)  # torch's iterates in bfloat16 everywhere
     options = {"lr": 0.01, "weight_decay": 0.1}
     ours = stepped(model, "muon", batch, steps=3, **options)
     matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -65,6 +71,27 @@ def test_muon_steps_as_torchs_beside_adamw(model, batch):
         muon.step()
         adamw.step()
     assert (ours - flat(model)).norm() < 2e-3 * (ours - before).norm()
+
+
+@pytest.mark.parametrize("shapes", [[(6, 9)], [(6, 9), (9, 6)], [(4, 3, 2, 2), (4, 12)]])
+def test_muon_iterates_in_float32_where_the_processor_has_no_bfloat16(shapes, monkeypatch):
+    """As the package's own to the rounding of bfloat16, and nearer to the iteration in float64."""
+    updates = [torch.randn(s, generator=torch.Generator().manual_seed(3)) for s in shapes]
+    group = bases.Muon(groups("muon", nn.Linear(2, 2, bias=False))).param_groups[0]
+    theirs = pytorch_optimizer.Muon._orthogonalize(group, updates)
+    monkeypatch.setattr(*SUPPORTED, lambda: True)
+    same = bases.Muon._orthogonalize(group, updates)
+    assert all(map(torch.equal, same, theirs))
+    monkeypatch.setattr(*SUPPORTED, lambda: False)
+    ours = bases.Muon._orthogonalize(group, updates)
+    for update, mine, other in zip(updates, ours, theirs, strict=True):
+        x = update.flatten(1).double()
+        x = x / x.norm()
+        for _ in range(5):
+            a = x @ x.mT
+            x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+        assert mine.dtype == torch.float32 and (mine - x).norm() < 1e-5 * x.norm()
+        assert (mine - other).norm() < 0.05 * x.norm()
 
 
 def test_muon_takes_kernels_and_leaves_vectors_and_embeddings_to_adamw():
@@ -180,7 +207,7 @@ def test_drawn_labels_want_cross_entropy(model, batch):
         ({"base": "lion"}, "unknown base 'lion'; choose from sgd, adamw, muon"),
         ({"estimator": "x"}, "unknown estimator 'x'; choose from per_sample, exact, compiled"),
         ({"rule": "x"}, "unknown rule 'x'; choose from decoupled"),
-        ({"weight": "x"}, "unknown weight 'x'; choose from ratio, fixed, cap"),
+        ({"weight": "x"}, "unknown weight 'x'; choose from ratio, fixed, cap, fitted"),
         ({"estimator": "batch"}, "fraction=0.25 needs an estimator that is a mean over samples"),
     ],
 )

@@ -7,10 +7,9 @@ take the same step.
 from collections.abc import Mapping
 from typing import Any
 
-from pytorch_optimizer import Muon
 from torch import nn
 
-from f3eo.bench.methods.bases import groups, settings
+from f3eo.bench.methods.bases import Muon, groups, settings
 from f3eo.bench.methods.method import GRADIENT, GradientStepper, Method, Source, Stepper
 
 
