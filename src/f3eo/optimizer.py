@@ -16,8 +16,8 @@ from f3eo.measurement import Measurement
 from f3eo.products import FiniteDifference
 from f3eo.tensors import fetched, filled, inners
 from f3eo.updates import (
-    Cap,
     Decoupled,
+    Fitted,
     Products,
     Ratio,
     Rule,
@@ -54,8 +54,9 @@ class F3EO(Optimizer):
         estimator: how Tr F is measured, and the gradient h of it or of another mean of the same
             norms; default `PerSample(FiniteDifference(), power=1)`, with h = ∇ E‖∇ℓ_i‖.
         rule: what is taken from h; default `Decoupled()`.
-        weight: how much of it; default `Cap(0.03)` where the estimator's power is 1, and the weight
-            a distance like SAM's ρ, `Ratio(0.3)` for Tr F, whose weight has the scale of the loss.
+        weight: how much of it; default `Fitted(0.04)` where the estimator's power is 1, and the
+            weight a distance like SAM's ρ, `Ratio(0.3)` for Tr F, whose weight has the scale of the
+            loss. Losses in other units than nats, such as squared errors, want `Cap(0.03)`.
         fraction: part of each batch, drawn at random, on which h is measured; in (0, 1], default 1.
             Unbiased; a step then costs 3 + 3·fraction forward passes, with
             `PerSample(DoubleBackward())` 3 + 4·fraction.
@@ -94,7 +95,7 @@ class F3EO(Optimizer):
             if part is not None and not isinstance(part, kind):
                 raise TypeError(
                     f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, "
-                    f"received {part!r}; pass an object: PerSample(), Decoupled(), Cap(0.03)"
+                    f"received {part!r}; pass an object: PerSample(), Decoupled(), Fitted(0.04)"
                 )
         self.estimator = (
             estimator if estimator is not None else PerSample(FiniteDifference(), power=1)
@@ -265,9 +266,8 @@ class F3EO(Optimizer):
             others = [g for g, s in zip(uphill, inside, strict=True) if g is not None and not s]
             own = [g for g, s in zip(uphill, inside, strict=True) if s]
             loss = filled(own, chosen)
-            value = self.weight.at(self.steps)
             structure = gradients.structure
-            if structure is None and value and chosen:
+            if structure is None and self.weight.at(self.steps) and chosen:
                 # A parameter that the loss does not use in this step stays where it is.
                 pairs = zip(chosen, own, strict=True)
                 stored = [None if g is None else self.state[p]["structure"] for p, g in pairs]
@@ -279,7 +279,8 @@ class F3EO(Optimizer):
                 self._skip(found, world)
                 return
             clip = self._clip(sum(outside[1:]) + sum(p.gg for p in measured))
-            self._update(parameters, uphill, chosen, loss, structure, measured, clip)
+            value = self.weight.at(self.steps, outside[0])
+            self._update(parameters, uphill, chosen, loss, structure, measured, clip, value)
         self.steps += 1
         self.trace = gradients.trace if gradients.trace is not None else self.trace
 
@@ -292,12 +293,13 @@ class F3EO(Optimizer):
         structure: list[Tensor] | None,
         measured: list[Products],
         clip: float,
+        value: float,
     ) -> None:
         """Write .grad, step the base, and add what stays out of its second moment."""
         after = is_diagonal(self.base) and not self.rule.replaces_gradient
         joined: dict[int, Tensor] = {}
         if structure is not None and not after:
-            update = self._combined(chosen, loss, structure, measured)
+            update = self._combined(chosen, loss, structure, measured, value)
             total = update.term() if self.rule.replaces_gradient else update.total()
             joined = {id(p): t for p, t in zip(chosen, total, strict=True)}
         signs = self._signs()
@@ -311,7 +313,7 @@ class F3EO(Optimizer):
         if structure is not None and after:
             diagonal = metric(self.base, chosen)
             measured = products(loss, structure, diagonal)
-            term = self._combined(chosen, loss, structure, measured).term()
+            term = self._combined(chosen, loss, structure, measured, value).term()
             rates = self._learning_rates(chosen)
             for p, t, d, rate in zip(chosen, term, diagonal or [], rates, strict=True):
                 p.addcmul_(d, t, value=-rate * clip)
@@ -322,8 +324,8 @@ class F3EO(Optimizer):
         loss: list[Tensor],
         structure: list[Tensor],
         measured: list[Products],
+        value: float,
     ) -> Update:
-        value = self.weight.at(self.steps)
         rates = self._rates(chosen)
         update = Update(loss, structure, measured, rates, self.rule, self.weight, value)
         stored = (self.state[p].get("structure") for p in chosen)
@@ -476,7 +478,7 @@ class F3EO(Optimizer):
 
 def _usual(estimator: Estimator) -> Weight:
     """As measured, see docs/benchmark.md."""
-    return Cap(0.03) if estimator.power == 1 else Ratio(0.3)
+    return Fitted(0.04) if estimator.power == 1 else Ratio(0.3)
 
 
 def _built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]) -> Optimizer:

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Muon
 
 from f3eo import F3EO, Batch, Compiled, Coupled, FiniteDifference, Fixed
-from f3eo.bench.methods import METHODS
-from f3eo.bench.methods import bases
+from f3eo.bench.methods import METHODS, bases
 from f3eo.bench.methods.bases import groups, settings
 from f3eo.bench.methods.f3eo import ESTIMATORS, RULES, WEIGHTS
 

@@ -192,7 +192,7 @@ def test_every_tuned_method_steps_on_a_transformer(method):
     task = TASKS["modular-addition"]
     torch.manual_seed(0)
     model = task.seeded_model(0)
-    options = METHODS[method].options(facts(task.name, method, task.base))
+    options = METHODS[method].options(facts(task.name, method, task.base), {"lr": 1e-3})
     stepper = METHODS[method].build(model, options, 0)
     x, y = (part[:16] for part in task.load().train)
     before = [p.detach().clone() for p in model.parameters()]

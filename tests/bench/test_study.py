@@ -30,6 +30,7 @@ def small(tmp_path, monkeypatch):
 
     def make(**changes):
         usual = {"name": "small", "tasks": ("digits-mlp",), "methods": ("sgd", "f3eo")}
+        usual["base"] = "usual"
         numbers = {"trials": 3, "seeds": 2, "scale": 0.01, "parts": ("results",)}
         return Study(**(usual | numbers | changes), folder=tmp_path)
 
@@ -253,6 +254,11 @@ def test_the_best_base_is_the_one_whose_own_trials_are_best(small, trained, cons
     assert len(trained) == before
 
 
+def test_bases_are_not_tried_where_nothing_stands_over_one(small, trained, console):
+    bench(small(methods=("adamw", "ivon"), base="best"), console)
+    assert {run.method for run in trained} == {"adamw", "ivon"}
+
+
 def test_without_any_trial_of_a_base_that_finished_the_usual_one_is_wrapped(small):
     asked = small(tasks=("digits-mlp", "modular-addition"), base="best")
     settled = study.settle(asked, [])
@@ -350,7 +356,7 @@ def measured(asked):
 
 def test_killed_and_started_again_nothing_is_lost_or_doubled(tmp_path, timed, console):
     shape = {"name": "study", "tasks": ("wine",), "methods": ("sgd", "sam"), "trials": 3}
-    shape |= {"seeds": 6, "scale": 0.05, "parts": ("results",)}
+    shape |= {"seeds": 6, "scale": 0.05, "base": "sgd", "parts": ("results",)}
     whole, cut = (Study(**shape, folder=tmp_path / name) for name in ("whole", "cut"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(resume, "execute", in_this_process)
@@ -360,7 +366,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(tmp_path, timed, co
     (cut.path / "prices.json").write_bytes(prices)  # else there are other numbers of steps
     command = [*(sys.executable, "-m", "f3eo.cli", "bench"), *("--folder", str(tmp_path / "cut"))]
     command += [*("--tasks", "wine", "--methods", "sgd", "sam", "--trials", "3", "--seeds", "6")]
-    command += [*("--scale", "0.05", "--only", "results", "--workers", "1")]
+    command += [*("--scale", "0.05", "--base", "sgd", "--only", "results", "--workers", "1")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     results, end = cut.path / "results.jsonl", time.monotonic() + 120
     while not (results.exists() and results.read_bytes().count(b"\n") >= 2):

@@ -34,7 +34,7 @@ ARGUMENTS = {  # what is handed over, the error, and words of the message
     "estimator, name": (lambda: wrapped(estimator="sign"), TypeError, "estimator.*received 'sign'"),
     "rule, class": (lambda: wrapped(rule=Cap), TypeError, r"rule must be.*Cap'>.*Decoupled\(\)"),
     "rule, weight": (lambda: wrapped(rule=Ratio(1)), TypeError, r"rule must be.*Ratio\(1\)"),
-    "weight, number": (lambda: wrapped(weight=0.3), TypeError, r"weight.*received 0.3.*Cap\("),
+    "weight, number": (lambda: wrapped(weight=0.3), TypeError, r"weight.*received 0.3.*Fitted\("),
     "fraction 0": (
         lambda: wrapped(fraction=0.0),
         ValueError,

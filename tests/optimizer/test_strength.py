@@ -12,6 +12,7 @@ from f3eo import (
     Decoupled,
     DecoupledPerTensor,
     Direct,
+    Fitted,
     Fixed,
     PerSample,
     Ratio,
@@ -77,6 +78,38 @@ def test_a_schedule_multiplies_the_weight(schedule, factors):
         found.append(float(part.norm() / g.norm()))
     assert found == pytest.approx([0.4 * f for f in factors], rel=1e-9, abs=1e-12)
     assert len(counting.sizes) == sum(f > 0 for f in factors)  # nothing is measured for nothing
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_fitted_is_a_weight_times_the_probability_of_the_whole_batchs_labels(parts):
+    row = network()
+    wanted = truth(row.model, row.losses, *row.batch)
+    x, y = row.batch
+    optimizer = exact(row.model, rule=Coupled(), weight=Fitted(0.5, limit=1e9))
+    for part in zip(x.chunk(parts), y.chunk(parts), strict=True):
+        optimizer.accumulate(row.losses, *part)
+    g = flat(gradient(row.model, row.batch))
+    optimizer.step()
+    found = flat(p.grad for p in row.model.parameters()) - g
+    row = network()  # as before the step
+    factor = 0.5 * float(torch.exp(-row.losses(*row.batch).detach().mean()))
+    assert 0 < factor < 0.4 and relative(found, factor * wanted.structure) < 1e-10
+
+
+@pytest.mark.parametrize("base", [SGD, Adam])
+def test_fitted_on_a_kept_direction_takes_the_loss_of_every_step(base):
+    """Where everything is fitted it is `Cap`, where nothing is it is the base alone."""
+    found = {}
+    for loss in (-100.0, 15.0):  # a constant on the losses leaves all gradients alone
+        for weight in (Fitted(0.3), Cap(0.3), Fixed(0.0)):
+            row = network()
+            optimizer = F3EO(row.model, base, lr=0.1, weight=weight, every=2)
+            for x, y in batches(4):
+                optimizer.step(lambda x, y, m=row, c=loss: m.losses(x, y) + c, x, y)
+            found[loss, type(weight)] = weights(row.model)
+    assert torch.equal(found[-100.0, Fitted], found[-100.0, Cap])
+    assert relative(found[15.0, Fitted], found[15.0, Fixed]) < 1e-6
+    assert relative(found[15.0, Cap], found[15.0, Fixed]) > 1e-4
 
 
 # Max_norm.

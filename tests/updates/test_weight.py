@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from f3eo import Cap, Fixed, Ratio, Warmup, Weight
+from f3eo import Cap, Fitted, Fixed, Ratio, Warmup, Weight
 
 FACTORS = [  # weight, ‖g‖, ‖d‖, λ
     (Ratio(0.3), 2.0, 4.0, 0.15),
@@ -10,6 +12,8 @@ FACTORS = [  # weight, ‖g‖, ‖d‖, λ
     (Cap(0.3), 0.4, 4.0, 0.1),
     (Cap(0.3, limit=0.5), 0.4, 4.0, 0.05),
     (Cap(0.3), 2.0, 0.0, 0.0),
+    (Fitted(0.3), 2.0, 4.0, 0.3),
+    (Fitted(0.3, limit=0.5), 0.4, 4.0, 0.05),
     (Fixed(0.3), 2.0, 4.0, 0.3),
     (Fixed(0.3), 0.0, 0.0, 0.3),
 ]
@@ -20,17 +24,33 @@ def test_factor_is_its_formula(weight, gradient, direction, expected):
     assert weight.factor(weight.value, gradient, direction) == pytest.approx(expected, rel=1e-15)
 
 
-@pytest.mark.parametrize("kind", [Ratio, Cap, Fixed])
+@pytest.mark.parametrize("kind", [Ratio, Cap, Fitted, Fixed])
 def test_the_constant_of_a_step_is_value_times_schedule(kind):
     assert [kind(0.5).at(step) for step in (0, 1, 1000)] == [0.5] * 3
     weight = kind(0.5, schedule=lambda step: step / 4)
     assert [weight.at(step) for step in range(4)] == [0.0, 0.125, 0.25, 0.375]
 
 
-@pytest.mark.parametrize("kind", [Ratio, Cap, Fixed])
+@pytest.mark.parametrize("kind", [Ratio, Cap, Fitted, Fixed])
 def test_zero_is_a_weight_and_repr_shows_the_value(kind):
     assert kind(0).at(3) == 0
     assert repr(kind(0.25)) == f"{kind.__name__}(0.25)"
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.7, 2.3, -1.5, 19.9])
+def test_only_fitted_heeds_the_loss_and_falls_with_it_to_the_probability_of_the_labels(loss):
+    for kind in (Ratio, Cap, Fixed):
+        assert kind(0.5).at(3, loss) == 0.5
+    expected = 0.5 * min(1.0, math.exp(-loss)) / 4
+    found = Fitted(0.5, schedule=lambda step: step / 4).at(1, loss)
+    assert found == pytest.approx(expected, rel=1e-15)
+
+
+def test_a_loss_that_is_in_no_nats_is_told_once_with_the_way_out():
+    weight = Fitted(0.04)
+    with pytest.warns(UserWarning, match=r"Fitted\(0.04\) .* received, 1.2e\+03: .* Cap\(0.04\)"):
+        assert weight.at(0, 1.2e3) == 0.0
+    assert weight.at(1, 1.2e3) == 0.0  # warnings are errors here
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What is searched for each method, the same on every task; all get the same number of trials.
 
 Sharpness-aware methods and F3EO wrap a base (`Study.base`), and search its learning rate and
-weight decay like the base itself.
+weight decay like the base itself. F3EO has one weight for all tasks, and nothing else to search.
 
 Two to four options each, drawn on a logarithmic scale (see `tuning.draw`); the ranges reach a
 factor of six to ten to both sides of what papers and packages propose. The first trial is the
@@ -32,9 +32,9 @@ WRAPPERS: Mapping[str, Space] = {
     "asam": {"rho": _log(0.2, 5.0)},
     "penalty": {"rho": _log(0.02, 0.5)},
     "looksam": {"rho": _log(0.02, 0.5), "alpha": _log(0.05, 0.95)},
-    "f3eo": {"value": _log(0.005, 0.2)},
+    "f3eo": {},
 }
-"""What they have beside their base's."""
+"""What they have beside their base's; one without is tried at its base's own points."""
 OWN: Mapping[str, Space] = {
     "sgd": SGD_LIKE,
     "adamw": ADAM_LIKE,

@@ -45,7 +45,7 @@ USUAL: Mapping[str, Any] = {
     "trials": 8,
     "seeds": 10,
     "scale": 1.0,
-    "base": "usual",
+    "base": "best",
     "parts": PARTS,
 }
 QUICK: Mapping[str, Any] = {
@@ -97,7 +97,7 @@ class Study:
     seeds: int
     scale: float
     parts: Sequence[str]
-    base: str | Mapping[str, str] = "usual"
+    base: str | Mapping[str, str]
     workers: int = 2
     folder: Path = Path("runs")
     minutes: float | None = None
@@ -307,7 +307,7 @@ def _tuned(
     study: Study, console: Console, deadline: float
 ) -> tuple[Study, Outcome, dict[str, float]]:
     """The study with its bases settled, its trials, and the prices of all its steps."""
-    if study.base == "best":
+    if study.base == "best" and set(study.methods) & set(WRAPPERS):
         alone = replace(study, methods=tuple(BASES), base="usual", parts=("results",))
         trials = _tune(alone, console, deadline, _prices(alone, console))
         if trials.missing:

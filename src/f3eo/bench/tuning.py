@@ -43,7 +43,8 @@ def draw(task: str, method: str, trials: int, base: str = "") -> list[dict[str, 
     The first few do not depend on how many there are.
 
     Args:
-        task, method: names; they decide on the seed of the sequence.
+        task, method: names; they decide on the seed of the sequence. A wrapper with nothing of its
+            own to search has the points of its base.
         trials: how many.
         base: what it wraps, if it wraps one; default the usual one on the task.
 
@@ -65,7 +66,8 @@ def _space(task: str, method: str, base: str) -> Space:
 @lru_cache
 def _points(task: str, method: str, base: str, trials: int) -> list[Mapping[str, float]]:
     """Points of the sequence, with three digits; the first only tells optuna of the space."""
-    seed = int(hashlib.sha256(f"{task} {method}".encode()).hexdigest()[:8], 16)
+    name = method if WRAPPERS.get(method, True) else base
+    seed = int(hashlib.sha256(f"{task} {name}".encode()).hexdigest()[:8], 16)
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -51,6 +51,7 @@ ABLATION: Sequence[Variant] = (
     _part("power", 2.0, weight="ratio"),
     _part("rule", "coupled"),
     _part("rule", "direct", weight="ratio", ratio=1.0),
+    _part("weight", "cap"),
     _part("weight", "fixed"),
     _part("weight", "ratio"),
     _part("fraction", 1.0),

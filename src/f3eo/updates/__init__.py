@@ -6,7 +6,7 @@ from f3eo.updates.direct import Direct
 from f3eo.updates.metric import is_diagonal, is_known, metric, register_metric
 from f3eo.updates.rule import Products, Rule, multiplier
 from f3eo.updates.update import Update, products
-from f3eo.updates.weight import Cap, Fixed, Ratio, Warmup, Weight
+from f3eo.updates.weight import Cap, Fitted, Fixed, Ratio, Warmup, Weight
 
 __all__ = [
     "Cap",
@@ -14,6 +14,7 @@ __all__ = [
     "Decoupled",
     "DecoupledPerTensor",
     "Direct",
+    "Fitted",
     "Fixed",
     "Products",
     "Ratio",

@@ -1,10 +1,15 @@
 """How much of the structure direction an update takes: λ as a ratio, a cap, or a number."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import exp
 from typing import Any
 
 Schedule = Callable[[int], float]
+
+FAR = 20.0
+"""A mean loss that no classifier starts from: chance among e^20, half a billion, classes."""
 
 
 class Weight(ABC):
@@ -29,8 +34,13 @@ class Weight(ABC):
         self.value = value
         self.schedule = schedule
 
-    def at(self, step: int) -> float:
+    def at(self, step: int, loss: float = 0.0) -> float:
         """The constant at a step.
+
+        Args:
+            step: 0, 1, …
+            loss: mean loss of its batch, for weights that heed it; default 0, as if all were
+                fitted.
 
         Raises:
             ValueError: a factor of the schedule that is negative or not finite.
@@ -82,6 +92,37 @@ class Cap(Weight):
     def factor(self, value: float, gradient: float, direction: float) -> float:
         """min(λ, limit·‖g‖/‖d‖)."""
         return min(value, self.limit * gradient / direction) if direction > 0 else 0.0
+
+
+class Fitted(Cap):
+    """λ = min(value·e^(−L), limit·‖g‖/‖d‖): a `Cap` that grows as the loss L falls.
+
+    With cross-entropies e^(−L) is the probability that the model gives to the labels, in the
+    geometric mean over the batch: what is not fitted yet cannot be overfitted, and has no use for
+    the structure term. Where L is negative, as that of densities may be, e^(−L) counts as 1. Losses
+    in other units than nats have no such meaning: use `Cap`. A loss above 20 warns, once.
+
+    Args:
+        value: λ where everything is fitted.
+        limit: see `Cap`.
+        schedule: see `Weight`.
+    """
+
+    def __init__(self, value: float, limit: float = 1.0, schedule: Schedule | None = None) -> None:
+        super().__init__(value, limit, schedule)
+        self._told = False
+
+    def at(self, step: int, loss: float = 0.0) -> float:
+        """The constant times min(1, e^(−L))."""
+        if loss > FAR and not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self!r} takes a loss in nats, as cross-entropy is, and leaves nothing of the "
+                f"structure term at the loss received, {loss:.3g}: if training has not diverged, "
+                f"use Cap({self.value})",
+                stacklevel=2,
+            )
+        return super().at(step, loss) * exp(-max(loss, 0.0))
 
 
 class Fixed(Weight):

@@ -21,6 +21,7 @@ from f3eo import (
     Direct,
     DoubleBackward,
     FiniteDifference,
+    Fitted,
     Fixed,
     ModelSampled,
     PerSample,
@@ -46,7 +47,12 @@ RULES: Mapping[str, Callable[[], Any]] = {
     "coupled": Coupled,
     "direct": Direct,
 }
-WEIGHTS: Mapping[str, Callable[[float], Any]] = {"ratio": Ratio, "fixed": Fixed, "cap": Cap}
+WEIGHTS: Mapping[str, Callable[[float], Any]] = {
+    "ratio": Ratio,
+    "fixed": Fixed,
+    "cap": Cap,
+    "fitted": Fitted,
+}
 
 
 class FisherStepper(Stepper):
@@ -135,17 +141,17 @@ METHOD = Method(
         "lr": 0.3,
         "momentum": 0.9,
         "weight_decay": 1e-3,
-        "value": 0.03,
+        "value": 0.04,
         "fraction": 0.25,
         "every": 5,
         "base": "sgd",
         "estimator": "compiled",
         "power": 1.0,
         "rule": "decoupled",
-        "weight": "cap",
+        "weight": "fitted",
         "ratio": 0.1,
     },
     build=build,
-    note="value is the number of weight=cap and weight=fixed, ratio that of weight=ratio; with "
+    note="value is the number of all weights but weight=ratio, which has ratio; with "
     "power=1 it is a distance, as the rho of SAM",
 )
