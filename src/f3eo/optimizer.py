@@ -279,7 +279,9 @@ class F3EO(Optimizer):
                 self._skip(found, world)
                 return
             clip = self._clip(sum(outside[1:]) + sum(p.gg for p in measured))
-            value = self.weight.at(self.steps, outside[0])
+            # Where everything is maximized, what the closure returned is a log-likelihood.
+            mean = outside[0] * max(self._signs().values(), default=1)
+            value = self.weight.at(self.steps, mean)
             self._update(parameters, uphill, chosen, loss, structure, measured, clip, value)
         self.steps += 1
         self.trace = gradients.trace if gradients.trace is not None else self.trace

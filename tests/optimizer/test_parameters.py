@@ -61,6 +61,16 @@ def test_maximizing_mirrors_minimizing_the_negative(base, rule):
     assert relative(weights(up), weights(down)) < 1e-12
 
 
+@pytest.mark.parametrize("base", BASE)
+def test_maximizing_the_likelihood_weighs_as_minimizing_its_negative(base):
+    """The default weight takes the probability of the labels, whichever way it is put."""
+    up, down = network().model, network().model
+    exact = {"estimator": PerSample(power=1)}
+    trained(up, base, maximize=True, closure=lambda x, y: -losses(up)(x, y), **exact)
+    trained(down, base, **exact)
+    assert relative(weights(up), weights(down)) < 1e-12
+
+
 def test_maximizing_raises_the_loss_and_descends_the_trace():
     row = network()
     optimizer = F3EO(row.model, SGD, lr=0.05, maximize=True)

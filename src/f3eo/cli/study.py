@@ -101,9 +101,9 @@ def bench(
 
     What `f3eo tune` has not tuned under this name is tuned first. Every step counts at its price,
     measured once per task with all methods beside each other, so that cheap methods get more steps.
-    Rows are in FOLDER/NAME/results.jsonl and results.parquet. All of it takes about six hours on
-    two cores, with --quick less than a quarter of an hour. Ctrl-C keeps what is finished, and the
-    same command goes on from there.
+    Rows are in FOLDER/NAME/results.jsonl and results.parquet. All of it takes seven to eight hours
+    on two cores, with --quick less than a quarter of an hour. Ctrl-C keeps what is finished, and
+    the same command goes on from there.
 
     Args:
         name: What to call the study; a name used before resumes.
