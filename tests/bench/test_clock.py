@@ -71,13 +71,39 @@ def test_prices_are_kept_and_only_new_ones_measured(tmp_path, asked):
     assert list(first.values()) == [1.235, 1.0]
     again = prices(runs("sgd", "bsam", "sam"), path)
     assert list(again.values()) == [1.235, 1.0, 1.235]
-    assert asked == [("digits-mlp", ["sgd", "bsam"]), ("digits-mlp", ["sam"])]
+    assert asked == [("digits-mlp", ["sgd", "bsam"]), ("digits-mlp", ["sam"])]  # sam is new
     kept = json.loads(path.read_text())
     assert kept["plain_ms"] == {"digits-mlp": 1.2}
     assert {entry["method"] for entry in kept["prices"].values()} == {"sgd", "bsam", "sam"}
     with pytest.raises(json.JSONDecodeError):
         path.write_text("{")
         prices(runs("sgd"), path)
+
+
+def test_what_is_timed_later_is_put_on_the_scale_of_the_same_method(tmp_path, monkeypatch):
+    """On a second machine F3EO's steps take three times as many gradients: both old and new ones."""
+    path, noted = tmp_path / "prices.json", []
+
+    def machine(factor):
+        def measured(task, methods):
+            noted.append([kind for kind in methods])
+            cost = {k: factor * (2.0 if "every=1" in k else 1.5) for k in methods}
+            return Times(Quartiles(1e-3, 0, 0), {k: Quartiles(c, c, 2 * c) for k, c in cost.items()})
+
+        monkeypatch.setattr(module, "step_times", measured)
+
+    machine(1.0)
+    (usual,) = prices(runs("f3eo"), path)
+    machine(3.0)
+    (run,) = runs("f3eo")
+    later = [replace(run, options=run.options | {"every": 1}), *runs("f3eo", "sgd")]
+    found = prices(later, path)
+    (new,) = [kind for kind in found if "every=1" in kind]
+    assert noted[1] == [new, "digits-mlp sgd", usual]
+    assert found == {new: 2.0, usual: 1.5, "digits-mlp sgd": 4.5}  # nothing to compare sgd with
+    kept = json.loads(path.read_text())["prices"]
+    assert kept[new]["quartiles"] == [2.0, 4.0] and kept[new]["scale"] == 0.333
+    assert "scale" not in kept["digits-mlp sgd"]
 
 
 def test_a_price_holds_for_all_learning_rates_but_not_for_other_work(tmp_path, asked):
@@ -92,6 +118,7 @@ def test_a_price_holds_for_all_learning_rates_but_not_for_other_work(tmp_path, a
     for number, option in enumerate(different.items()):
         price("f3eo", **dict([option]))
         assert len(asked) == 2 + number, option
+        assert asked[-1] == ("digits-mlp", ["f3eo"])  # here no run is of a kind known before
 
 
 def test_a_learning_rate_that_diverges_is_timed_as_any_other(tmp_path):

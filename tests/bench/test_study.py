@@ -202,9 +202,12 @@ def test_variants_start_from_what_was_tuned(small, trained, console):
     for run in trained:
         if run.split == "test":
             found.setdefault(run.variant, []).append(run)
-    assert set(found) == {"", *(v.label for v in (*listed.ABLATION, *listed.SENSITIVITY))}
+    known = {v.label for v in (*listed.ABLATION, *listed.SENSITIVITY)}
+    alike = {v.label for v in listed.ABLATION if _unchanged(v, tuned)}
+    assert set(found) == {"", *known - alike}
     (every,) = {json.dumps(r.options) for r in found["every=10"]}
     assert json.loads(every) == tuned["f3eo"] | {"every": 10}
+    assert {r.options["base"] for r in found["sensitivity direct"]} == {"sgd"}
     muon = found["f3eo over muon"][0].options
     rates = {name: tuned["muon"][name] for name in ("lr", "weight_decay")}
     assert muon == tuned["f3eo"] | rates | {"base": "muon", "momentum": 0.95}
@@ -265,11 +268,31 @@ def test_without_any_trial_of_a_base_that_finished_the_usual_one_is_wrapped(smal
     assert [settled.base_on(task) for task in asked.tasks] == ["sgd", "adamw"]
 
 
+def _unchanged(variant, tuned):
+    rates = {n: tuned[variant.rates or variant.method][n] for n in ("lr", "weight_decay")}
+    own = tuned[variant.method]
+    return own == own | rates | variant.options
+
+
+def test_a_variant_that_is_what_was_tuned_is_left_out(small):
+    asked = small(tasks=("mnist1d-mlp",), methods=("sgd", "f3eo"), parts=("ablation",))
+    rates = {"lr": 0.5, "weight_decay": 0.01}
+
+    def labels(**own):
+        chosen = choose(asked, [])
+        given = {name: chosen["mnist1d-mlp", name] | rates for name in asked.methods}
+        given["f3eo"] |= own
+        return {run.variant for run in asked.result_runs({(t, m): given[m] for t, m in chosen})}
+
+    assert labels(weight_decay=0.02) - labels() == {"f3eo over sgd"}
+
+
 def test_variants_of_methods_that_are_not_tuned_here_are_left_out(small):
     asked = small(tasks=("mnist1d-mlp",), parts=("ablation",))
     runs = asked.result_runs(choose(asked, []))
     labels = {run.variant for run in runs}
-    assert "every=10" in labels and not any("over" in label for label in labels)
+    over = {label for label in labels if "over" in label}
+    assert "every=10" in labels and over <= {"f3eo over sgd"}
 
 
 @pytest.mark.filterwarnings("ignore:F3EO knows no metric of Muon")
@@ -277,7 +300,9 @@ def test_variants_of_methods_that_are_not_tuned_here_are_left_out(small):
 def test_every_variant_can_be_built_and_differs_from_the_method(variant):
     method = METHODS[variant.method]
     options = method.options(variant.options)
-    assert options != method.options() or variant in listed.SENSITIVITY
+    elsewhere = method.options({"base": "muon"})  # what is over SGD is the default
+    alike = variant in listed.SENSITIVITY or variant.options.get("base") == "sgd"
+    assert options != (elsewhere if alike else method.options())
     method.build(TASKS["digits-mlp"].model(), options, 0)
 
 

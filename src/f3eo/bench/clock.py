@@ -7,7 +7,7 @@ import json
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,10 @@ def prices(
 ) -> dict[str, float]:
     """The price of each kind of step, measured unless the file has it.
 
+    Where a method has a price already, one of its kinds is timed once more beside the new ones, and
+    they are put on the scale of its old price: a study goes on on another machine, where all of
+    them may be dearer, without some getting fewer steps for it.
+
     Args:
         runs: one of each kind at least; those of a task are timed beside each other.
         path: where prices are kept, so that a comparison resumes with the same, and `plain_ms`,
@@ -83,25 +87,42 @@ def prices(
         if not new:
             continue
         tell(f"timing {len(new)} kinds of steps on {task} …")
-        still = {kind: (run.method, {**run.options, "lr": RATE}) for kind, run in new.items()}
+        known = _known(task, new.values(), kinds, kept["prices"])
+        timed = {**new, **{kind: kinds[kind] for kind in known.values()}}
+        still = {kind: (run.method, {**run.options, "lr": RATE}) for kind, run in timed.items()}
         times = step_times(task, still)
         kept["plain_ms"].setdefault(task, round(1e3 * times.plain.median, 4))
         for kind, run in new.items():
             found = times.ratios.get(kind)
             if found is None:
                 tell(f"{kind} cannot be timed, its price is set to 1")
+            anchor = known.get(run.method, "")
+            again = times.ratios.get(anchor)
+            scale = kept["prices"][anchor]["price"] / again.median if again else 1.0
             kept["prices"][kind] = {
                 "task": task,
                 "method": run.method,
                 "options": _structure(run),
-                "price": 1.0 if found is None else round(found.median, 3),
-                "quartiles": None if found is None else [round(found.low, 3), round(found.high, 3)],
-            }
+                "price": 1.0 if found is None else round(scale * found.median, 3),
+                "quartiles": found and [round(scale * q, 3) for q in (found.low, found.high)],
+            } | ({"scale": round(scale, 3)} if again else {})
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".tmp")
         draft.write_text(json.dumps(kept, indent=1) + "\n")
         draft.replace(path)
     return {kind: kept["prices"][kind]["price"] for kind in kinds}
+
+
+def _known(
+    task: str, new: Iterable[Run], kinds: Mapping[str, Run], kept: Mapping[str, Any]
+) -> dict[str, str]:
+    """By method of the new runs, the first of its kinds that was timed before."""
+    methods = {run.method for run in new}
+    known: dict[str, str] = {}
+    for kind, run in kinds.items():
+        if run.task == task and run.method in methods and (kept.get(kind) or {}).get("quartiles"):
+            known.setdefault(run.method, kind)
+    return known
 
 
 class Times(NamedTuple):

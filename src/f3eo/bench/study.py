@@ -149,7 +149,10 @@ class Study:
         ]
 
     def result_runs(self, chosen: Chosen) -> list[Run]:
-        """The runs on the test set, without prices; seed by seed, so that an early end is fair."""
+        """The runs on the test set, without prices; seed by seed, so that an early end is fair.
+
+        A variant that is what was tuned is left out.
+        """
         runs = [
             (self._run(task, method, chosen[task, method]), self.seeds)
             for task in self.tasks
@@ -157,8 +160,9 @@ class Study:
             if "results" in self.parts
         ]
         runs += [
-            (replace(self._run(task, v.method, _options(v, task, chosen)), variant=v.label), seeds)
+            (replace(self._run(task, v.method, options), variant=v.label), seeds)
             for task, v, seeds in self._variants()
+            if (options := _options(v, task, chosen)) != chosen[task, v.method]
         ]
         return [
             replace(run, seed=seed)

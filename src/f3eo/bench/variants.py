@@ -40,6 +40,8 @@ def _over(method: str, base: str, momentum: float) -> Variant:
     return Variant(f"{method} over {base}", options, method, rates=base)
 
 
+BASES = (("sgd", 0.9), ("adamw", 0.9), ("muon", 0.95))
+"""With the momentum of each by itself."""
 TRACE = {"power": 2.0, "weight": "ratio"}
 """For estimators that know no other power: a weight without a scale, as that of Tr F is another."""
 ABLATION: Sequence[Variant] = (
@@ -50,6 +52,7 @@ ABLATION: Sequence[Variant] = (
     _part("estimator", "model_sampled", **TRACE),
     _part("power", 2.0, weight="ratio"),
     _part("rule", "coupled"),
+    _part("rule", "per_tensor"),
     _part("rule", "direct", weight="ratio", ratio=1.0),
     _part("weight", "cap"),
     _part("weight", "fixed"),
@@ -57,26 +60,24 @@ ABLATION: Sequence[Variant] = (
     _part("fraction", 1.0),
     _part("every", 1),
     _part("every", 10),
-    _over("f3eo", "adamw", 0.9),
-    _over("f3eo", "muon", 0.95),
-    _over("sam", "adamw", 0.9),
-    _over("sam", "muon", 0.95),
+    *(_over(m, *base) for m in ("f3eo", "sam") for base in BASES),
 )
 ABLATION_TASKS = ("mnist1d-mlp", "fashion-cnn", "modular-addition")
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 WEIGHTS = {
-    "decoupled": ({"weight": "cap"}, (0.01, 0.03, 0.1, 0.3)),
+    "decoupled": ({}, (0.01, 0.03, 0.1, 0.3)),
     "coupled": ({"weight": "fixed"}, (0.01, 0.03, 0.1, 0.3)),
     "direct": ({"weight": "fixed", "power": 2.0}, (0.02, 0.2, 2.0, 20.0)),
 }
 """By rule: what goes with it, and values of the weight; the direct rule as in the source document,
-where 2 is proposed."""
+where 2 is proposed. All over SGD, whose range of learning rates this is."""
 
 SENSITIVITY: Sequence[Variant] = tuple(
     Variant(
         f"sensitivity {rule}",
-        {"rule": rule, **given, "value": value, "lr": lr},
+        {"base": "sgd", "momentum": 0.9, "rule": rule, **given, "value": value, "lr": lr},
+        rates="sgd",
     )
     for rule, (given, values) in WEIGHTS.items()
     for lr in RATES
