@@ -112,6 +112,37 @@ def test_fitted_on_a_kept_direction_takes_the_loss_of_every_step(base):
     assert relative(found[15.0, Cap], found[15.0, Fixed]) > 1e-4
 
 
+def test_fitted_says_of_a_training_whose_loss_no_classifier_has_that_it_does_nothing():
+    row = network()
+    optimizer = F3EO(row.model, SGD, lr=0.1)
+    with pytest.warns(UserWarning, match=r"Fitted\(0.04\).*: .*Cap\(0.04\)") as warned:
+        for x, y in batches(3):
+            optimizer.step(lambda x, y: row.losses(x, y) + 40, x, y)
+    assert sum("Fitted" in str(w.message) for w in warned) == 1
+
+
+@pytest.mark.parametrize(
+    ("maximized", "sign"), [((False, False), 1), ((True, False), 1), ((True, True), -1)]
+)
+def test_fitted_takes_a_likelihood_where_all_groups_maximize(maximized, sign):
+    """What the closure returned is then −ℓ; where only some do it is taken as it is."""
+    row = network()
+    groups = [
+        {"params": part.parameters(), "maximize": maximize}
+        for part, maximize in zip((row.model[0], row.model[2:]), maximized, strict=True)
+    ]
+    seen = []
+
+    class Seeing(Fitted):
+        def at(self, step, loss=0.0):
+            seen.append(loss)
+            return super().at(step, loss)
+
+    optimizer = F3EO(groups, SGD, lr=0.1, weight=Seeing(0.3))
+    optimizer.step(lambda x, y: sign * row.losses(x, y), *row.batch)
+    assert seen[-1] == pytest.approx(float(network().losses(*row.batch).detach().mean()), rel=1e-6)
+
+
 # Max_norm.
 
 
