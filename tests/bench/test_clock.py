@@ -81,14 +81,15 @@ def test_prices_are_kept_and_only_new_ones_measured(tmp_path, asked):
 
 
 def test_what_is_timed_later_is_put_on_the_scale_of_the_same_method(tmp_path, monkeypatch):
-    """On a second machine F3EO's steps take three times as many gradients: both old and new ones."""
+    """On a second machine all steps take three times as many gradients, old and new ones."""
     path, noted = tmp_path / "prices.json", []
 
     def machine(factor):
         def measured(task, methods):
-            noted.append([kind for kind in methods])
-            cost = {k: factor * (2.0 if "every=1" in k else 1.5) for k in methods}
-            return Times(Quartiles(1e-3, 0, 0), {k: Quartiles(c, c, 2 * c) for k, c in cost.items()})
+            noted.append(list(methods))
+            cost = {kind: factor * (2.0 if "every=1" in kind else 1.5) for kind in methods}
+            found = {kind: Quartiles(c, c, 2 * c) for kind, c in cost.items()}
+            return Times(Quartiles(1e-3, 0, 0), found)
 
         monkeypatch.setattr(module, "step_times", measured)
 

@@ -48,7 +48,7 @@ class Comparison:
     name: str = "compare"
     tasks: Sequence[str] = USUAL_TASKS
     methods: Sequence[str] = USUAL
-    seeds: int = 5
+    seeds: int = 3
     budget: int | None = None
     equal: Sequence[Equal] = ("cost",)
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

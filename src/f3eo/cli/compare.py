@@ -24,7 +24,7 @@ def compare(
     name: Annotated[str, arg(metavar="NAME")] = "compare",
     tasks: Annotated[tuple[str, ...], arg(metavar="TASK ...", aliases=["--task"])] = USUAL_TASKS,
     methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = USUAL,
-    seeds: Annotated[int, arg(metavar="N")] = 5,
+    seeds: Annotated[int, arg(metavar="N")] = 3,
     budget: Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)] = None,
     equal: Annotated[tuple[Equal, ...], arg(metavar="KIND ...", help_behavior_hint=BOTH)] = (),
     set: Annotated[tuple[str, ...], arg(metavar="M.OPTION=X ...", help_behavior_hint=NONE)] = (),
@@ -35,7 +35,7 @@ def compare(
 
     Every method may spend the same number of plain gradients, or the same time. The report is
     FOLDER/NAME/report.html, one page that needs no network; every row behind it is in
-    results.jsonl beside it. The defaults take two to three minutes on two cores. Ctrl-C keeps
+    results.jsonl beside it. The defaults take two to eight minutes on two cores. Ctrl-C keeps
     what is finished, and the same command goes on from there.
 
     Args:
