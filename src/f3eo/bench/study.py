@@ -33,7 +33,7 @@ from f3eo.bench.variants import (
 
 NAMES = (
     *("digits-mlp", "mnist1d-mlp", "mnist1d-cnn", "fashion-cnn", "fashion-cnn-noise40"),
-    *("large-batch", "cifar10-10k", "shakespeare-char", "modular-addition"),
+    *("fashion-mlp", "large-batch", "cifar10-10k", "shakespeare-char", "modular-addition"),
     *("wine", "breast-cancer"),
 )
 PARTS = ("results", "ablation", "sensitivity")

@@ -101,7 +101,7 @@ def bench(
 
     What `f3eo tune` has not tuned under this name is tuned first. Every step counts at its price,
     measured once per task with all methods beside each other, so that cheap methods get more steps.
-    Rows are in FOLDER/NAME/results.jsonl and results.parquet. All of it takes seven to eight hours
+    Rows are in FOLDER/NAME/results.jsonl and results.parquet. All of it takes about nine hours
     on two cores, with --quick less than a quarter of an hour. Ctrl-C keeps what is finished, and
     the same command goes on from there.
 
