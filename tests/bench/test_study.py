@@ -327,10 +327,11 @@ def test_every_trial_of_every_method_has_a_price(small, trained, console):
 
 def test_what_was_asked_is_written_down_beside_what_was_asked_before(small, trained, console):
     tune(small(), console)
-    asked = small(tasks=("wine",), methods=("sgd",))
+    asked = small(tasks=("wine",), methods=("sgd",), parts=("ablation",))
     tune(asked, console)
     kept = json.loads((asked.path / "study.json").read_text())
     assert list(kept["tasks"]) == ["digits-mlp", "wine"] and kept["methods"] == ["sgd", "f3eo"]
+    assert kept["parts"] == ["results", "ablation"]
     assert kept["tasks"]["wine"]["score"] == TASKS["wine"].score
     assert kept["spaces"]["sgd"]["lr"] == [0.05, 2.0]
     assert len(lines(asked, "trials")) == 6 + 3 * TASKS["wine"].splits  # those of digits stay

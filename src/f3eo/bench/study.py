@@ -348,12 +348,13 @@ def _deadline(study: Study) -> float:
 
 
 def _write_down(study: Study) -> None:
-    """`study.json`: what was asked, beside the tasks and methods asked for before."""
+    """`study.json`: what was asked, beside the tasks, methods and parts asked for before."""
     path = study.path / "study.json"
     before = json.loads(path.read_text()) if path.exists() else {}
-    names = ("name", "trials", "seeds", "scale", "parts", "command")
+    names = ("name", "trials", "seeds", "scale", "command")
     asked: dict[str, Any] = {name: getattr(study, name) for name in names}
-    asked["methods"] = list(dict.fromkeys([*before.get("methods", ()), *study.methods]))
+    for name in ("parts", "methods"):
+        asked[name] = list(dict.fromkeys([*before.get(name, ()), *getattr(study, name)]))
     asked["tasks"] = before.get("tasks", {}) | {
         name: _described(study, name) for name in study.tasks
     }
