@@ -139,6 +139,8 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
         text=True,
         start_new_session=True,
         env=os.environ | {"COLUMNS": "400"},
+        # Tests that a shell started in the background ignore Ctrl-C, and their children, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     results = tmp_path / "cut" / "results.jsonl"
     deadline = time.monotonic() + 60

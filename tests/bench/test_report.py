@@ -6,6 +6,7 @@ import pytest
 from f3eo.bench.methods import METHODS, USUAL
 from f3eo.bench.page import fixed, number
 from f3eo.bench.report import render, write_report
+from f3eo.bench.tasks import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +103,8 @@ def test_of_many_methods_the_sentences_are_folded_away(many, page):
 
 
 def test_it_is_said_how_hyper_parameters_were_chosen(make_row):
-    sgd = METHODS["sgd"].options({"lr": 0.3, "weight_decay": 1e-3})
-    adam = METHODS["adam"].options({"lr": 3e-3})
+    tuned = TASKS["digits-mlp"].options
+    sgd, adam = (METHODS[name].options(tuned[name]) for name in ("sgd", "adam"))
     rows = [
         make_row(options=sgd),
         make_row(method="adam", options=adam),
