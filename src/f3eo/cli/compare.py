@@ -35,7 +35,7 @@ def compare(
 
     Every method may spend the same number of plain gradients, or the same time. The report is
     FOLDER/NAME/report.html, one page that needs no network; every row behind it is in
-    results.jsonl beside it. The defaults take two to eight minutes on two cores. Ctrl-C keeps
+    results.jsonl beside it. The defaults take six minutes or less on two cores. Ctrl-C keeps
     what is finished, and the same command goes on from there.
 
     Args:
