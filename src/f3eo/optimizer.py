@@ -280,8 +280,8 @@ class F3EO(Optimizer):
                 return
             clip = self._clip(sum(outside[1:]) + sum(p.gg for p in measured))
             # Where everything is maximized, what the closure returned is a log-likelihood.
-            mean = outside[0] * max(self._signs().values(), default=1)
-            value = self.weight.at(self.steps, mean)
+            upward = all(group.get("maximize") for group in self.param_groups)
+            value = self.weight.at(self.steps, -outside[0] if upward else outside[0])
             self._update(parameters, uphill, chosen, loss, structure, measured, clip, value)
         self.steps += 1
         self.trace = gradients.trace if gradients.trace is not None else self.trace

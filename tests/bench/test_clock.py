@@ -71,7 +71,7 @@ def test_prices_are_kept_and_only_new_ones_measured(tmp_path, asked):
     assert list(first.values()) == [1.235, 1.0]
     again = prices(runs("sgd", "bsam", "sam"), path)
     assert list(again.values()) == [1.235, 1.0, 1.235]
-    assert asked == [("digits-mlp", ["sgd", "bsam"]), ("digits-mlp", ["sam"])]  # sam is new
+    assert asked == [("digits-mlp", ["sgd", "bsam"]), ("digits-mlp", ["sam"])]
     kept = json.loads(path.read_text())
     assert kept["plain_ms"] == {"digits-mlp": 1.2}
     assert {entry["method"] for entry in kept["prices"].values()} == {"sgd", "bsam", "sam"}

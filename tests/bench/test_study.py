@@ -18,9 +18,10 @@ from f3eo.bench.cost.row import Quartiles
 from f3eo.bench.methods import METHODS
 from f3eo.bench.pool import Update
 from f3eo.bench.row import record
-from f3eo.bench.spaces import TUNED
+from f3eo.bench.spaces import BASES, TUNED
 from f3eo.bench.study import QUICK, USUAL, Study, bench, choose, tune
 from f3eo.bench.tasks import TASKS
+from f3eo.bench.wrapped import MOMENTUM
 
 
 @pytest.fixture
@@ -232,6 +233,14 @@ def test_a_wrapper_stands_over_the_base_that_is_asked_for_with_its_momentum(smal
     tasks, base = ("digits-mlp", "wine"), {"digits-mlp": "muon"}
     mixed = small(tasks=tasks, methods=("sam",), trials=1, base=base).trial_runs()
     assert [r.options["base"] for r in mixed if r.seed == 1000] == ["muon", "sgd"]
+
+
+def test_momentum_over_a_base_is_that_of_the_base_by_itself():
+    assert set(MOMENTUM) == set(BASES)
+    for base in ("sgd", "muon"):
+        assert MOMENTUM[base] == METHODS[base].defaults["momentum"]
+    stepper = METHODS["adamw"].build(TASKS["wine"].model(), METHODS["adamw"].options(), 0)
+    assert stepper.optimizers[0].defaults["betas"][0] == MOMENTUM["adamw"]
 
 
 def test_the_best_base_is_the_one_whose_own_trials_are_best(small, trained, console, monkeypatch):

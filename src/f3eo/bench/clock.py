@@ -120,7 +120,7 @@ def _known(
     methods = {run.method for run in new}
     known: dict[str, str] = {}
     for kind, run in kinds.items():
-        if run.task == task and run.method in methods and (kept.get(kind) or {}).get("quartiles"):
+        if run.task == task and run.method in methods and kept.get(kind, {}).get("quartiles"):
             known.setdefault(run.method, kind)
     return known
 

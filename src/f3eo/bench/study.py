@@ -30,6 +30,7 @@ from f3eo.bench.variants import (
     SENSITIVITY_TASKS,
     Variant,
 )
+from f3eo.bench.wrapped import over
 
 NAMES = (
     *("digits-mlp", "mnist1d-mlp", "mnist1d-cnn", "fashion-cnn", "fashion-cnn-noise40"),
@@ -278,10 +279,8 @@ def facts(task: str, method: str, base: str) -> dict[str, Any]:
 
     A wrapper takes the momentum that is its base's own default, too.
     """
-    known = {"ess": lambda: len(load(task).train.y), "base": lambda: base}
-    found = {name: get() for name, get in known.items() if name in METHODS[method].defaults}
-    own = METHODS[base].defaults if method in WRAPPERS else {}
-    return found | {name: value for name, value in own.items() if name == "momentum"}
+    wrapped = over(base) if method in WRAPPERS else {}
+    return wrapped | ({"ess": len(load(task).train.y)} if "ess" in METHODS[method].defaults else {})
 
 
 def _defaults(study: Study) -> Chosen:

@@ -66,7 +66,7 @@ def _space(task: str, method: str, base: str) -> Space:
 @lru_cache
 def _points(task: str, method: str, base: str, trials: int) -> list[Mapping[str, float]]:
     """Points of the sequence, with three digits; the first only tells optuna of the space."""
-    name = method if WRAPPERS.get(method, True) else base
+    name = base if method in WRAPPERS and not WRAPPERS[method] else method
     seed = int(hashlib.sha256(f"{task} {name}".encode()).hexdigest()[:8], 16)
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

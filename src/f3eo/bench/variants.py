@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from f3eo.bench.wrapped import MOMENTUM, over
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -35,13 +37,10 @@ def _part(name: str, value: Any, **more: Any) -> Variant:
     return Variant(f"{name}={value}", {name: value, **more})
 
 
-def _over(method: str, base: str, momentum: float) -> Variant:
-    options = {"base": base, "momentum": momentum}
-    return Variant(f"{method} over {base}", options, method, rates=base)
+def _over(method: str, base: str) -> Variant:
+    return Variant(f"{method} over {base}", over(base), method, rates=base)
 
 
-BASES = (("sgd", 0.9), ("adamw", 0.9), ("muon", 0.95))
-"""With the momentum of each by itself."""
 TRACE = {"power": 2.0, "weight": "ratio"}
 """For estimators that know no other power: a weight without a scale, as that of Tr F is another."""
 ABLATION: Sequence[Variant] = (
@@ -60,7 +59,7 @@ ABLATION: Sequence[Variant] = (
     _part("fraction", 1.0),
     _part("every", 1),
     _part("every", 10),
-    *(_over(m, *base) for m in ("f3eo", "sam") for base in BASES),
+    *(_over(method, base) for method in ("f3eo", "sam") for base in MOMENTUM),
 )
 ABLATION_TASKS = ("mnist1d-mlp", "fashion-cnn", "modular-addition")
 
@@ -76,7 +75,7 @@ where 2 is proposed. All over SGD, whose range of learning rates this is."""
 SENSITIVITY: Sequence[Variant] = tuple(
     Variant(
         f"sensitivity {rule}",
-        {"base": "sgd", "momentum": 0.9, "rule": rule, **given, "value": value, "lr": lr},
+        {**over("sgd"), "rule": rule, **given, "value": value, "lr": lr},
         rates="sgd",
     )
     for rule, (given, values) in WEIGHTS.items()

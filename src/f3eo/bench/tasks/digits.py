@@ -6,7 +6,8 @@ from functools import partial
 import torch
 
 from f3eo.bench.tasks.mlp import mlp
-from f3eo.bench.tasks.task import OVER_MUON, Data, Samples, Task
+from f3eo.bench.tasks.task import Data, Samples, Task
+from f3eo.bench.wrapped import over
 
 TRAIN = 600  # a third: leaves a gap to close, and 1,197 test scans to resolve it
 
@@ -36,8 +37,8 @@ MLP = Task(
         "sgd": {"lr": 0.128, "weight_decay": 2.33e-3},
         "adamw": {"lr": 3e-3, "weight_decay": 1e-2},
         "muon": {"lr": 1.66e-3, "weight_decay": 2.61e-3},
-        "sam": {**OVER_MUON, "lr": 4.15e-2, "weight_decay": 0.83, "rho": 0.21},
-        "f3eo": {**OVER_MUON, "lr": 1.66e-3, "weight_decay": 2.61e-3},
+        "sam": {**over("muon"), "lr": 4.15e-2, "weight_decay": 0.83, "rho": 0.21},
+        "f3eo": {**over("muon"), "lr": 1.66e-3, "weight_decay": 2.61e-3},
         # best of 4 on held-out samples, at width 100 and batch 50
         "adam": {"lr": 3e-3},
         "sgd_free": {"lr": 3.0},

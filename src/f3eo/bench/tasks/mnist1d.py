@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from f3eo.bench.tasks.mlp import mlp
-from f3eo.bench.tasks.task import OVER_MUON, Data, Samples, Task
+from f3eo.bench.tasks.task import Data, Samples, Task
+from f3eo.bench.wrapped import over
 
 
 def load() -> Data:
@@ -45,8 +46,8 @@ MLP = Task(
         "sgd": {"lr": 0.562, "weight_decay": 3.29e-4},
         "adamw": {"lr": 7.66e-3, "weight_decay": 0.134},
         "muon": {"lr": 2.05e-2, "weight_decay": 0.185},
-        "sam": {**OVER_MUON, "lr": 3.44e-2, "weight_decay": 0.371, "rho": 0.256},
-        "f3eo": {**OVER_MUON, "lr": 2.05e-2, "weight_decay": 0.185},
+        "sam": {**over("muon"), "lr": 3.44e-2, "weight_decay": 0.371, "rho": 0.256},
+        "f3eo": {**over("muon"), "lr": 2.05e-2, "weight_decay": 0.185},
         "bsam": {"num_data": 4000},  # a fact, not tuned
         "ivon": {"ess": 4000},
     },

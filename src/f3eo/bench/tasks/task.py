@@ -8,9 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-OVER_MUON: Mapping[str, Any] = {"base": "muon", "momentum": 0.95}
-"""What a method wraps in a comparison where Muon is the best of the bases, with Muon's momentum."""
-
 
 class Samples(NamedTuple):
     """Inputs (N, ...) and class labels (N,), or (N, T) where every position has one."""
