@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from f3eo import F3EO, Categorical, FiniteDifference, PerSample
+from f3eo import F3EO, Categorical, DoubleBackward, FiniteDifference, PerSample
 from f3eo.bench.methods import colour
 from f3eo.bench.plots import STYLE
 from f3eo.second_order import GaussNewton, LayerwiseGaussNewton, NewtonCG, SecondOrder
@@ -110,7 +110,9 @@ def second(model: nn.Module) -> Optimizer:
 
 
 def third(model: nn.Module, lr: float = LEARNING_RATE) -> Optimizer:
-    return F3EO(model, SGD, lr=lr, estimator=PerSample(FiniteDifference()))  # Tr F, Ratio(0.3)
+    return F3EO(
+        model, SGD, lr=lr, estimator=PerSample(FiniteDifference(), power=2), fraction=1, every=1
+    )  # Tr F, Ratio(0.3)
 
 
 def check(trips: dict[str, Trip]) -> None:
@@ -163,8 +165,8 @@ def check_costs() -> None:
         assert abs(cost(NewtonCG, k) - (4 / 3 + 2 * (k + 1))) < 0.2
         assert abs(cost(GaussNewton, k) - (2 + 4 / 3 * (k + 1))) < 0.2
         assert abs(cost(LayerwiseGaussNewton, k) / (2 + 25 / 3 * (k + 1)) - 1) < 0.1
-    for estimator, price in ((None, 2), (PerSample(), 7 / 3)):
-        f3eo = F3EO(model, SGD, lr=0.01, estimator=estimator)
+    for estimator, price in ((None, 2), (PerSample(DoubleBackward(), power=2), 7 / 3)):
+        f3eo = F3EO(model, SGD, lr=0.01, estimator=estimator, fraction=1, every=1)
         f3eo.step(closure, x, y)  # the first batch is checked, at a price
         assert abs(count(lambda f=f3eo: f.step(closure, x, y)) / unit - price) < 0.1
 

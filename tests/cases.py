@@ -11,6 +11,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from f3eo import Categorical, Gaussian
 
+WHOLE = {"fraction": 1, "every": 1}
+"""h from the whole batch at every step, which a formula can be written down for."""
+
 
 @dataclass(frozen=True)
 class Case:

@@ -30,7 +30,7 @@ def check(
     expected = truth(parameters, written_out or closure, *batch)
     problem = Problem(closure, batch, parameters, [True] * len(parameters), model)
     for engine, tolerance in ENGINES:
-        found = PerSample(engine, memory=memory).gradients(problem)
+        found = PerSample(engine, memory=memory, power=2).gradients(problem)
         gradient = [
             torch.zeros_like(p) if g is None else g
             for p, g in zip(parameters, found.gradient, strict=True)

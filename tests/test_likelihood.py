@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import distributions as D
 from torch.func import hessian
 
-from f3eo import Categorical, Gaussian, Likelihood
+from f3eo import Categorical, Gaussian
+from f3eo.extend import Likelihood
 
 SHAPES = [(5,), (5, 3), (5, 2, 3)]  # (B, …) of the targets
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from f3eo import Batch, FiniteDifference, ModelSampled, PerSample, Sign
+from f3eo import Batch, DoubleBackward, FiniteDifference, ModelSampled, PerSample, Sign
 from f3eo.validation import check_model, check_parameters, in_range
 
 INF, NAN = float("inf"), float("nan")
@@ -41,7 +41,7 @@ def named(name):
     return type(name, (nn.Module,), {})()
 
 
-ESTIMATORS = [PerSample(), ModelSampled(), Sign(), Batch()]
+ESTIMATORS = [PerSample(DoubleBackward(), power=2), ModelSampled(), Sign(), Batch()]
 DIFFERENCES = [Sign(FiniteDifference()), Batch(FiniteDifference())]
 
 
@@ -67,13 +67,15 @@ def test_compiled_modules_are_refused_unless_differentiated_once(depth):
 def test_sparse_embeddings_are_refused_by_name(kind):
     model = nn.Sequential(nn.Identity(), kind(3, 2, sparse=True))
     with pytest.raises(ValueError, match=r"1 gives sparse gradients.*sparse=False"):
-        check_model(model, PerSample())
-    check_model(nn.Sequential(kind(3, 2)), PerSample())
+        check_model(model, PerSample(DoubleBackward(), power=2))
+    check_model(nn.Sequential(kind(3, 2)), PerSample(DoubleBackward(), power=2))
 
 
 def test_no_model_and_ordinary_models_pass():
-    check_model(None, PerSample())
-    check_model(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), PerSample())
+    check_model(None, PerSample(DoubleBackward(), power=2))
+    check_model(
+        nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), PerSample(DoubleBackward(), power=2)
+    )
 
 
 P = nn.Parameter(torch.zeros(2, 3))

@@ -9,6 +9,9 @@ from f3eo import batch as batches
 from f3eo.evaluation import Problem, mixing
 from f3eo.fisher import Estimator, Gradients
 
+USUAL_FRACTION = 0.25
+"""Part of a batch on which h is measured where nothing else is said."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -16,12 +19,13 @@ class Measurement:
 
     Args:
         estimator: measures both.
-        fraction: part of the batch, drawn at random, on which h is measured.
+        fraction: part of the batch, drawn at random, on which h is measured; None is a quarter, or
+            the whole batch where it cannot be split.
         chunk: largest number of samples that go through the model at once; None is no bound.
     """
 
     estimator: Estimator
-    fraction: float
+    fraction: float | None
     chunk: int | None
 
     def __call__(self, problem: Problem, *, structure: bool) -> Gradients:
@@ -54,12 +58,16 @@ class Measurement:
     def _chunk(self, problem: Problem, count: int | None, structure: bool) -> Gradients:
         if not structure:
             return self.estimator.loss_gradient(problem)
-        if self.fraction == 1:
+        fraction = self.fraction
+        if fraction is None:
+            splits = count is not None and self.estimator.additive and not mixing(problem.model)
+            fraction = USUAL_FRACTION if splits else 1.0
+        if fraction == 1:
             return self.estimator.gradients(problem)
         if count is None:
-            raise ValueError(f"fraction={self.fraction} needs the batch: use step(closure, *batch)")
-        self.refuse_parts(f"fraction={self.fraction}", problem.model)
-        first = max(1, round(self.fraction * count))
+            raise ValueError(f"fraction={fraction} needs the batch: use step(closure, *batch)")
+        self.refuse_parts(f"fraction={fraction}", problem.model)
+        first = max(1, round(fraction * count))
         inside, outside = batches.random_parts(count, first, problem.generator)
         return self.estimator.gradients_on_part(problem, inside, outside)
 

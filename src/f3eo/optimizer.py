@@ -12,14 +12,12 @@ from torch.optim import Optimizer
 
 from f3eo.evaluation import Closure, Problem, World
 from f3eo.fisher import Estimator, Gradients, PerSample
-from f3eo.measurement import Measurement
-from f3eo.products import FiniteDifference
+from f3eo.measurement import USUAL_FRACTION, Measurement
 from f3eo.tensors import fetched, filled, inners
 from f3eo.updates import (
     Decoupled,
     Fitted,
     Products,
-    Ratio,
     Rule,
     Update,
     Weight,
@@ -38,10 +36,12 @@ class F3EO(Optimizer):
 
     h is ½∇Tr F = ½∇ E‖∇ℓ_i‖², or, as the defaults have it, ∇ E‖∇ℓ_i‖.
 
-    One step with the defaults: per-sample losses from the closure; ∇L, the exact Tr F and h from
-    two forward passes (6 forward passes' worth in all, as SAM; a plain gradient is 3); h projected
-    off ∇L, times 0.03, but no longer than ∇L; base optimizer stepped. A weight of zero is the base
-    optimizer bit for bit.
+    One step with the defaults: per-sample losses from the closure and ∇L; at every fifth step the
+    exact Tr F and h on a quarter of the batch; h projected off ∇L, times 0.04 e^(−L), but no longer
+    than ∇L; base optimizer stepped. A weight of zero is the base optimizer bit for bit.
+
+    The price, counted in passes, is 1.05 plain gradients a step (`gradient_equivalents`), and 2
+    with `fraction=1, every=1`, as SAM; what it is in time, `f3eo cost` measures (docs/performance.md).
 
     Args:
         model: a module, or parameters or parameter groups, as for any torch optimizer. With a
@@ -52,15 +52,17 @@ class F3EO(Optimizer):
             reached by `optimizer.base`: a schedule-free one wants `optimizer.base.train()` before
             training and `optimizer.base.eval()` before evaluation.
         estimator: how Tr F is measured, and the gradient h of it or of another mean of the same
-            norms; default `PerSample(FiniteDifference(), power=1)`, with h = ∇ E‖∇ℓ_i‖.
+            norms; default `PerSample()`, with h = ∇ E‖∇ℓ_i‖.
         rule: what is taken from h; default `Decoupled()`.
-        weight: how much of it; default `Fitted(0.04)` where the estimator's power is 1, and the
-            weight a distance like SAM's ρ, `Ratio(0.3)` for Tr F, whose weight has the scale of the
-            loss. Losses in other units than nats, such as squared errors, want `Cap(0.03)`.
-        fraction: part of each batch, drawn at random, on which h is measured; in (0, 1], default 1.
-            Unbiased; a step then costs 3 + 3·fraction forward passes, with
-            `PerSample(DoubleBackward())` 3 + 4·fraction.
-        every: steps between two measurements of h, whose direction is used in between; default 1.
+        weight: how much of it; default `Fitted(0.04)`, a distance like SAM's ρ. Losses in other
+            units than nats, such as squared errors, want `Cap(0.04)`.
+        fraction: part of each batch, drawn at random, on which h is measured; in (0, 1]. Unbiased;
+            a step that measures costs 3 + 3·fraction forward passes, with
+            `PerSample(DoubleBackward())` 3 + 4·fraction. Default ¼, and the whole batch where it
+            cannot be split: the closure is not given it, batch statistics tie it together, or the
+            estimator is no mean over samples.
+        every: steps from one measurement of h to the next, whose direction is used in between;
+            default 5.
         chunk: largest number of samples that go through the model at once; default no bound.
         max_norm: ∇L is scaled down to this norm and the structure term by the same factor; default
             no bound. (`clip_grad_norm_` has no place to act.)
@@ -82,8 +84,8 @@ class F3EO(Optimizer):
         estimator: Estimator | None = None,
         rule: Rule | None = None,
         weight: Weight | None = None,
-        fraction: float = 1.0,
-        every: int = 1,
+        fraction: float | None = None,
+        every: int = 5,
         chunk: int | None = None,
         max_norm: float | None = None,
         on_nonfinite: str = "skip",
@@ -97,12 +99,10 @@ class F3EO(Optimizer):
                     f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, "
                     f"received {part!r}; pass an object: PerSample(), Decoupled(), Fitted(0.04)"
                 )
-        self.estimator = (
-            estimator if estimator is not None else PerSample(FiniteDifference(), power=1)
-        )
+        self.estimator = estimator if estimator is not None else PerSample()
         self.rule = rule if rule is not None else Decoupled()
-        self.weight = weight if weight is not None else _usual(self.estimator)
-        self.fraction = in_range("fraction", fraction, 0.0, 1.0)
+        self.weight = weight if weight is not None else Fitted(0.04)
+        self.fraction = None if fraction is None else in_range("fraction", fraction, 0.0, 1.0)
         self.every = in_range("every", every, 0, None, integer=True)
         self.chunk = None if chunk is None else in_range("chunk", chunk, 0, None, integer=True)
         self.max_norm = None if max_norm is None else in_range("max_norm", max_norm, 0.0, None)
@@ -113,7 +113,7 @@ class F3EO(Optimizer):
                 f"generator must be a torch.Generator or None, received {generator!r}; a seed "
                 f"becomes one by torch.Generator().manual_seed(seed)"
             )
-        if self.fraction < 1 and not self.estimator.additive:
+        if self.fraction is not None and self.fraction < 1 and not self.estimator.additive:
             raise ValueError(
                 f"fraction={fraction} needs an estimator that is a mean over samples, received "
                 f"{type(self.estimator).__name__}: use PerSample(), Sign() or ModelSampled()"
@@ -148,7 +148,9 @@ class F3EO(Optimizer):
         """Cost of one step in plain gradients, counted in forward passes (3 a gradient)."""
         if self.weight.value == 0:
             return 1.0
-        fresh = self.fraction * self.estimator.forwards + (1 - self.fraction) * 3
+        usual = USUAL_FRACTION if self.estimator.additive else 1.0
+        fraction = usual if self.fraction is None else self.fraction
+        fresh = fraction * self.estimator.forwards + (1 - fraction) * 3
         return (fresh + 3 * (self.every - 1)) / self.every / 3
 
     # One step.
@@ -281,10 +283,22 @@ class F3EO(Optimizer):
             clip = self._clip(sum(outside[1:]) + sum(p.gg for p in measured))
             # Where everything is maximized, what the closure returned is a log-likelihood.
             upward = all(group.get("maximize") for group in self.param_groups)
+            self.trace = gradients.trace if gradients.trace is not None else self.trace
             value = self.weight.at(self.steps, -outside[0] if upward else outside[0])
+            value *= self._unit()
             self._update(parameters, uphill, chosen, loss, structure, measured, clip, value)
         self.steps += 1
-        self.trace = gradients.trace if gradients.trace is not None else self.trace
+
+    def _unit(self) -> float:
+        """What turns h into the gradient of a mean norm, where the weight is a distance.
+
+        ∇(E‖∇ℓ_i‖^p)^(1/p) = (E‖∇ℓ_i‖^p)^(1/p − 1) h; between p = 1 and 2 the mean is that of p = 2.
+        """
+        power = self.estimator.power
+        if power == 1 or not self.weight.distance or self.trace is None:
+            return 1.0
+        trace = float(self.trace)
+        return trace ** ((1 - power) / 2) if trace > 0 else 0.0
 
     def _update(
         self,
@@ -476,11 +490,6 @@ class F3EO(Optimizer):
             "the structure gradient by S²; use bfloat16 autocast, which needs no scaling, and call "
             "optimizer.step(closure, *batch) itself"
         )
-
-
-def _usual(estimator: Estimator) -> Weight:
-    """As measured, see docs/benchmark.md."""
-    return Fitted(0.04) if estimator.power == 1 else Ratio(0.3)
 
 
 def _built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]) -> Optimizer:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Muon
 
+from cases import WHOLE
 from f3eo import F3EO, Batch, Compiled, Coupled, FiniteDifference, Fixed
 from f3eo.bench.methods import METHODS, bases
 from f3eo.bench.methods.bases import groups, settings
@@ -187,7 +188,7 @@ def test_the_data_says_what_the_object_is(model, batch):
     ours = stepped(model, "f3eo", batch, fraction=1.0, lr=0.1, **parts)
     rest = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
     estimator = Batch(FiniteDifference())
-    F3EO(model, SGD, estimator=estimator, rule=Coupled(), weight=Fixed(0.7), **rest).step(
+    F3EO(model, SGD, estimator=estimator, rule=Coupled(), weight=Fixed(0.7), **WHOLE | rest).step(
         losses_of(model), *batch
     )
     assert torch.equal(ours, flat(model))

@@ -86,7 +86,10 @@ def assert_same(found, truth, structure: float) -> None:
 @pytest.mark.parametrize("engine", ENGINES, ids=["twice", "differences"])
 def test_the_recording_gives_what_the_estimator_gives_wherever_the_parameters_have_gone(engine):
     model, batch, closure = mixed()
-    compiled, plain = Compiled(PerSample(engine), backend=BACKEND), PerSample(engine)
+    compiled, plain = (
+        Compiled(PerSample(engine, power=2), backend=BACKEND),
+        PerSample(engine, power=2),
+    )
     tolerance = 1e-9 if isinstance(engine, DoubleBackward) else 1e-5
     for step in range(8):
         asked = problem(model, closure, batch)
@@ -104,7 +107,9 @@ def test_inductor_gives_what_the_estimator_gives():
     compiled, closure = Compiled(), loss_of(model)
     for seed in range(7):
         asked = problem(model, closure, drawn(5, seed))
-        assert_same(compiled.gradients(asked), PerSample().gradients(asked), 1e-9)
+        assert_same(
+            compiled.gradients(asked), PerSample(DoubleBackward(), power=2).gradients(asked), 1e-9
+        )
     assert [recording.uses for recording in compiled._kinds.values()] == [6]
     assert all(recording.run is not None for recording in compiled._kinds.values())
 
@@ -127,13 +132,17 @@ def test_every_shape_of_batch_has_a_recording_of_its_own():
     for seed in range(4):
         for samples in (5, 2, 1):
             asked = problem(model, closure, drawn(samples, seed))
-            assert_same(compiled.gradients(asked), PerSample().gradients(asked), 1e-9)
+            assert_same(
+                compiled.gradients(asked),
+                PerSample(DoubleBackward(), power=2).gradients(asked),
+                1e-9,
+            )
     assert [recording.uses for recording in compiled._kinds.values()] == [3, 3, 3]
 
 
 def test_training_with_it_is_training_without_it():
     ends = []
-    for estimator in (PerSample(), Compiled(backend=BACKEND)):
+    for estimator in (PerSample(DoubleBackward(), power=2), Compiled(backend=BACKEND)):
         model = perceptron()
         closure = loss_of(model)
         optimizer = F3EO(
@@ -144,6 +153,7 @@ def test_training_with_it_is_training_without_it():
             estimator=estimator,
             fraction=0.5,
             generator=torch.Generator().manual_seed(1),
+            every=1,
         )
         for seed in range(12):
             optimizer.step(closure, *drawn(6, seed))
@@ -153,9 +163,9 @@ def test_training_with_it_is_training_without_it():
 
 def test_dropout_draws_what_it_draws_otherwise():
     ends = []
-    for estimator in (PerSample(), Compiled(backend=BACKEND)):
+    for estimator in (PerSample(DoubleBackward(), power=2), Compiled(backend=BACKEND)):
         model = perceptron(nn.Dropout(0.5))
-        optimizer = F3EO(model, torch.optim.SGD, lr=0.1, estimator=estimator)
+        optimizer = F3EO(model, torch.optim.SGD, lr=0.1, estimator=estimator, fraction=1, every=1)
         closure = loss_of(model)
         torch.manual_seed(3)
         for seed in range(12):
@@ -195,7 +205,10 @@ class Counting(nn.Module):
 )
 def test_what_cannot_be_recorded_runs_as_it_is_with_one_warning(model, engine, says):
     other = copy.deepcopy(model)
-    compiled, plain = Compiled(PerSample(engine), backend=BACKEND), PerSample(engine)
+    compiled, plain = (
+        Compiled(PerSample(engine, power=2), backend=BACKEND),
+        PerSample(engine, power=2),
+    )
     closures = loss_of(model), loss_of(other)
     with pytest.warns(UserWarning, match=says) as told:
         for seed in range(6):
@@ -214,7 +227,11 @@ def test_a_closure_made_anew_at_every_step_is_told_of_and_not_kept():
     with pytest.warns(UserWarning, match="another function at every step") as told:
         for seed in range(30):
             asked = problem(model, loss_of(model), drawn(5, seed))
-            assert_same(compiled.gradients(asked), PerSample().gradients(asked), 1e-12)
+            assert_same(
+                compiled.gradients(asked),
+                PerSample(DoubleBackward(), power=2).gradients(asked),
+                1e-12,
+            )
     assert len(told) == 1
     assert len(compiled._kinds) <= 8
 
@@ -226,7 +243,11 @@ def test_a_closure_without_a_batch_is_told_of():
         for seed in range(3):
             batch = drawn(5, seed)
             asked = problem(model, lambda b=batch: closure(*b), ())
-            assert_same(compiled.gradients(asked), PerSample().gradients(asked), 1e-12)
+            assert_same(
+                compiled.gradients(asked),
+                PerSample(DoubleBackward(), power=2).gradients(asked),
+                1e-12,
+            )
 
 
 def test_a_number_that_changes_in_the_closure_is_found_at_the_next_check():
@@ -242,7 +263,7 @@ def test_a_number_that_changes_in_the_closure_is_found_at_the_next_check():
     with pytest.warns(UserWarning, match="other numbers than at its recording"):
         for seed in range(4, 9):  # use 4 is the next check
             found = compiled.gradients(problem(model, closure, drawn(5, seed)))
-    truth = PerSample().gradients(problem(model, closure, drawn(5, 8)))
+    truth = PerSample(DoubleBackward(), power=2).gradients(problem(model, closure, drawn(5, 8)))
     assert_same(found, truth, 1e-12)
 
 
@@ -254,7 +275,9 @@ def test_training_and_evaluation_mode_are_recorded_apart():
     model.eval()
     asked = problem(model, closure, drawn(5, 9))
     for _ in range(4):
-        assert_same(compiled.gradients(asked), PerSample().gradients(asked), 1e-9)
+        assert_same(
+            compiled.gradients(asked), PerSample(DoubleBackward(), power=2).gradients(asked), 1e-9
+        )
 
 
 def test_one_tensor_twice_in_a_batch_is_not_taken_for_two():
@@ -268,7 +291,9 @@ def test_one_tensor_twice_in_a_batch_is_not_taken_for_two():
     z, _ = drawn(5, 1)
     for batch in [(x, x, y)] * 3 + [(x, z, y)] * 3:
         asked = problem(model, closure, batch)
-        assert_same(compiled.gradients(asked), PerSample().gradients(asked), 1e-9)
+        assert_same(
+            compiled.gradients(asked), PerSample(DoubleBackward(), power=2).gradients(asked), 1e-9
+        )
 
 
 @pytest.mark.parametrize(
@@ -282,7 +307,9 @@ def test_copies_record_for_themselves(clone):
     copied = clone(compiled)
     assert not copied._kinds
     asked = problem(model, closure, drawn(5))
-    assert_same(copied.gradients(asked), PerSample().gradients(asked), 1e-12)
+    assert_same(
+        copied.gradients(asked), PerSample(DoubleBackward(), power=2).gradients(asked), 1e-12
+    )
 
 
 def test_a_backend_that_fails_is_told_of_and_left():
@@ -294,7 +321,11 @@ def test_a_backend_that_fails_is_told_of_and_left():
     with pytest.warns(UserWarning, match="uncompiled") as told:
         for seed in range(4):
             asked = problem(model, closure, drawn(5, seed))
-            assert_same(compiled.gradients(asked), PerSample().gradients(asked), 1e-12)
+            assert_same(
+                compiled.gradients(asked),
+                PerSample(DoubleBackward(), power=2).gradients(asked),
+                1e-12,
+            )
     assert sum("uncompiled" in str(w.message) for w in told) == 1
 
 
@@ -316,7 +347,7 @@ def test_under_a_mode_that_watches_operations_it_runs_as_it_is():
     model = perceptron()
     compiled, closure = Compiled(backend=BACKEND), loss_of(model)
     counts = []
-    for estimator in (compiled, PerSample()):
+    for estimator in (compiled, PerSample(DoubleBackward(), power=2)):
         asked = problem(model, closure, drawn(5))
         estimator.gradients(asked)
         with FlopCounterMode(display=False) as counter:
@@ -330,7 +361,10 @@ def test_under_a_mode_that_watches_operations_it_runs_as_it_is():
 def test_parts_of_a_batch_and_plain_gradients_are_recorded_too(engine):
     model, calls = perceptron(), Counter()
     closure = loss_of(model, calls)
-    compiled, plain = Compiled(PerSample(engine), backend=BACKEND), PerSample(engine)
+    compiled, plain = (
+        Compiled(PerSample(engine, power=2), backend=BACKEND),
+        PerSample(engine, power=2),
+    )
     counts = []
     for seed in range(6):
         order = torch.randperm(7, generator=torch.Generator().manual_seed(seed))

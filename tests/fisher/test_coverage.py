@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 
 from dense import flat, relative, truth
 from exact import check
-from f3eo import PerSample, fisher_trace
+from f3eo import DoubleBackward, PerSample, fisher_trace
 from f3eo.evaluation import Problem
 
 
@@ -438,7 +438,7 @@ def test_bfloat16_autocast_has_the_trace_of_single_precision_to_its_rounding():
         return F.cross_entropy(z, y, reduction="none")
 
     parameters = list(model.parameters())
-    found = PerSample().gradients(
+    found = PerSample(DoubleBackward(), power=2).gradients(
         Problem(closure, (x, y), parameters, [True] * len(parameters), model)
     )
     expected = truth(model, precise, x, y)

@@ -26,7 +26,7 @@ def measured(model, batch, engine=DIFFERENCES, closure=None, structured=None, **
     parameters = [p for p in model.parameters() if p.requires_grad]
     structured = structured or [True] * len(parameters)
     problem = Problem(closure or losses(model), batch, parameters, structured, model)
-    estimator = PerSample(engine, **options)
+    estimator = PerSample(engine, **options, power=2)
     return estimator.gradients(problem), estimator
 
 
@@ -340,12 +340,12 @@ def test_double_backward_stands_in_where_differences_cannot_be(name, caplog):
 
     parameters = list(model.parameters())
     problem = Problem(closure, (x, y), parameters, [True] * 4, model)
-    estimator = PerSample(DIFFERENCES, **options)
+    estimator = PerSample(DIFFERENCES, **options, power=2)
     with caplog.at_level(logging.INFO, "f3eo"):
         found = [estimator.gradients(problem) for _ in range(2)]
     assert caplog.text.count("by double backward instead") == 1 and why in caplog.text
     assert estimator.forwards == 7
-    expected = PerSample(EXACT, **options).gradients(problem)
+    expected = PerSample(EXACT, **options, power=2).gradients(problem)
     for each in found:
         assert torch.equal(each.trace, expected.trace)
         assert torch.equal(flat(each.structure), flat(expected.structure))

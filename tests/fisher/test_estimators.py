@@ -261,7 +261,7 @@ def test_model_sampled_needs_a_likelihood():
         lambda: ModelSampled(Sign(FiniteDifference())),
         lambda: ModelSampled(Sign(balanced=True)),
         lambda: ModelSampled(Sign(), probes=None),
-        lambda: PerSample(memory=0),
+        lambda: PerSample(DoubleBackward(), memory=0, power=2),
     ],
 )
 def test_what_an_estimator_cannot_be(make):
@@ -271,7 +271,7 @@ def test_what_an_estimator_cannot_be(make):
 
 def test_scalar_losses_are_refused_where_samples_are_needed():
     c = case("mlp")
-    for estimator in (PerSample(), Sign()):
+    for estimator in (PerSample(DoubleBackward(), power=2), Sign()):
         with pytest.raises(ValueError, match='reduction="none"'):
             estimator.gradients(problem(c, lambda x, y: c.losses(x, y).mean()))
     found = Batch().gradients(problem(c, lambda x, y: c.losses(x, y).mean()))

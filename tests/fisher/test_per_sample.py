@@ -11,17 +11,9 @@ from torch import nn
 from cases import MODELS, case
 from dense import flat, relative, truth
 from exact import ENGINES
-from f3eo import (
-    Batch,
-    Dense,
-    DoubleBackward,
-    FiniteDifference,
-    PerSample,
-    Sign,
-    fisher_trace,
-    register,
-)
+from f3eo import Batch, DoubleBackward, FiniteDifference, PerSample, Sign, fisher_trace
 from f3eo.evaluation import Problem
+from f3eo.extend import Dense, register
 from f3eo.fisher.ghost.registry import RULES
 
 EXACT = 1e-10
@@ -39,7 +31,7 @@ def problem(case, structured=None):
 def test_gradient_trace_and_structure_equal_the_dense_truth(name, memory, engine, tolerance):
     c = case(name)
     expected = truth(c.model, c.losses, *c.batch)
-    found = PerSample(engine, memory=memory).gradients(problem(c))
+    found = PerSample(engine, memory=memory, power=2).gradients(problem(c))
     assert relative(found.loss, expected.losses.mean()) < EXACT
     assert relative(flat(found.gradient), expected.gradient) < EXACT
     assert relative(found.trace, expected.trace) < EXACT
@@ -49,7 +41,7 @@ def test_gradient_trace_and_structure_equal_the_dense_truth(name, memory, engine
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("engine", "tolerance"), ENGINES)
 def test_a_second_batch_takes_the_layouts_found_on_the_first(name, engine, tolerance):
-    c, estimator = case(name), PerSample(engine)
+    c, estimator = case(name), PerSample(engine, power=2)
     estimator.gradients(problem(c))
     shuffled = tuple(t.flip(0)[:-1] for t in c.batch)  # another batch size, too
     expected = truth(c.model, c.losses, *shuffled)
@@ -70,7 +62,7 @@ def test_a_second_batch_takes_the_layouts_found_on_the_first(name, engine, toler
 @pytest.mark.parametrize("name", MODELS)
 def test_per_sample_norms_of_every_sample(name):
     c = case(name)
-    ghost = PerSample().capture(problem(c))
+    ghost = PerSample(DoubleBackward(), power=2).capture(problem(c))
     norms = ghost.norms(ghost.losses).squared
     assert relative(norms, truth(c.model, c.losses, *c.batch).squared_norms) < EXACT
 
@@ -97,7 +89,7 @@ def test_excluded_parameters_count_in_the_gradient_only(name):
     c = case(name)
     full = problem(c)
     structured = [i % 2 == 0 for i in range(len(full.parameters))]
-    found = PerSample(DoubleBackward()).gradients(problem(c, structured))
+    found = PerSample(DoubleBackward(), power=2).gradients(problem(c, structured))
     chosen = [p for p, s in zip(full.parameters, structured, strict=True) if s]
     expected = truth(chosen, c.losses, *c.batch)
     assert relative(found.trace, expected.trace) < EXACT
@@ -183,7 +175,9 @@ def _losses(model):
     return lambda x, y: F.cross_entropy(model(x), y, reduction="none")
 
 
-@pytest.mark.parametrize("estimator", [PerSample(), Sign(), Batch(), Batch(FiniteDifference())])
+@pytest.mark.parametrize(
+    "estimator", [PerSample(DoubleBackward(), power=2), Sign(), Batch(), Batch(FiniteDifference())]
+)
 def test_a_closure_that_uses_another_model_is_refused(estimator):
     c, other = case("mlp"), case("mlp", seed=1)
     with pytest.raises(ValueError, match="depend on none of the 6 parameters"):
@@ -287,7 +281,7 @@ def test_no_warnings_and_no_marks_left_behind():
 
 
 def test_a_first_batch_that_is_not_finite_gives_nan_and_is_not_remembered():
-    c, estimator = case("mlp"), PerSample()
+    c, estimator = case("mlp"), PerSample(DoubleBackward(), power=2)
     x, y = c.batch
     bad = x.clone()
     bad[0] = torch.nan

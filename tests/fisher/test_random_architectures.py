@@ -8,7 +8,7 @@ from torch import nn
 
 from dense import flat, relative, truth
 from exact import ENGINES
-from f3eo import FiniteDifference, PerSample
+from f3eo import DoubleBackward, FiniteDifference, PerSample
 from f3eo.evaluation import Problem
 
 ACTIVATIONS = (nn.Tanh, nn.SiLU, nn.GELU, nn.Softplus, lambda: nn.ReLU(inplace=True))
@@ -93,13 +93,13 @@ def test_random_network(network, count, seed, memory):
     parameters = list(model.parameters())
     problem = Problem(closure, (x, y), parameters, [True] * len(parameters), model)
     if count == 0:
-        losses, trace = PerSample().trace(problem)
+        losses, trace = PerSample(DoubleBackward(), power=2).trace(problem)
         assert losses.shape == (0,) and float(trace.detach()) == 0
         return
     expected = truth(model, closure, x, y)
     scale = expected.gradients.norm() + 1e-12
     for engine, tolerance in ENGINES:
-        found = PerSample(engine, memory=memory).gradients(problem)
+        found = PerSample(engine, memory=memory, power=2).gradients(problem)
         gradient = [
             torch.zeros_like(p) if g is None else g
             for p, g in zip(parameters, found.gradient, strict=True)

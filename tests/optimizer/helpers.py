@@ -13,19 +13,20 @@ from torch import Tensor, nn
 from torch import optim as o
 from torch.optim import Optimizer
 
-from cases import Case, case
+from cases import WHOLE, Case, case
 from f3eo import (
     F3EO,
     Batch,
     Categorical,
     Coupled,
-    Estimator,
+    DoubleBackward,
     FiniteDifference,
     Fixed,
     ModelSampled,
     PerSample,
     Sign,
 )
+from f3eo.extend import Estimator
 
 UNKNOWN = "ignore:F3EO knows no metric"
 
@@ -49,7 +50,7 @@ class Row:
         return self.kind(parameters, **self.options)
 
     def wrapped(self, model: Any, **options: Any) -> F3EO:
-        return F3EO(model, self.kind, **self.options, **options)
+        return F3EO(model, self.kind, **self.options, **WHOLE | options)
 
 
 def training(kind: Callable[..., Any]) -> Callable[..., Optimizer]:
@@ -172,7 +173,7 @@ class Counting(Estimator):
     forwards = 7.0
 
     def __init__(self):
-        self.inner = PerSample()
+        self.inner = PerSample(DoubleBackward(), power=2)
         self.sizes = []
 
     def gradients(self, problem):
@@ -192,7 +193,7 @@ def structure_term(row, batch, optimizer):
 
 ESTIMATORS = {
     "exact": PerSample,
-    "exact, differences": lambda: PerSample(FiniteDifference()),
+    "exact, differences": lambda: PerSample(FiniteDifference(), power=2),
     "model": ModelSampled,
     "sign": Sign,
     "batch": Batch,
@@ -213,7 +214,7 @@ def stepped(model, forward, batch, estimator, lr=0.0, **options):
         rule=Coupled(),
         weight=Fixed(1.0),
         generator=generator,
-        **options,
+        **WHOLE | options,
     )
     optimizer.step(lambda x, y: Categorical(forward(model, x), y), *batch)
     return optimizer

@@ -7,7 +7,7 @@ from torch.optim import SGD, Adam
 
 from cases import case
 from dense import relative
-from f3eo import F3EO, Batch, ModelSampled, PerSample, Ratio, Sign
+from f3eo import F3EO, Batch, DoubleBackward, ModelSampled, PerSample, Ratio, Sign
 from optimizer.helpers import batches, bits, everything, losses, network, weights
 
 SIZES = [(3, 1, 2), (5, 1), (1, 1, 1, 1, 1, 1)]
@@ -24,7 +24,14 @@ def test_micro_batches_of_unequal_sizes_equal_the_big_batch(name, sizes, base):
     found = []
     for split in (False, True):
         row = case(name)
-        optimizer = F3EO(row.model, base, lr=0.05, estimator=PerSample())
+        optimizer = F3EO(
+            row.model,
+            base,
+            lr=0.05,
+            estimator=PerSample(DoubleBackward(), power=2),
+            fraction=1,
+            every=1,
+        )
         values = []
         for _ in range(3):
             if split:
@@ -44,7 +51,9 @@ def test_exact_model_sampling_accumulates_to_the_big_batch_too():
     found = []
     for sizes in ((6,), (4, 2)):
         row = network()
-        optimizer = F3EO(row.model, SGD, lr=0.1, estimator=ModelSampled(probes=None))
+        optimizer = F3EO(
+            row.model, SGD, lr=0.1, estimator=ModelSampled(probes=None), fraction=1, every=1
+        )
         for part in parts(row.batch, sizes):
             optimizer.accumulate(row.drawn, *part)
         optimizer.step()
@@ -54,7 +63,7 @@ def test_exact_model_sampling_accumulates_to_the_big_batch_too():
 
 def test_at_weight_zero_accumulation_is_that_of_the_base():
     row, alone = network(), network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, weight=Ratio(0))
+    optimizer = F3EO(row.model, SGD, lr=0.1, weight=Ratio(0), fraction=1, every=1)
     plain = SGD(alone.model.parameters(), lr=0.1)
     for part in parts(row.batch, (2, 4)):
         optimizer.accumulate(row.losses, *part)
@@ -66,7 +75,7 @@ def test_at_weight_zero_accumulation_is_that_of_the_base():
 
 def test_accumulating_changes_no_weight_and_returns_the_loss():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1)
+    optimizer = F3EO(row.model, SGD, lr=0.1, fraction=1, every=1)
     before = everything(row.model, optimizer)
     loss = optimizer.accumulate(row.losses, *row.batch)
     assert loss == row.losses(*row.batch).mean() and not loss.requires_grad
@@ -75,7 +84,7 @@ def test_accumulating_changes_no_weight_and_returns_the_loss():
 
 def test_step_without_closure_needs_something_accumulated():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1)
+    optimizer = F3EO(row.model, SGD, lr=0.1, fraction=1, every=1)
     with pytest.raises(RuntimeError, match=r"accumulate\(closure, \*batch\)"):
         optimizer.step()
     optimizer.accumulate(row.losses, *row.batch)
@@ -87,7 +96,7 @@ def test_step_without_closure_needs_something_accumulated():
 
 def test_step_with_a_closure_after_accumulate_is_refused():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1)
+    optimizer = F3EO(row.model, SGD, lr=0.1, fraction=1, every=1)
     optimizer.accumulate(row.losses, *row.batch)
     with pytest.raises(RuntimeError, match=r"step\(\) without arguments.*zero_grad\(\)"):
         optimizer.step(row.losses, *row.batch)
@@ -96,7 +105,10 @@ def test_step_with_a_closure_after_accumulate_is_refused():
 
 def test_zero_grad_drops_what_was_accumulated():
     row, other = network(), network()
-    optimizer, clean = F3EO(row.model, SGD, lr=0.1), F3EO(other.model, SGD, lr=0.1)
+    optimizer, clean = (
+        F3EO(row.model, SGD, lr=0.1, fraction=1, every=1),
+        F3EO(other.model, SGD, lr=0.1, fraction=1, every=1),
+    )
     first, second = batches(2)
     optimizer.accumulate(row.losses, *first)
     optimizer.zero_grad()
@@ -108,7 +120,7 @@ def test_zero_grad_drops_what_was_accumulated():
 def test_the_batch_estimator_is_refused_at_the_second_micro_batch():
     """H·g of a batch is not the sum over its parts."""
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=Batch())
+    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=Batch(), fraction=1, every=1)
     optimizer.accumulate(row.losses, *row.batch)
     with pytest.raises(ValueError, match=r"second micro-batch.*PerSample\(\).*received Batch"):
         optimizer.accumulate(row.losses, *row.batch)
@@ -118,7 +130,7 @@ def test_the_batch_estimator_is_refused_at_the_second_micro_batch():
 def test_batch_norm_is_refused_at_the_second_micro_batch():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
-    optimizer = F3EO(model, SGD, lr=0.1, estimator=Sign())
+    optimizer = F3EO(model, SGD, lr=0.1, estimator=Sign(), fraction=1, every=1)
     optimizer.accumulate(losses(model), *batches(1)[0])
     with pytest.raises(ValueError, match=r"splits the batch, but 1 use.*GroupNorm"):
         optimizer.accumulate(losses(model), *batches(1)[0])
@@ -126,7 +138,10 @@ def test_batch_norm_is_refused_at_the_second_micro_batch():
 
 def test_a_micro_batch_that_fails_leaves_those_before_it():
     row, other = network(), network()
-    optimizer, clean = F3EO(row.model, SGD, lr=0.1), F3EO(other.model, SGD, lr=0.1)
+    optimizer, clean = (
+        F3EO(row.model, SGD, lr=0.1, fraction=1, every=1),
+        F3EO(other.model, SGD, lr=0.1, fraction=1, every=1),
+    )
     optimizer.accumulate(row.losses, *row.batch)
     with pytest.raises(ZeroDivisionError):
         optimizer.accumulate(lambda x, y: 1 / 0, *row.batch)
@@ -137,7 +152,7 @@ def test_a_micro_batch_that_fails_leaves_those_before_it():
 
 def test_one_bad_micro_batch_skips_the_whole_step():
     row = network()
-    optimizer = F3EO(row.model, Adam, lr=0.1)
+    optimizer = F3EO(row.model, Adam, lr=0.1, fraction=1, every=1)
     before = bits(optimizer.base.state_dict()), weights(row.model)
     optimizer.accumulate(row.losses, *row.batch)
     x, y = row.batch
@@ -152,7 +167,7 @@ def test_one_bad_micro_batch_skips_the_whole_step():
 def test_accumulation_and_a_fraction():
     """∇L of all samples; h of a part of every micro-batch."""
     row = network()
-    optimizer = F3EO(row.model, Adam, lr=0.05, fraction=0.5, betas=(0.0, 0.9))
+    optimizer = F3EO(row.model, Adam, lr=0.05, fraction=0.5, betas=(0.0, 0.9), every=1)
     g = torch.autograd.grad(row.losses(*row.batch).mean(), list(row.model.parameters()))
     for part in parts(row.batch, (4, 2)):
         optimizer.accumulate(row.losses, *part)
@@ -164,7 +179,7 @@ def test_accumulation_and_a_fraction():
 
 def test_accumulation_with_every_measures_in_all_micro_batches_or_in_none():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.05, every=2)
+    optimizer = F3EO(row.model, SGD, lr=0.05, every=2, fraction=1)
     traces = []
     for _ in range(4):
         for part in parts(row.batch, (4, 2)):
@@ -190,7 +205,9 @@ CHANGES = {
 def test_other_parameters_than_those_accumulated_for_are_refused(name, again):
     row = network()
     row.model[2].weight.requires_grad_(False)
-    optimizer = F3EO([*row.model[:3].parameters(), row.model[4].weight], SGD, lr=0.1)
+    optimizer = F3EO(
+        [*row.model[:3].parameters(), row.model[4].weight], SGD, lr=0.1, fraction=1, every=1
+    )
     optimizer.accumulate(row.losses, *row.batch)
     CHANGES[name](row.model, optimizer)
     before = weights(row.model)

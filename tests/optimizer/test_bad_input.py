@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import LBFGS, SGD, Adam
 
+from cases import WHOLE
 from f3eo import (
     F3EO,
     Batch,
     Cap,
+    DoubleBackward,
     FiniteDifference,
     Fixed,
     ModelSampled,
@@ -26,7 +28,7 @@ NAN = float("nan")
 
 
 def wrapped(model=None, base=SGD, **options):
-    return F3EO(network().model if model is None else model, base, **{"lr": 0.1} | options)
+    return F3EO(network().model if model is None else model, base, **WHOLE | {"lr": 0.1} | options)
 
 
 ARGUMENTS = {  # what is handed over, the error, and words of the message
@@ -100,22 +102,40 @@ ARGUMENTS = {  # what is handed over, the error, and words of the message
         ValueError,
         "more than one parameter group",
     ),
-    "base None": (lambda: F3EO(network().model, None), TypeError, "base must be.*SGD.*None"),
-    "base name": (lambda: F3EO(network().model, "adam"), TypeError, "base must be.*'adam'"),
-    "base, module": (lambda: F3EO(network().model, nn.ReLU()), TypeError, "."),
+    "base None": (
+        lambda: F3EO(network().model, None, fraction=1, every=1),
+        TypeError,
+        "base must be.*SGD.*None",
+    ),
+    "base name": (
+        lambda: F3EO(network().model, "adam", fraction=1, every=1),
+        TypeError,
+        "base must be.*'adam'",
+    ),
+    "base, module": (lambda: F3EO(network().model, nn.ReLU(), fraction=1, every=1), TypeError, "."),
     "base, no optimizer": (
-        lambda: F3EO(network().model, lambda parameters: SimpleNamespace()),
+        lambda: F3EO(network().model, lambda parameters: SimpleNamespace(), fraction=1, every=1),
         TypeError,
         "base must be.*namespace",
     ),
-    "base, F3EO": (lambda: F3EO(network().model, wrapped()), TypeError, "base must be"),
+    "base, F3EO": (
+        lambda: F3EO(network().model, wrapped(), fraction=1, every=1),
+        TypeError,
+        "base must be",
+    ),
     "base, L-BFGS": (
-        lambda: F3EO(network().model, LBFGS),
+        lambda: F3EO(network().model, LBFGS, fraction=1, every=1),
         TypeError,
         "LBFGS evaluates the loss several times.*use SGD",
     ),
     "options of a built base": (
-        lambda: F3EO(network().model.parameters(), SGD(network().model.parameters()), lr=0.1),
+        lambda: F3EO(
+            network().model.parameters(),
+            SGD(network().model.parameters()),
+            lr=0.1,
+            fraction=1,
+            every=1,
+        ),
         ValueError,
         r"options \['lr'\] belong to the base.*already built",
     ),
@@ -126,7 +146,9 @@ ARGUMENTS = {  # what is handed over, the error, and words of the message
     "a number for a model": (lambda: wrapped(3), TypeError, "iterable"),
     "one tensor for a model": (lambda: wrapped(torch.zeros(2)), TypeError, "iterable of Tensors"),
     "foreign parameters": (
-        lambda: F3EO(network().model, SGD(network().model.parameters(), lr=0.1)),
+        lambda: F3EO(
+            network().model, SGD(network().model.parameters(), lr=0.1), fraction=1, every=1
+        ),
         ValueError,
         r"parameter 0 of group 0 \(shape \(7, 5\)\) does not belong to the model.*pass the module",
     ),
@@ -161,7 +183,11 @@ ARGUMENTS = {  # what is handed over, the error, and words of the message
     "warmup, delay": (lambda: Warmup(5, delay=-1), ValueError, "delay >= 0.*-1"),
     "warmup, text": (lambda: Warmup("5"), TypeError, "Warmup.*integer.*received '5'"),
     "difference, step": (lambda: FiniteDifference(step=0.0), ValueError, "step > 0, received 0.0"),
-    "memory": (lambda: PerSample(memory=0), ValueError, "memory > 0 bytes, received 0"),
+    "memory": (
+        lambda: PerSample(DoubleBackward(), memory=0, power=2),
+        ValueError,
+        "memory > 0 bytes, received 0",
+    ),
     "probes": (lambda: ModelSampled(probes=0), ValueError, "probes >= 1.*received 0"),
     "sampled differences": (
         lambda: ModelSampled(Sign(FiniteDifference())),
@@ -182,7 +208,9 @@ def test_bad_arguments_are_refused(name):
 def test_a_schedule_that_gives_no_factor_is_refused(value):
     """A negative one would ascend Tr F, the others would ruin the weights."""
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, weight=Ratio(0.3, lambda step: value))
+    optimizer = F3EO(
+        row.model, SGD, lr=0.1, weight=Ratio(0.3, lambda step: value), fraction=1, every=1
+    )
     before = everything(row.model, optimizer)
     with pytest.raises(ValueError, match=rf"schedule.*>= 0.*step 0.*{value}"):
         optimizer.step(row.losses, *row.batch)
@@ -264,7 +292,7 @@ CLOSURES = {  # closure of (model, x, y), options, the error, words
 def test_bad_closures_are_refused_and_leave_everything(name):
     closure, options, error, words = CLOSURES[name]
     row = network()
-    optimizer = F3EO(row.model, Adam, lr=0.1, **options)
+    optimizer = F3EO(row.model, Adam, lr=0.1, **WHOLE | options)
     before = everything(row.model, optimizer)
     with pytest.raises(error, match=rf"(?s){words}"):
         optimizer.step((closure and (lambda x, y: closure(row.model, x, y))) or 3, X, Y)
@@ -292,7 +320,7 @@ BATCHES = {  # batch, options, the error, words
 def test_bad_batches_are_refused_and_leave_everything(name):
     batch, options, error, words = BATCHES[name]
     row = network()
-    optimizer = F3EO(row.model, Adam, lr=0.1, **options)
+    optimizer = F3EO(row.model, Adam, lr=0.1, **WHOLE | options)
     before = everything(row.model, optimizer)
     with pytest.raises(error, match=rf"(?s){words}"):
         optimizer.step(lambda *_: row.losses(X, Y), *batch)
@@ -301,8 +329,14 @@ def test_bad_batches_are_refused_and_leave_everything(name):
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_the_smallest_batches_are_no_bad_input(rows):
-    for estimator in (PerSample(), Sign(), Batch(), ModelSampled(), Sign(balanced=True)):
+    for estimator in (
+        PerSample(DoubleBackward(), power=2),
+        Sign(),
+        Batch(),
+        ModelSampled(),
+        Sign(balanced=True),
+    ):
         row = network()
-        optimizer = F3EO(row.model, SGD, lr=0.1, estimator=estimator)
+        optimizer = F3EO(row.model, SGD, lr=0.1, estimator=estimator, fraction=1, every=1)
         optimizer.step(row.drawn, X[:rows], Y[:rows])
         assert (optimizer.steps, optimizer.skipped) == (1, 0)

@@ -12,7 +12,7 @@ from f3eo import (
     Cap,
     Coupled,
     Decoupled,
-    Direct,
+    DoubleBackward,
     FiniteDifference,
     Fixed,
     PerSample,
@@ -20,6 +20,7 @@ from f3eo import (
     Warmup,
     fisher_trace,
 )
+from f3eo.extend import Direct
 from f3eo.updates import metric
 from optimizer.helpers import (
     BASES,
@@ -65,7 +66,9 @@ def test_weight_zero_is_the_base_bit_for_bit(name, zero):
 def test_weight_zero_is_the_base_whatever_the_rule_and_in_float32(rule):
     models = network().model.float(), network().model.float()
     plain = torch.optim.Adam(models[0].parameters(), lr=0.01)
-    optimizer = F3EO(models[1], torch.optim.Adam, lr=0.01, rule=rule, weight=Fixed(0), fraction=0.5)
+    optimizer = F3EO(
+        models[1], torch.optim.Adam, lr=0.01, rule=rule, weight=Fixed(0), fraction=0.5, every=1
+    )
     for batch in batches(10, dtype=torch.float32):
         plain.zero_grad()
         losses(models[0])(*batch).mean().backward()
@@ -180,7 +183,7 @@ def test_the_structure_term_is_applied_in_the_metric_of_the_base(name, after):
     """θ − θ_base = −lr D λh⊥, ⟨g, D h⊥⟩ = 0, ‖λh⊥‖_D = κ‖g‖_D; h from the dense truth."""
     row, kappa = BASES[name], 0.4
     case = network(row)
-    estimator = PerSample(FiniteDifference())
+    estimator = PerSample(FiniteDifference(), power=2)
     optimizer = row.wrapped(case.model, estimator=estimator, weight=Ratio(kappa))
     for batch in batches(after):
         optimizer.step(case.losses, *batch)
@@ -209,7 +212,9 @@ def test_with_sgd_the_structure_term_joins_the_gradient(name):
     """.grad = g + λh⊥ with ‖λh⊥‖ = κ‖g‖, and so momentum carries it on."""
     row = BASES[name]
     case, alone = network(row), network(row)
-    optimizer = row.wrapped(case.model, weight=Ratio(0.4), estimator=PerSample())
+    optimizer = row.wrapped(
+        case.model, weight=Ratio(0.4), estimator=PerSample(DoubleBackward(), power=2)
+    )
     plain = row.plain(alone.model.parameters())
     for batch in batches(3):
         g = flat(gradient(case.model, batch))

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch.optim import SGD
 
+from cases import WHOLE
 from dense import relative
-from f3eo import F3EO, Batch, Categorical, FiniteDifference, PerSample, Ratio, Sign
+from f3eo import F3EO, Batch, Categorical, DoubleBackward, FiniteDifference, PerSample, Ratio, Sign
 from optimizer.helpers import ESTIMATORS, batches, network, weights
 
 Pair = namedtuple("Pair", "x y")
@@ -32,7 +33,7 @@ def test_nested_batches_are_split_and_handed_on_as_they_are(name, options):
     for nested in (False, True):
         row = network()
         generator = torch.Generator().manual_seed(1)
-        optimizer = F3EO(row.model, SGD, lr=0.1, generator=generator, **options)
+        optimizer = F3EO(row.model, SGD, lr=0.1, generator=generator, **WHOLE | options)
         for batch in batches(2, 8):
             if nested:
                 optimizer.step(lambda *b, row=row: row.losses(*unpack(*b)), *pack(*batch))
@@ -48,7 +49,15 @@ def test_a_closure_may_hold_its_batch_itself(name):
     for held in (False, True):
         row = network()
         generator = torch.Generator().manual_seed(1)
-        optimizer = F3EO(row.model, SGD, lr=0.1, estimator=ESTIMATORS[name](), generator=generator)
+        optimizer = F3EO(
+            row.model,
+            SGD,
+            lr=0.1,
+            estimator=ESTIMATORS[name](),
+            generator=generator,
+            fraction=1,
+            every=1,
+        )
         for batch in batches(3):
             if held:
                 optimizer.step(lambda row=row, batch=batch: row.drawn(*batch))
@@ -61,7 +70,7 @@ def test_a_closure_may_hold_its_batch_itself(name):
 @pytest.mark.parametrize("engine", [None, FiniteDifference()])
 def test_signs_work_without_a_batch_to_split(engine):
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=Sign(engine))
+    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=Sign(engine), fraction=1, every=1)
     first = optimizer.step(lambda: row.losses(*row.batch))
     for _ in range(30):
         last = optimizer.step(lambda: row.losses(*row.batch))
@@ -73,7 +82,14 @@ def test_positions_are_averaged_within_their_sample():
     found = []
     for kind in ("losses", "mean", "likelihood"):
         row = network()
-        optimizer = F3EO(row.model, SGD, lr=0.1, estimator=PerSample())
+        optimizer = F3EO(
+            row.model,
+            SGD,
+            lr=0.1,
+            estimator=PerSample(DoubleBackward(), power=2),
+            fraction=1,
+            every=1,
+        )
 
         def closure(x, y, kind=kind, row=row):
             z = row.model(x)
@@ -94,7 +110,9 @@ def test_a_scalar_loss_will_do_for_the_batch_estimator(weight):
     found = []
     for reduction in ("none", "mean"):
         row = network()
-        optimizer = F3EO(row.model, SGD, lr=0.1, estimator=Batch(), weight=weight)
+        optimizer = F3EO(
+            row.model, SGD, lr=0.1, estimator=Batch(), weight=weight, fraction=1, every=1
+        )
         for batch in batches(3):
             optimizer.step(
                 lambda x, y, r=reduction, row=row: F.cross_entropy(row.model(x), y, reduction=r),
@@ -106,11 +124,18 @@ def test_a_scalar_loss_will_do_for_the_batch_estimator(weight):
 
 def test_an_estimator_serves_one_model_after_another():
     """What it remembers of a model does not mislead it on the next."""
-    estimator, found = PerSample(), []
+    estimator, found = PerSample(DoubleBackward(), power=2), []
     for shared in (True, False):
         for seed in (0, 1):
             row = network(seed=seed)
-            optimizer = F3EO(row.model, SGD, lr=0.1, estimator=estimator if shared else PerSample())
+            optimizer = F3EO(
+                row.model,
+                SGD,
+                lr=0.1,
+                estimator=estimator if shared else PerSample(DoubleBackward(), power=2),
+                fraction=1,
+                every=1,
+            )
             for batch in batches(2, 5 + seed):
                 optimizer.step(row.losses, *batch)
             found.append(weights(row.model))

@@ -7,9 +7,10 @@ import torch
 from torch.nn.utils import vector_to_parameters
 from torch.optim import SGD, Adam, AdamW
 
-from cases import case
+from cases import WHOLE, case
 from dense import truth
-from f3eo import F3EO, Coupled, Decoupled, DecoupledPerTensor, Direct, ModelSampled, Ratio, Sign
+from f3eo import F3EO, Coupled, Decoupled, ModelSampled, Ratio, Sign
+from f3eo.extend import DecoupledPerTensor, Direct
 from optimizer.helpers import batches, flat, gradient, losses, network, weights
 
 LR = 1e-3
@@ -20,7 +21,7 @@ NETS = ["mlp", "cnn", "attention", "sequence_first"]
 def structure_part(row, base, warm=0, **options):
     """What one step adds to that of the base on ∇L alone: (model before, difference)."""
     kind, settings = BASE[base]
-    optimizer = F3EO(row.model, kind, **settings, **options)
+    optimizer = F3EO(row.model, kind, **settings, **WHOLE | options)
     for _ in range(warm):
         optimizer.step(row.losses, *row.batch)
     before = copy.deepcopy(row.model)
@@ -80,7 +81,7 @@ def test_the_structure_part_descends_the_trace_and_leaves_the_loss(net, base, wa
 @pytest.mark.parametrize("rule", [Coupled(), Decoupled(), DecoupledPerTensor(), Direct()])
 def test_every_rule_descends_the_trace(rule):
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=LR, rule=rule, weight=Ratio(3.0))
+    optimizer = F3EO(row.model, SGD, lr=LR, rule=rule, weight=Ratio(3.0), fraction=1, every=1)
     before = copy.deepcopy(row.model)
     optimizer.step(row.losses, *row.batch)
     _, trace = slopes(row, before, weights(row.model) - weights(before))
@@ -91,7 +92,7 @@ def test_every_rule_descends_the_trace(rule):
 def test_random_estimators_leave_the_loss_in_every_draw(estimator):
     row = network()
     closure = row.drawn if isinstance(estimator, ModelSampled) else row.losses
-    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=estimator)
+    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=estimator, fraction=1, every=1)
     for batch in batches(5):
         g = flat(gradient(row.model, batch))
         optimizer.step(closure, *batch)
@@ -103,7 +104,7 @@ def test_random_estimators_leave_the_loss_in_every_draw(estimator):
 def test_the_structure_part_leaves_the_loss_in_float32():
     """h off ∇L to the rounding of float32, with SGD in .grad itself."""
     model = network().model.float()
-    optimizer = F3EO(model, SGD, lr=0.1, weight=Ratio(0.3))
+    optimizer = F3EO(model, SGD, lr=0.1, weight=Ratio(0.3), fraction=1, every=1)
     for batch in batches(10, dtype=torch.float32):
         g = gradient(model, batch)
         optimizer.step(losses(model), *batch)
@@ -117,7 +118,7 @@ def test_per_tensor_is_orthogonal_in_every_tensor_and_another_method():
     found = {}
     for rule in (Decoupled(), DecoupledPerTensor()):
         row = network()
-        optimizer = F3EO(row.model, SGD, lr=0.1, rule=rule)
+        optimizer = F3EO(row.model, SGD, lr=0.1, rule=rule, fraction=1, every=1)
         before = gradient(row.model, row.batch)
         optimizer.step(row.losses, *row.batch)
         parts = [p.grad - g for p, g in zip(row.model.parameters(), before, strict=True)]
@@ -142,7 +143,7 @@ def test_a_structure_gradient_along_the_loss_gradient_adds_nothing():
     theta = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
     other = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
     x = torch.tensor([[0.3], [-0.4]], dtype=torch.float64)
-    optimizer = F3EO([theta], SGD, lr=0.1, weight=Ratio(1.0))
+    optimizer = F3EO([theta], SGD, lr=0.1, weight=Ratio(1.0), fraction=1, every=1)
     plain = SGD([other], lr=0.1)
     for _ in range(5):
         plain.zero_grad()
@@ -161,7 +162,7 @@ def test_a_step_in_float32_descends_the_trace_as_well(base):
     for p, g in zip(plain.parameters(), gradient(plain, batch), strict=True):
         p.grad = g
     kind(plain.parameters(), lr=0.05).step()
-    F3EO(model, kind, lr=0.05).step(losses(model), *batch)
+    F3EO(model, kind, lr=0.05, fraction=1, every=1).step(losses(model), *batch)
     part = weights(model) - weights(plain)
     before = network()
     row = copied(before, before.model)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam
 
-from cases import case
+from cases import WHOLE, case
 from dense import relative, truth
 from f3eo import (
     F3EO,
@@ -42,7 +42,7 @@ def test_h_is_measured_each_so_many_steps_only(every, base):
     row = network()
     counting = Counting()
     calls = []
-    optimizer = F3EO(row.model, base, lr=0.05, every=every, estimator=counting)
+    optimizer = F3EO(row.model, base, lr=0.05, every=every, estimator=counting, fraction=1)
 
     def closure(x, y):
         calls.append(len(x))
@@ -59,7 +59,7 @@ def test_h_is_measured_each_so_many_steps_only(every, base):
 
 def test_between_measurements_the_direction_is_used_again_off_the_new_gradient():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.05, every=3, weight=Ratio(0.3))
+    optimizer = F3EO(row.model, SGD, lr=0.05, every=3, weight=Ratio(0.3), fraction=1)
     first, second, third = batches(3)
     d, _ = structure_term(row, first, optimizer)
     for batch in (second, third):
@@ -73,7 +73,9 @@ def test_a_delay_does_not_leave_every_without_a_direction():
     row = network()
     counting = Counting()
     weight = Ratio(0.3, Warmup(1, delay=3))
-    optimizer = F3EO(row.model, SGD, lr=0.05, every=2, weight=weight, estimator=counting)
+    optimizer = F3EO(
+        row.model, SGD, lr=0.05, every=2, weight=weight, estimator=counting, fraction=1
+    )
     lengths = [float(structure_term(row, batch, optimizer)[0].norm()) for batch in batches(6)]
     assert [length > 1e-6 for length in lengths] == [False] * 3 + [True] * 3
     assert len(counting.sizes) == 2  # at step 3, for want of a direction, and at step 4
@@ -100,10 +102,11 @@ def test_h_of_all_parts_averages_to_the_whole(monkeypatch):
             model,
             SGD,
             lr=0.1,
-            estimator=PerSample(),
+            estimator=PerSample(DoubleBackward(), power=2),
             rule=Coupled(),
             weight=Fixed(1.0),
             fraction=1 / 3,
+            every=1,
         )
         loss = optimizer.step(losses(model), x, y)
         assert float(loss) == pytest.approx(float(row.losses(x, y).detach().mean()), rel=1e-14)
@@ -118,7 +121,13 @@ def test_with_a_fraction_the_loss_gradient_is_that_of_the_whole_batch(fraction, 
     """Seen in the base's first moment, which the structure term does not enter."""
     row = network()
     optimizer = F3EO(
-        row.model, Adam, lr=0.05, fraction=fraction, estimator=estimator(), betas=(0.0, 0.9)
+        row.model,
+        Adam,
+        lr=0.05,
+        fraction=fraction,
+        estimator=estimator(),
+        betas=(0.0, 0.9),
+        every=1,
     )
     closure = row.drawn if estimator is ModelSampled else row.losses
     for batch in batches(3, size=10):
@@ -133,7 +142,7 @@ def test_with_a_fraction_the_loss_gradient_is_that_of_the_whole_batch(fraction, 
 )
 def test_the_fraction_is_rounded_to_at_least_one_sample(fraction, size, part):
     row, counting = network(), Counting()
-    optimizer = F3EO(row.model, SGD, lr=0.1, fraction=fraction, estimator=counting)
+    optimizer = F3EO(row.model, SGD, lr=0.1, fraction=fraction, estimator=counting, every=1)
     optimizer.step(row.losses, *batches(1, size)[0])
     assert counting.sizes == [part]
 
@@ -142,7 +151,7 @@ def test_the_part_is_drawn_from_the_generator_and_differs_from_step_to_step():
     found = []
     for _ in range(2):
         row, generator = network(), torch.Generator().manual_seed(3)
-        optimizer = F3EO(row.model, SGD, lr=0.1, fraction=0.5, generator=generator)
+        optimizer = F3EO(row.model, SGD, lr=0.1, fraction=0.5, generator=generator, every=1)
         traces = []
         before = torch.get_rng_state()
         for _ in range(4):
@@ -161,10 +170,16 @@ COSTS = {  # gradient equivalents = forward passes / 3
     "a quarter": ({"fraction": 0.25}, (3 + 3 * 0.25) / 3),
     "every 2": ({"every": 2}, (6 + 3) / 6),
     "both": ({"fraction": 0.5, "every": 4}, (3 + 3 * 0.5 + 9) / 12),
-    "central": ({"estimator": PerSample(FiniteDifference(central=True))}, 9 / 3),
-    "exact": ({"estimator": PerSample()}, 7 / 3),
-    "exact, a quarter": ({"estimator": PerSample(), "fraction": 0.25}, (3 + 4 * 0.25) / 3),
-    "exact, every 2": ({"estimator": PerSample(), "every": 2}, (7 + 3) / 6),
+    "central": ({"estimator": PerSample(FiniteDifference(central=True), power=2)}, 9 / 3),
+    "exact": ({"estimator": PerSample(DoubleBackward(), power=2)}, 7 / 3),
+    "exact, a quarter": (
+        {"estimator": PerSample(DoubleBackward(), power=2), "fraction": 0.25},
+        (3 + 4 * 0.25) / 3,
+    ),
+    "exact, every 2": (
+        {"estimator": PerSample(DoubleBackward(), power=2), "every": 2},
+        (7 + 3) / 6,
+    ),
     "batch": ({"estimator": Batch()}, 3.0),
     "sign": ({"estimator": Sign()}, 3.0),
     "sign, differences": ({"estimator": Sign(FiniteDifference())}, 2.0),
@@ -174,7 +189,7 @@ COSTS = {  # gradient equivalents = forward passes / 3
 @pytest.mark.parametrize("name", COSTS)
 def test_the_cost_is_stated(name):
     options, cost = COSTS[name]
-    optimizer = F3EO(network().model, SGD, lr=0.1, **options)
+    optimizer = F3EO(network().model, SGD, lr=0.1, **WHOLE | options)
     assert optimizer.gradient_equivalents == pytest.approx(cost, rel=1e-12)
 
 
@@ -187,7 +202,15 @@ def test_chunks_equal_the_whole(name, chunk):
     found = []
     for size in (None, chunk):
         row = case(name)
-        optimizer = F3EO(row.model, Adam, lr=0.01, chunk=size, estimator=PerSample())
+        optimizer = F3EO(
+            row.model,
+            Adam,
+            lr=0.01,
+            chunk=size,
+            estimator=PerSample(DoubleBackward(), power=2),
+            fraction=1,
+            every=1,
+        )
         loss = [optimizer.step(row.losses, *row.batch) for _ in range(3)]
         found.append((weights(row.model), torch.stack([*loss, optimizer.trace])))
     for whole, parts in zip(*found, strict=True):
@@ -204,7 +227,9 @@ def test_no_more_samples_than_a_chunk_go_through_the_model_at_once(engine, passe
         sizes.append(len(x))
         return row.losses(x, y)
 
-    optimizer = F3EO(row.model, SGD, lr=0.1, chunk=4, estimator=PerSample(engine))
+    optimizer = F3EO(
+        row.model, SGD, lr=0.1, chunk=4, estimator=PerSample(engine, power=2), fraction=1, every=1
+    )
     optimizer.step(closure, *batches(1, 10)[0])
     assert sizes == [size for size in (4, 4, 2) for _ in range(passes)]
 
@@ -212,7 +237,7 @@ def test_no_more_samples_than_a_chunk_go_through_the_model_at_once(engine, passe
 def test_chunks_and_fraction_together():
     """A part is drawn of every chunk; ∇L is that of the whole batch."""
     row = network()
-    optimizer = F3EO(row.model, Adam, lr=0.05, chunk=4, fraction=0.5, betas=(0.0, 0.9))
+    optimizer = F3EO(row.model, Adam, lr=0.05, chunk=4, fraction=0.5, betas=(0.0, 0.9), every=1)
     batch = batches(1, 10)[0]
     g = gradient(row.model, batch)
     optimizer.step(row.losses, *batch)

@@ -6,12 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dense import relative, truth
-from f3eo import (
-    Batch,
-    DoubleBackward,
-    FiniteDifference,
-    PerSample,
-)
+from f3eo import Batch, DoubleBackward, FiniteDifference, PerSample
 from optimizer.helpers import (
     ESTIMATORS,
     grads,
@@ -70,7 +65,7 @@ def test_fused_kernels_are_differentiated_twice_in_training_mode(name):
     model, batch = sequence(SEQUENCES[name])
     assert model.training
     expected = truth(model, losses(model), *batch)
-    optimizer = stepped(model, plain, batch, PerSample())
+    optimizer = stepped(model, plain, batch, PerSample(DoubleBackward(), power=2))
     assert float(optimizer.trace) == pytest.approx(float(expected.trace), rel=1e-10)
     assert relative(grads(model), expected.gradient + expected.structure) < 1e-9
 

@@ -11,21 +11,39 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam
 
-from cases import MODELS, case
-from f3eo import F3EO, Batch, Categorical, FiniteDifference, ModelSampled, PerSample, Ratio, Sign
+from cases import MODELS, WHOLE, case
+from f3eo import (
+    F3EO,
+    Batch,
+    Categorical,
+    DoubleBackward,
+    FiniteDifference,
+    ModelSampled,
+    PerSample,
+    Ratio,
+    Sign,
+)
 from optimizer.helpers import batches
 
 STATM = Path("/proc/self/statm")
 RUNS = {
     "defaults": (1000, SGD, dict),
-    "exact": (200, SGD, lambda: {"estimator": PerSample()}),
-    "central": (200, SGD, lambda: {"estimator": PerSample(FiniteDifference(central=True))}),
+    "exact": (200, SGD, lambda: {"estimator": PerSample(DoubleBackward(), power=2)}),
+    "central": (
+        200,
+        SGD,
+        lambda: {"estimator": PerSample(FiniteDifference(central=True), power=2)},
+    ),
     "fraction": (200, Adam, lambda: {"fraction": 0.5}),
     "chunks, every": (200, Adam, lambda: {"chunk": 4, "every": 2}),
     "sign, differences": (200, SGD, lambda: {"estimator": Sign(FiniteDifference())}),
     "batch": (200, SGD, lambda: {"estimator": Batch()}),
     "model": (200, Adam, lambda: {"estimator": ModelSampled()}),
-    "written out": (100, SGD, lambda: {"estimator": PerSample(memory=1)}),
+    "written out": (
+        100,
+        SGD,
+        lambda: {"estimator": PerSample(DoubleBackward(), memory=1, power=2)},
+    ),
     "weight 0": (100, Adam, lambda: {"weight": Ratio(0)}),
 }
 
@@ -53,7 +71,7 @@ def live():
 def made(base, options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3))
-    return model, F3EO(model, base, lr=0.01, **options)
+    return model, F3EO(model, base, lr=0.01, **WHOLE | options)
 
 
 def closure(model):
@@ -81,7 +99,7 @@ def test_steps_leave_nothing_with_the_collector_off(name):
 def test_no_weights_of_single_samples_outlive_a_step(name):
     """Whatever form they take: outer products, rows, written out, views, reparametrisations."""
     row = case(name)
-    optimizer = F3EO(row.model, SGD, lr=0.01)
+    optimizer = F3EO(row.model, SGD, lr=0.01, fraction=1, every=1)
     for _ in range(2):
         optimizer.step(row.losses, *row.batch)
     with no_collector():  # torch.func leaves cycles of its own, which hold no tensor
@@ -126,7 +144,7 @@ def test_resident_memory_is_flat():
     """Layers large enough to show a leak of one gradient a step."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(256, 512), nn.Tanh(), nn.Linear(512, 10))
-    optimizer = F3EO(model, Adam, lr=1e-3)
+    optimizer = F3EO(model, Adam, lr=1e-3, fraction=1, every=1)
     batch = torch.randn(8, 256), torch.randint(10, (8,))
     function, size = closure(model), 4 * sum(p.numel() for p in model.parameters())
     with no_collector():

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam
 
-from f3eo import F3EO, Batch, FiniteDifference, PerSample, Sign
+from cases import WHOLE
+from f3eo import F3EO, Batch, DoubleBackward, FiniteDifference, PerSample, Sign
 from optimizer.helpers import BASES, batches, everything, losses, network, weights
 
 NAN, INF = float("nan"), float("inf")
@@ -82,7 +83,7 @@ def made(**options):
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
     model.register_buffer("count", torch.zeros((), dtype=torch.int64))
     model.register_forward_pre_hook(lambda m, _: m.count.add_(1) and None)
-    return model, F3EO(model, **{"base": Adam, "lr": 0.02} | options)
+    return model, F3EO(model, **WHOLE | {"base": Adam, "lr": 0.02} | options)
 
 
 def same_but_random(before, after):
@@ -143,7 +144,9 @@ def test_a_bad_step_leaves_every_base(place, name):
 @pytest.mark.parametrize("place", PLACES)
 def test_a_bad_step_is_skipped_under_every_option(place, options):
     generator = torch.Generator().manual_seed(0)
-    model, optimizer = made(**options, estimator=PerSample(), generator=generator)
+    model, optimizer = made(
+        **options, estimator=PerSample(DoubleBackward(), power=2), generator=generator
+    )
     optimizer.step(losses(model), *batches(1)[0])
     before = everything(model, optimizer)
     for _ in range(4):  # a fraction may miss the bad sample's structure gradient
@@ -167,7 +170,9 @@ def test_per_sample_differences_skip_a_bad_step_under_every_option(options):
     assert same_but_random(before, everything(model, optimizer))
 
 
-@pytest.mark.parametrize("estimator", [None, PerSample()], ids=["default", "exact"])
+@pytest.mark.parametrize(
+    "estimator", [None, PerSample(DoubleBackward(), power=2)], ids=["default", "exact"]
+)
 def test_a_trace_that_overflows_skips_the_step(estimator):
     """The gradient is finite and its square is not: a difference has no step."""
     model, optimizer = made(estimator=estimator)
@@ -200,7 +205,7 @@ def test_a_bad_gradient_outside_the_structure_term_counts():
         {"params": model[0].parameters()},
         {"params": model[2:].parameters(), "structure": False},
     ]
-    optimizer = F3EO(groups, SGD, lr=0.1)
+    optimizer = F3EO(groups, SGD, lr=0.1, fraction=1, every=1)
 
     def closure(x, y, away=0.0):
         zero = model[4](model[:4](x).detach()).sum(1) * 0

@@ -6,20 +6,21 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Muon
 
-from cases import case
+from cases import WHOLE, case
 from dense import relative, truth
 from f3eo import (
     F3EO,
     Batch,
     Coupled,
     Decoupled,
-    Direct,
+    DoubleBackward,
     FiniteDifference,
     Fixed,
     PerSample,
     Ratio,
     Sign,
 )
+from f3eo.extend import Direct
 from optimizer.helpers import batches, flat, gradient, losses, network, weights
 
 BASE = {
@@ -36,7 +37,7 @@ ESTIMATORS = {
 
 def trained(model, base="sgd", steps=5, closure=None, parameters=None, **options):
     kind, settings = BASE[base]
-    optimizer = F3EO(parameters or model, kind, **settings, **options)
+    optimizer = F3EO(parameters or model, kind, **settings, **WHOLE | options)
     for batch in batches(steps):
         optimizer.step(closure or losses(model), *batch)
     return optimizer
@@ -50,13 +51,13 @@ def trained(model, base="sgd", steps=5, closure=None, parameters=None, **options
 def test_maximizing_mirrors_minimizing_the_negative(base, rule):
     """Squared norms do not know the sign of the loss: both descend the same trace."""
     up, down = network().model, network().model
-    trained(up, base, maximize=True, rule=rule, estimator=PerSample())
+    trained(up, base, maximize=True, rule=rule, estimator=PerSample(DoubleBackward(), power=2))
     trained(
         down,
         base,
         closure=lambda x, y: -losses(down)(x, y),
         rule=rule,
-        estimator=PerSample(),
+        estimator=PerSample(DoubleBackward(), power=2),
     )
     assert relative(weights(up), weights(down)) < 1e-12
 
@@ -65,7 +66,7 @@ def test_maximizing_mirrors_minimizing_the_negative(base, rule):
 def test_maximizing_the_likelihood_weighs_as_minimizing_its_negative(base):
     """The default weight takes the probability of the labels, whichever way it is put."""
     up, down = network().model, network().model
-    exact = {"estimator": PerSample(power=1)}
+    exact = {"estimator": PerSample(DoubleBackward(), power=1)}
     trained(up, base, maximize=True, closure=lambda x, y: -losses(up)(x, y), **exact)
     trained(down, base, **exact)
     assert relative(weights(up), weights(down)) < 1e-12
@@ -73,7 +74,7 @@ def test_maximizing_the_likelihood_weighs_as_minimizing_its_negative(base):
 
 def test_maximizing_raises_the_loss_and_descends_the_trace():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.05, maximize=True)
+    optimizer = F3EO(row.model, SGD, lr=0.05, maximize=True, fraction=1, every=1)
     g = flat(gradient(row.model, row.batch))
     h = truth(row.model, row.losses, *row.batch).structure
     before = weights(row.model)
@@ -87,7 +88,7 @@ def test_groups_may_pull_in_opposite_directions():
     row = network()
     first, last = row.model[0], nn.Sequential(*row.model[1:])
     groups = [{"params": list(first.parameters()), "maximize": True}, {"params": last.parameters()}]
-    optimizer = F3EO(groups, SGD, lr=0.1, weight=Ratio(0.5))
+    optimizer = F3EO(groups, SGD, lr=0.1, weight=Ratio(0.5), fraction=1, every=1)
     g = gradient(row.model, row.batch)
     before = weights(row.model)
     optimizer.step(row.losses, *row.batch)
@@ -107,7 +108,7 @@ def test_frozen_parameters_stay_and_the_rest_is_trained_as_if_they_were_constant
     row = case("partly_frozen")
     frozen = row.model[2].weight.clone()
     kind, settings = BASE[base]
-    optimizer = F3EO(row.model, kind, **settings, estimator=ESTIMATORS[name]())
+    optimizer = F3EO(row.model, kind, **WHOLE | settings, estimator=ESTIMATORS[name]())
     for _ in range(3):
         optimizer.step(row.losses, *row.batch)
     assert torch.equal(row.model[2].weight, frozen)
@@ -117,7 +118,7 @@ def test_frozen_parameters_stay_and_the_rest_is_trained_as_if_they_were_constant
 
 def test_a_parameter_that_thaws_joins_in():
     row = case("partly_frozen")
-    optimizer = F3EO(row.model, Adam, lr=0.02, every=2)
+    optimizer = F3EO(row.model, Adam, lr=0.02, every=2, fraction=1)
     optimizer.step(row.losses, *row.batch)
     row.model[2].weight.requires_grad_(True)
     frozen = row.model[2].weight.detach().clone()
@@ -145,7 +146,7 @@ def test_a_parameter_used_now_and_then_is_touched_only_then(base):
     model = network().model
     model.register_parameter("scale", nn.Parameter(torch.ones((), dtype=torch.float64)))
     kind, settings = BASE[base]
-    optimizer = F3EO(model, kind, **settings, every=3)
+    optimizer = F3EO(model, kind, **settings, fraction=1, every=3)
     for k, batch in enumerate(batches(6)):
         before = model.scale.clone()
 
@@ -164,7 +165,7 @@ def test_a_group_out_of_the_structure_term_is_trained_on_the_loss_alone(name):
     groups = [{"params": inside}, {"params": outside, "structure": False}]
     signs = torch.Generator().manual_seed(1)
     options = {"lr": 0.1, "weight": Ratio(0.3), "generator": signs}
-    optimizer = F3EO(groups, SGD, estimator=ESTIMATORS[name](), **options)
+    optimizer = F3EO(groups, SGD, estimator=ESTIMATORS[name](), **WHOLE | options)
     g = gradient(row.model, row.batch)
     optimizer.step(row.losses, *row.batch)
     assert relative(flat(p.grad for p in outside), flat(g[2:])) < 1e-12
@@ -176,7 +177,7 @@ def test_a_group_out_of_the_structure_term_is_trained_on_the_loss_alone(name):
     for p in alone.model[2:].parameters():
         p.requires_grad_(False)
     signs.manual_seed(1)
-    other = F3EO(alone.model, SGD, estimator=ESTIMATORS[name](), **options)
+    other = F3EO(alone.model, SGD, estimator=ESTIMATORS[name](), **WHOLE | options)
     other.step(alone.losses, *alone.batch)
     assert (
         relative(flat(p.grad for p in inside), flat(p.grad for p in alone.model[0].parameters()))
@@ -206,7 +207,10 @@ def test_muon_for_matrices_and_another_base_for_the_rest():
     matrices = [p for p in row.model.parameters() if p.ndim == 2]
     rest = [p for p in row.model.parameters() if p.ndim != 2]
     with pytest.warns(UserWarning, match="no metric of Muon"):
-        two = F3EO(matrices, Muon, lr=0.02), F3EO(rest, Adam, lr=0.02)
+        two = (
+            F3EO(matrices, Muon, lr=0.02, fraction=1, every=1),
+            F3EO(rest, Adam, lr=0.02, fraction=1, every=1),
+        )
     first = row.losses(*row.batch).mean()
     for _ in range(20):
         for optimizer in two:
@@ -223,8 +227,8 @@ def test_non_contiguous_parameters_are_trained_as_contiguous_ones(base):
     for layer in other[::2]:
         layer.weight = nn.Parameter(layer.weight.detach().T.contiguous().T)
         assert not layer.weight.is_contiguous()
-    trained(model, base, estimator=PerSample())
-    trained(other, base, estimator=PerSample())
+    trained(model, base, estimator=PerSample(DoubleBackward(), power=2))
+    trained(other, base, estimator=PerSample(DoubleBackward(), power=2))
     assert relative(weights(other), weights(model)) < 1e-12
     assert not other[0].weight.is_contiguous()
 
@@ -266,7 +270,7 @@ def test_two_dtypes_in_one_model(base, name):
 def test_a_tensor_learning_rate_is_the_number(kind):
     number, tensor = network().model, network().model
     for model, lr in ((number, 0.05), (tensor, torch.tensor(0.05, dtype=torch.float64))):
-        optimizer = F3EO(model, kind, lr=lr)
+        optimizer = F3EO(model, kind, lr=lr, fraction=1, every=1)
         for batch in batches(4):
             optimizer.step(losses(model), *batch)
     assert relative(weights(tensor), weights(number)) < 1e-12
@@ -284,7 +288,7 @@ def test_learning_rates_of_groups_belong_to_the_metric(kind, last):
             {"params": model[2:].parameters(), "lr": last},
         ]
 
-    optimizer = F3EO(groups(row.model), kind, weight=Ratio(0.5))
+    optimizer = F3EO(groups(row.model), kind, weight=Ratio(0.5), fraction=1, every=1)
     plain = kind(groups(alone.model))
     g = gradient(alone.model, row.batch)
     for p, value in zip(alone.model.parameters(), g, strict=True):
@@ -300,7 +304,7 @@ def test_learning_rates_of_groups_belong_to_the_metric(kind, last):
 
 def test_a_bare_list_of_tensors_is_a_model():
     weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    optimizer = F3EO([weight], SGD, lr=0.1, weight=Fixed(0.1), rule=Coupled())
+    optimizer = F3EO([weight], SGD, lr=0.1, weight=Fixed(0.1), rule=Coupled(), fraction=1, every=1)
     x, y = batches(1)[0]
     g = torch.autograd.grad(F.cross_entropy(x @ weight, y), weight)[0]
     optimizer.step(lambda x, y: F.cross_entropy(x @ weight, y, reduction="none"), x, y)

@@ -7,13 +7,14 @@ import torch
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim import lr_scheduler as lr
 
+from cases import WHOLE
 from f3eo import F3EO
 from optimizer.helpers import batches, losses, network, weights
 
 
 def made(base=SGD, **options):
     model = network().model
-    return model, F3EO(model, base, **{"lr": 0.1} | options)
+    return model, F3EO(model, base, **WHOLE | {"lr": 0.1} | options)
 
 
 def test_groups_are_those_of_the_base_and_state_is_not():
@@ -125,7 +126,7 @@ def test_an_added_group_is_trained_with_its_own_options(kind):
         "named": second.named_parameters,
     }[kind]()
     given = first.named_parameters() if kind == "named" else first.parameters()
-    optimizer = F3EO(given, SGD, lr=0.1)
+    optimizer = F3EO(given, SGD, lr=0.1, fraction=1, every=1)
     optimizer.step(case.losses, *case.batch)
     optimizer.add_param_group({"params": params, "lr": 0.0 if kind == "list" else 0.2})
     group = optimizer.base.param_groups[1]
@@ -138,7 +139,7 @@ def test_an_added_group_is_trained_with_its_own_options(kind):
 
 def test_an_added_group_may_stay_out_of_the_structure_term():
     case = network()
-    optimizer = F3EO(case.model[0].parameters(), SGD, lr=0.1)
+    optimizer = F3EO(case.model[0].parameters(), SGD, lr=0.1, fraction=1, every=1)
     optimizer.add_param_group({"params": case.model[2].parameters(), "structure": False})
     optimizer.step(case.losses, *case.batch)
     assert [group["structure"] for group in optimizer.param_groups] == [True, False]
@@ -157,7 +158,7 @@ def test_zero_grad_clears_as_torch_does():
 def test_gradients_left_from_elsewhere_do_not_count():
     clean, dirty = made()[0], made()[0]
     for model in (clean, dirty):
-        optimizer = F3EO(model, SGD, lr=0.1)
+        optimizer = F3EO(model, SGD, lr=0.1, fraction=1, every=1)
         if model is dirty:
             losses(model)(*batches(1)[0]).sum().backward()
         optimizer.step(losses(model), *batches(1)[0])
@@ -189,7 +190,7 @@ def test_repr_shows_the_groups():
 def test_a_built_base_keeps_what_it_was():
     model = network().model
     base = SGD([{"params": model[0].parameters(), "lr": 0.5}, {"params": model[2].parameters()}])
-    optimizer = F3EO(model, base)
+    optimizer = F3EO(model, base, fraction=1, every=1)
     assert optimizer.base is base
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 1e-3]
 

@@ -6,7 +6,17 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD, Adam
 
-from f3eo import F3EO, Batch, Categorical, FiniteDifference, ModelSampled, PerSample, Sign
+from cases import WHOLE
+from f3eo import (
+    F3EO,
+    Batch,
+    Categorical,
+    DoubleBackward,
+    FiniteDifference,
+    ModelSampled,
+    PerSample,
+    Sign,
+)
 from optimizer.helpers import batches, bits, everything, losses, weights
 
 ENGINES = {
@@ -45,7 +55,9 @@ def made(estimator=None, norm=None, base=Adam, **options):
     torch.manual_seed(0)
     model = Noisy(norm or nn.GroupNorm(2, 8)).double()
     generator = torch.Generator().manual_seed(2)
-    return model, F3EO(model, base, lr=0.02, estimator=estimator, generator=generator, **options)
+    return model, F3EO(
+        model, base, lr=0.02, estimator=estimator, generator=generator, **WHOLE | options
+    )
 
 
 class Thrown(BaseException):
@@ -59,7 +71,7 @@ FAILURES = {  # options, and at which call of the closure it fails
     "fraction, first part": ({"fraction": 0.5}, 1),
     "fraction, the rest": ({"fraction": 0.5}, 3),
     "chunk": ({"chunk": 2}, 3),
-    "exact, fraction": ({"estimator": PerSample(), "fraction": 0.5}, 2),
+    "exact, fraction": ({"estimator": PerSample(DoubleBackward(), power=2), "fraction": 0.5}, 2),
     "model": ({"estimator": ModelSampled()}, 1),
     "double backward": ({"estimator": Batch()}, 1),
     "differences, at the weights": ({"estimator": Batch(FiniteDifference())}, 1),
@@ -150,13 +162,13 @@ def test_batch_norm_in_training_is_refused_where_they_may_not(name):
 
 def test_a_batch_norm_that_the_optimizer_does_not_know_of_is_refused_too():
     model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
-    optimizer = F3EO(model.parameters(), SGD, lr=0.1)
+    optimizer = F3EO(model.parameters(), SGD, lr=0.1, fraction=1, every=1)
     with pytest.raises(ValueError, match=r"BatchNorm normalise.*GroupNorm"):
         optimizer.step(losses(model), *batches(1)[0])
 
 
 def test_frozen_batch_norm_is_trained_per_sample():
-    model, optimizer = made(PerSample(), nn.BatchNorm1d(8))
+    model, optimizer = made(PerSample(DoubleBackward(), power=2), nn.BatchNorm1d(8))
     model.norm.eval()
     before = bits(model.norm.running_mean)
     optimizer.step(losses(model), *batches(1)[0])
@@ -164,7 +176,7 @@ def test_frozen_batch_norm_is_trained_per_sample():
 
 
 def test_training_mode_ends_the_freeze_of_batch_norm_with_a_refusal():
-    model, optimizer = made(PerSample(), nn.BatchNorm1d(8))
+    model, optimizer = made(PerSample(DoubleBackward(), power=2), nn.BatchNorm1d(8))
     model.norm.eval()
     optimizer.step(losses(model), *batches(1)[0])
     model.train()

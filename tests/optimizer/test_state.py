@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.optim import SGD, Adam, AdamW, lr_scheduler
 
-from f3eo import F3EO, Batch, DecoupledPerTensor, ModelSampled, Ratio, Sign, Warmup
+from cases import WHOLE
+from f3eo import F3EO, Batch, ModelSampled, Ratio, Sign, Warmup
+from f3eo.extend import DecoupledPerTensor
 from f3eo.likelihood import Categorical
 from optimizer.helpers import batches, bits, everything, losses, network, weights
 
@@ -34,7 +36,7 @@ OPTIONS = {
 def pair(base, options):
     kind, settings = BASE[base]
     model = network().model
-    return model, F3EO(model, kind, **settings, **OPTIONS[options]())
+    return model, F3EO(model, kind, **settings, **WHOLE | OPTIONS[options]())
 
 
 def run(model, optimizer, data):
@@ -128,7 +130,7 @@ def test_a_base_loaded_by_itself_keeps_its_bond(copied):
     """Groups stay shared, and which of them are out of the structure term stays known."""
     model = network().model
     halves = [{"params": m.parameters(), "structure": m is model[0]} for m in model[:3:2]]
-    optimizer = F3EO(model, Adam(halves, lr=0.02))
+    optimizer = F3EO(model, Adam(halves, lr=0.02), fraction=1, every=1)
     if copied:
         model, optimizer = copy.deepcopy((model, optimizer))
     plain = Adam([{"params": m.parameters()} for m in network().model[:3:2]], lr=0.5)
@@ -144,7 +146,7 @@ def test_a_state_dict_of_another_shape_is_refused_and_changes_nothing():
     model, optimizer = pair("adam", "defaults")
     run(model, optimizer, batches(1))
     before = bits(optimizer.state_dict())
-    smaller = F3EO(network().model[0].parameters(), Adam)
+    smaller = F3EO(network().model[0].parameters(), Adam, fraction=1, every=1)
     with pytest.raises(ValueError, match="size of optimizer's group"):
         optimizer.load_state_dict(smaller.state_dict())
     assert bits(optimizer.state_dict()) == before
@@ -154,7 +156,7 @@ def test_state_follows_the_dtype_of_the_model():
     model, optimizer = pair("adam", "all")
     run(model, optimizer, batches(1))
     other = network().model.float()
-    resumed = F3EO(other, Adam, lr=0.02, amsgrad=True, every=2)
+    resumed = F3EO(other, Adam, lr=0.02, amsgrad=True, every=2, fraction=1)
     resumed.load_state_dict(optimizer.state_dict())
     assert {s["structure"].dtype for s in resumed.state.values()} == {torch.float32}
     assert {s["exp_avg"].dtype for s in resumed.base.state.values()} == {torch.float32}

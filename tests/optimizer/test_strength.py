@@ -4,20 +4,21 @@ import pytest
 import torch
 from torch.optim import SGD, Adam
 
+from cases import WHOLE
 from dense import relative, truth
 from f3eo import (
     F3EO,
     Cap,
     Coupled,
     Decoupled,
-    DecoupledPerTensor,
-    Direct,
+    DoubleBackward,
     Fitted,
     Fixed,
     PerSample,
     Ratio,
     Warmup,
 )
+from f3eo.extend import DecoupledPerTensor, Direct
 from optimizer.helpers import (
     Counting,
     batches,
@@ -31,14 +32,16 @@ from optimizer.helpers import (
 
 def exact(model, **options):
     """With h exact to rounding."""
-    return F3EO(model, SGD, lr=0.1, estimator=PerSample(), **options)
+    return F3EO(
+        model, SGD, lr=0.1, estimator=PerSample(DoubleBackward(), power=2), **WHOLE | options
+    )
 
 
 @pytest.mark.parametrize("rule", [Coupled(), Decoupled(), DecoupledPerTensor()])
 def test_ratio_sets_the_length(rule):
     """‖λd‖ = κ‖g‖."""
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, rule=rule, weight=Ratio(0.37))
+    optimizer = F3EO(row.model, SGD, lr=0.1, rule=rule, weight=Ratio(0.37), fraction=1, every=1)
     for batch in batches(4):
         part, g = structure_term(row, batch, optimizer)
         assert float(part.norm()) == pytest.approx(0.37 * float(g.norm()), rel=1e-12)
@@ -71,7 +74,7 @@ def test_a_schedule_multiplies_the_weight(schedule, factors):
     row = network()
     counting = Counting()
     weight = Ratio(0.4, schedule)
-    optimizer = F3EO(row.model, SGD, lr=0.1, weight=weight, estimator=counting)
+    optimizer = F3EO(row.model, SGD, lr=0.1, weight=weight, estimator=counting, fraction=1, every=1)
     found = []
     for batch in batches(6):
         part, g = structure_term(row, batch, optimizer)
@@ -103,7 +106,7 @@ def test_fitted_on_a_kept_direction_takes_the_loss_of_every_step(base):
     for loss in (-100.0, 15.0):  # a constant on the losses leaves all gradients alone
         for weight in (Fitted(0.3), Cap(0.3), Fixed(0.0)):
             row = network()
-            optimizer = F3EO(row.model, base, lr=0.1, weight=weight, every=2)
+            optimizer = F3EO(row.model, base, lr=0.1, weight=weight, every=2, fraction=1)
             for x, y in batches(4):
                 optimizer.step(lambda x, y, m=row, c=loss: m.losses(x, y) + c, x, y)
             found[loss, type(weight)] = weights(row.model)
@@ -114,7 +117,7 @@ def test_fitted_on_a_kept_direction_takes_the_loss_of_every_step(base):
 
 def test_fitted_says_of_a_training_whose_loss_no_classifier_has_that_it_does_nothing():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1)
+    optimizer = F3EO(row.model, SGD, lr=0.1, fraction=1, every=1)
     with pytest.warns(UserWarning, match=r"Fitted\(0.04\).*: .*Cap\(0.04\)") as warned:
         for x, y in batches(3):
             optimizer.step(lambda x, y: row.losses(x, y) + 40, x, y)
@@ -138,7 +141,7 @@ def test_fitted_takes_a_likelihood_where_all_groups_maximize(maximized, sign):
             seen.append(loss)
             return super().at(step, loss)
 
-    optimizer = F3EO(groups, SGD, lr=0.1, weight=Seeing(0.3))
+    optimizer = F3EO(groups, SGD, lr=0.1, weight=Seeing(0.3), fraction=1, every=1)
     optimizer.step(lambda x, y: sign * row.losses(x, y), *row.batch)
     assert seen[-1] == pytest.approx(float(network().losses(*row.batch).detach().mean()), rel=1e-6)
 
@@ -157,7 +160,7 @@ def test_max_norm_scales_both_parts_of_the_update_by_one_factor(structure):
             {"params": row.model[0].parameters()},
             {"params": row.model[2:].parameters(), "structure": structure},
         ]
-        optimizer = F3EO(groups, SGD, lr=0.1, max_norm=bound)
+        optimizer = F3EO(groups, SGD, lr=0.1, max_norm=bound, fraction=1, every=1)
         optimizer.step(row.losses, *row.batch)
         grads[bound] = flat(p.grad for p in row.model.parameters())
     assert float(g.norm()) > 0.1
@@ -169,7 +172,7 @@ def test_max_norm_reaches_the_structure_term_in_the_metric_of_adam_too():
     found = []
     for bound in (None, 0.01):
         row = network()
-        optimizer = F3EO(row.model, Adam, lr=0.1, eps=1e-16, max_norm=bound)
+        optimizer = F3EO(row.model, Adam, lr=0.1, eps=1e-16, max_norm=bound, fraction=1, every=1)
         g = flat(gradient(row.model, row.batch))
         optimizer.step(row.losses, *row.batch)
         found.append(weights(row.model))
@@ -182,7 +185,7 @@ def test_max_norm_leaves_shorter_gradients_alone():
     found = []
     for bound in (None, 1e3):
         row = network()
-        optimizer = F3EO(row.model, SGD, lr=0.1, max_norm=bound)
+        optimizer = F3EO(row.model, SGD, lr=0.1, max_norm=bound, fraction=1, every=1)
         for batch in batches(3):
             optimizer.step(row.losses, *batch)
         found.append(weights(row.model))
@@ -191,7 +194,16 @@ def test_max_norm_leaves_shorter_gradients_alone():
 
 def test_max_norm_bounds_a_run_that_would_explode():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=1.0, max_norm=0.1, weight=Fixed(1e4), rule=Decoupled())
+    optimizer = F3EO(
+        row.model,
+        SGD,
+        lr=1.0,
+        max_norm=0.1,
+        weight=Fixed(1e4),
+        rule=Decoupled(),
+        fraction=1,
+        every=1,
+    )
     before = weights(row.model)
     optimizer.step(lambda x, y: 1e6 * row.losses(x, y), *row.batch)
     g = flat(p.grad for p in row.model.parameters())

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import vector_to_parameters
 from torch.optim import SGD, Adam
 
+from cases import WHOLE
 from dense import relative, truth
 from f3eo import (
     F3EO,
@@ -16,8 +17,6 @@ from f3eo import (
     Compiled,
     Coupled,
     Decoupled,
-    DecoupledPerTensor,
-    Direct,
     DoubleBackward,
     FiniteDifference,
     Fixed,
@@ -26,6 +25,7 @@ from f3eo import (
     Sign,
     Warmup,
 )
+from f3eo.extend import DecoupledPerTensor, Direct
 from optimizer.helpers import batches, network, weights
 
 A = torch.tensor(
@@ -80,7 +80,9 @@ def formula(steps, parts, share, weigh):
 
 def trajectory(steps, **options):
     model = Quadratic()
-    optimizer = F3EO(model, SGD, lr=LR, **{"estimator": PerSample()} | options)
+    optimizer = F3EO(
+        model, SGD, lr=LR, **WHOLE | {"estimator": PerSample(DoubleBackward(), power=2)} | options
+    )
     path = []
     for _ in range(steps):
         optimizer.step(model, C)
@@ -156,7 +158,9 @@ optimizer.step()
 def test_the_direct_rule_is_the_listing_of_the_source_document(base, options):
     ours, theirs = network().model, network().model
     criterion = nn.CrossEntropyLoss(reduction="none")
-    optimizer = F3EO(ours, base, estimator=Batch(), rule=Direct(), weight=Fixed(2.0), **options)
+    optimizer = F3EO(
+        ours, base, estimator=Batch(), rule=Direct(), weight=Fixed(2.0), **WHOLE | options
+    )
     names = {
         "torch": torch,
         "network": theirs,
@@ -175,9 +179,9 @@ def test_one_sample_makes_the_batch_the_fisher_trace():
     """The source document's estimate is exact for B = 1, and only there."""
     found = {}
     for size in (1, 6):
-        for estimator in (Batch(), PerSample()):
+        for estimator in (Batch(), PerSample(DoubleBackward(), power=2)):
             case = network()
-            optimizer = F3EO(case.model, SGD, lr=0.1, estimator=estimator)
+            optimizer = F3EO(case.model, SGD, lr=0.1, estimator=estimator, fraction=1, every=1)
             for batch in batches(3, size):
                 optimizer.step(case.losses, *batch)
             found[size, type(estimator)] = weights(case.model)
@@ -227,7 +231,7 @@ NUMBERS = {  # losses of five steps, then Tr F at the last, sum and norm of the 
 
 
 def test_the_defaults_are_these():
-    optimizer = F3EO(nn.Linear(2, 2), SGD, lr=0.1)
+    optimizer = F3EO(nn.Linear(2, 2), SGD, lr=0.1, fraction=1, every=1)
     assert type(optimizer.estimator) is PerSample and optimizer.estimator.power == 1
     assert type(optimizer.estimator.engine) is FiniteDifference
     assert type(optimizer.rule) is Decoupled
@@ -238,17 +242,20 @@ def test_the_defaults_are_these():
 @pytest.mark.parametrize(
     ("estimator", "weight"),
     [
-        (PerSample(), "Ratio(0.3)"),
-        (PerSample(power=1.5), "Ratio(0.3)"),
-        (PerSample(power=1), "Fitted(0.04)"),
-        (Compiled(PerSample(power=1)), "Fitted(0.04)"),
+        (PerSample(DoubleBackward(), power=2), "Ratio(0.3)"),
+        (PerSample(DoubleBackward(), power=1.5), "Ratio(0.3)"),
+        (PerSample(DoubleBackward(), power=1), "Fitted(0.04)"),
+        (Compiled(PerSample(DoubleBackward(), power=1)), "Fitted(0.04)"),
         (Compiled(), "Ratio(0.3)"),
         (Sign(), "Ratio(0.3)"),
         (Batch(), "Ratio(0.3)"),
     ],
 )
 def test_the_weight_that_none_was_given_for_is_the_estimator_s(estimator, weight):
-    assert repr(F3EO(nn.Linear(2, 2), SGD, lr=0.1, estimator=estimator).weight) == weight
+    assert (
+        repr(F3EO(nn.Linear(2, 2), SGD, lr=0.1, estimator=estimator, fraction=1, every=1).weight)
+        == weight
+    )
 
 
 @pytest.mark.parametrize(
@@ -266,7 +273,7 @@ def test_golden_trajectory(name, engine, tolerance):
     estimator = PerSample(engine, power=1 if "defaults" in name else 2)
     model, batch = golden_network()
     criterion = nn.CrossEntropyLoss(reduction="none")
-    optimizer = F3EO(model, base, estimator=estimator, **options, **ours)
+    optimizer = F3EO(model, base, estimator=estimator, **options, **WHOLE | ours)
     found = [float(optimizer.step(lambda x, y: criterion(model(x), y), *batch)) for _ in range(5)]
     found += [float(optimizer.trace), float(weights(model).sum()), float(weights(model).norm())]
     assert found == pytest.approx(NUMBERS[name], rel=tolerance)

@@ -56,7 +56,7 @@ def wrapper(name):
 def test_data_parallel_wrappers_are_refused(name, inside):
     model = nn.Sequential(wrapper(name)) if inside else wrapper(name)
     with pytest.raises(NotImplementedError, match=rf"with {name} every process.*model\.module"):
-        F3EO(model, SGD, lr=0.1)
+        F3EO(model, SGD, lr=0.1, fraction=1, every=1)
 
 
 COMPILED = {
@@ -69,16 +69,16 @@ COMPILED = {
 @pytest.mark.parametrize("way", COMPILED)
 def test_compiled_models_are_refused_where_they_are_differentiated_twice(way):
     model = COMPILED[way](network().model)
-    for estimator in (None, PerSample(), Sign(), Batch(), ModelSampled()):
+    for estimator in (None, PerSample(DoubleBackward(), power=2), Sign(), Batch(), ModelSampled()):
         with pytest.raises(NotImplementedError, match=r"compiled.*before torch\.compile.*Finite"):
-            F3EO(model, SGD, lr=0.1, estimator=estimator)
+            F3EO(model, SGD, lr=0.1, estimator=estimator, fraction=1, every=1)
     for engine in (Sign(FiniteDifference()), Batch(FiniteDifference())):
-        F3EO(model, SGD, lr=0.1, estimator=engine)
+        F3EO(model, SGD, lr=0.1, estimator=engine, fraction=1, every=1)
 
 
 def test_grad_scaler_is_refused_with_the_way_out():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1)
+    optimizer = F3EO(row.model, SGD, lr=0.1, fraction=1, every=1)
     scaler = torch.amp.GradScaler("cpu")
     scaler.scale(torch.ones(()))
     before = weights(row.model)
@@ -90,9 +90,11 @@ def test_grad_scaler_is_refused_with_the_way_out():
 def test_a_disabled_grad_scaler_hands_the_step_on():
     row, other = network(), network()
     loss = torch.amp.GradScaler("cpu", enabled=False).step(
-        F3EO(row.model, SGD, lr=0.1), row.losses, *row.batch
+        F3EO(row.model, SGD, lr=0.1, fraction=1, every=1), row.losses, *row.batch
     )
-    assert loss == F3EO(other.model, SGD, lr=0.1).step(other.losses, *other.batch)
+    assert loss == F3EO(other.model, SGD, lr=0.1, fraction=1, every=1).step(
+        other.losses, *other.batch
+    )
     assert torch.equal(weights(row.model), weights(other.model))
 
 
@@ -124,7 +126,7 @@ def test_a_loss_linear_in_the_weights_has_no_structure_term(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True), nn.MaxPool1d(2)).double()
     other = copy.deepcopy(model)
-    optimizer = F3EO(model, SGD, lr=0.01, estimator=ESTIMATORS[name]())
+    optimizer = F3EO(model, SGD, lr=0.01, estimator=ESTIMATORS[name](), fraction=1, every=1)
     alone = SGD(other.parameters(), lr=0.01)
     for x, _ in batches(3):
         alone.zero_grad()
@@ -144,7 +146,7 @@ def test_in_place_tied_repeated_and_unknown_layers(name, engine, tolerance):
     """In-place ReLU, one weight used twice, a module called twice, layers without a rule."""
     row = case(name)
     expected = truth(row.model, row.losses, *row.batch)
-    optimizer = stepped(row.model, plain, row.batch, PerSample(engine))
+    optimizer = stepped(row.model, plain, row.batch, PerSample(engine, power=2))
     assert relative(grads(row.model), expected.gradient + expected.structure) < tolerance
     assert float(optimizer.trace) == pytest.approx(float(expected.trace), rel=1e-10)
 
@@ -188,7 +190,9 @@ TOKENS = (torch.arange(20).view(5, 4) % 7, torch.tensor([0, 1, 2, 0, 1]))
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_sparse_gradients_are_refused_even_where_the_module_is_not_known(name):
     model = Tokens(sparse=True)
-    optimizer = F3EO(list(model.parameters()), SGD, lr=0.1, estimator=ESTIMATORS[name]())
+    optimizer = F3EO(
+        list(model.parameters()), SGD, lr=0.1, estimator=ESTIMATORS[name](), fraction=1, every=1
+    )
     with pytest.raises(ValueError, match="sparse"):
         optimizer.step(lambda x, y: Categorical(model(x), y), *TOKENS)
 
@@ -221,7 +225,7 @@ def test_what_a_step_writes_carries_no_graph_even_if_the_user_keeps_one(name):
         kept.append(likelihood.losses())
         return likelihood
 
-    optimizer = F3EO(row.model, Adam, lr=0.1, estimator=ESTIMATORS[name](), every=2)
+    optimizer = F3EO(row.model, Adam, lr=0.1, estimator=ESTIMATORS[name](), every=2, fraction=1)
     written = [optimizer.step(closure, *batch) for batch in batches(3)]
     written += [t for s in optimizer.state.values() for t in s.values()]
     written += [t for s in optimizer.base.state.values() for t in s.values()]
@@ -235,8 +239,8 @@ def test_what_a_step_writes_carries_no_graph_even_if_the_user_keeps_one(name):
 def test_what_is_remembered_of_a_reparametrised_model_does_not_grow(norm):
     torch.manual_seed(0)
     model = nn.Sequential(norm(nn.Linear(5, 7)), nn.Tanh(), nn.Linear(7, 3)).double()
-    estimator = PerSample()
-    optimizer = F3EO(model, SGD, lr=0.01, estimator=estimator)
+    estimator = PerSample(DoubleBackward(), power=2)
+    optimizer = F3EO(model, SGD, lr=0.01, estimator=estimator, fraction=1, every=1)
     for batch in batches(12):
         optimizer.step(losses(model), *batch)
     assert len(estimator._layouts) == 1
@@ -259,5 +263,5 @@ def test_differences_in_float32_are_as_exact_as_promised(central):
 def test_a_step_does_not_write_into_the_batch():
     row = network()
     before = bits(list(row.batch))
-    F3EO(row.model, SGD, lr=0.1, fraction=0.5, chunk=4).step(row.losses, *row.batch)
+    F3EO(row.model, SGD, lr=0.1, fraction=0.5, chunk=4, every=1).step(row.losses, *row.batch)
     assert bits(list(row.batch)) == before

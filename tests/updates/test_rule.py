@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from f3eo import Coupled, Decoupled, DecoupledPerTensor, Direct, Fixed, Ratio
+from f3eo import Coupled, Decoupled, Fixed, Ratio
+from f3eo.extend import DecoupledPerTensor, Direct
 from f3eo.updates import Products, multiplier
 from f3eo.updates.rule import together
 

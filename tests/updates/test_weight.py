@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from f3eo import Cap, Fitted, Fixed, Ratio, Warmup, Weight
+from f3eo import Cap, Fitted, Fixed, Ratio, Warmup
+from f3eo.extend import Weight
 
 FACTORS = [  # weight, ‖g‖, ‖d‖, λ
     (Ratio(0.3), 2.0, 4.0, 0.15),

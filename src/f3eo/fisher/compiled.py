@@ -62,8 +62,7 @@ class Compiled(Estimator):
     draws random numbers.
 
     Args:
-        estimator: default `PerSample()`, exact to rounding; `PerSample(FiniteDifference())` is
-            cheaper where samples have many positions.
+        estimator: default `PerSample()`.
         backend: of `torch.compile`; default "inductor", which needs a C++ compiler on CPUs. None
             runs the recorded operations one by one: half of the gain, and nothing to wait for.
 
@@ -180,7 +179,10 @@ class Compiled(Estimator):
         finally:
             world.restore()
         if drawn and isinstance(self.estimator.engine, FiniteDifference):
-            self._tell("the closure draws random numbers, twice with differences: use PerSample()")
+            self._tell(
+                "the closure draws random numbers, twice with differences: use "
+                "PerSample(DoubleBackward())"
+            )
             return _Recording(None)
         compiled = graph
         if self.backend is not None:

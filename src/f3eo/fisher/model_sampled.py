@@ -23,8 +23,8 @@ class ModelSampled(Estimator):
     differentiating ‖∇ℓ(ŷ)‖² with ŷ held fixed would miss the score term E[∇log p(ŷ) ‖·‖²].
 
     Args:
-        over: `PerSample()` (default; exact over samples) or `Sign()` (any architecture; the signs
-            of the samples are those of ε).
+        over: `PerSample(power=2)` (default; exact over samples) or `Sign()` (any architecture; the
+            signs of the samples are those of ε). By double backward, whatever its engine.
         probes: draws of ε to average; None sums over all columns of S, exact, as many passes as one
             sample has logits.
 
@@ -36,7 +36,7 @@ class ModelSampled(Estimator):
     additive = True
 
     def __init__(self, over: PerSample | Sign | None = None, *, probes: int | None = 1) -> None:
-        over = over or PerSample()
+        over = over or PerSample(power=2)
         if probes is not None and probes < 1:
             raise ValueError(f"ModelSampled needs probes >= 1 or None (exact), received {probes}")
         if isinstance(over, Sign) and not isinstance(over.engine, DoubleBackward):
@@ -48,10 +48,12 @@ class ModelSampled(Estimator):
         if isinstance(over, Sign) and (over.balanced or probes is None):
             raise ValueError(
                 "ModelSampled over Sign draws its signs with the labels: balanced=True and "
-                "probes=None have no meaning there; use over=PerSample()"
+                "probes=None have no meaning there; use over=PerSample(power=2)"
             )
         if isinstance(over, PerSample) and over.power != 2:
-            raise ValueError(f"ModelSampled needs power=2, the trace; received {over.power}")
+            raise ValueError(
+                f"ModelSampled needs PerSample(power=2), the trace; received power {over.power}"
+            )
         self.over = over
         self.probes = probes
         # ∇L by a backward pass of its own (2), then per probe: δ (1) or the gradient (2), and the

@@ -43,8 +43,8 @@ class PerSample(Estimator):
     mislabelled ones among them, weigh most.
 
     Args:
-        engine: how h is computed; default `DoubleBackward()`.
-        power: p, in [1, 2]; default 2, the trace. What is reported as the trace is Tr F̂ for all.
+        engine: how h is computed; default `FiniteDifference()`.
+        power: p, in [1, 2]; default 1. What is reported as the trace is Tr F̂ for all.
         memory: bytes that per-sample gradients written out may take at a time; default 256 MiB.
 
     Raises:
@@ -55,9 +55,9 @@ class PerSample(Estimator):
     additive = True
 
     def __init__(
-        self, engine: Engine | None = None, *, power: float = 2.0, memory: int = 2**28
+        self, engine: Engine | None = None, *, power: float = 1.0, memory: int = 2**28
     ) -> None:
-        engine = engine if engine is not None else DoubleBackward()
+        engine = engine if engine is not None else FiniteDifference()
         if not isinstance(engine, (FiniteDifference, DoubleBackward)):
             raise TypeError(
                 f"PerSample needs engine=FiniteDifference() or DoubleBackward(), received "

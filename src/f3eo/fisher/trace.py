@@ -28,7 +28,7 @@ def fisher_trace(
         model: a module, or its parameters; those that require no gradient do not count.
         closure: called with `batch`; returns per-sample losses or a likelihood.
         batch: tensors, or nestings of them, with the samples in dimension 0.
-        estimator: default `PerSample()`, which is exact.
+        estimator: default `PerSample()`, which is exact; the trace is the same for every power.
         generator: source of random signs and labels, for estimators that draw.
 
     Returns:

@@ -23,6 +23,10 @@ class Weight(ABC):
         TypeError, ValueError: a value that is no number, negative or not finite; no schedule.
     """
 
+    distance: bool = False
+    """Whether λ is a distance in the space of weights: h is then the gradient of a mean norm, for
+    every power of the estimator, and its λ does not have the scale of the loss."""
+
     def __init__(self, value: float, schedule: Schedule | None = None) -> None:
         if not 0 <= _number(self, "value", value) < float("inf"):
             raise ValueError(f"{type(self).__name__} needs a finite value >= 0, received {value}")
@@ -75,13 +79,17 @@ class Ratio(Weight):
 
 
 class Cap(Weight):
-    """λ = min(value, limit·‖g‖/‖d‖): a fixed weight whose term is never longer than limit·‖g‖.
+    """λ = min(value, limit·‖g‖/‖d‖): a fixed distance whose term is never longer than limit·‖g‖.
+
+    d is of the gradient of (E‖∇ℓ_i‖^p)^(1/p), p the estimator's power.
 
     Args:
-        value: λ.
+        value: λ, a distance as SAM's ρ.
         limit: largest length of the structure term in units of ‖g‖; default 1.
         schedule: see `Weight`.
     """
+
+    distance = True
 
     def __init__(self, value: float, limit: float = 1.0, schedule: Schedule | None = None) -> None:
         super().__init__(value, schedule)

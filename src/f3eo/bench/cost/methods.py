@@ -15,6 +15,7 @@ from f3eo import (
     Compiled,
     Coupled,
     Decoupled,
+    DoubleBackward,
     FiniteDifference,
     Fixed,
     PerSample,
@@ -23,6 +24,7 @@ from f3eo import (
 from f3eo.bench.methods.f3eo import FisherStepper
 from f3eo.bench.methods.method import GradientStepper, Stepper
 from f3eo.bench.methods.sam import SharpnessAwareStepper
+from f3eo.extend import Estimator
 
 RATE = 1e-4
 """Learning rate of all: so small that the weights, and with them the work, stay as they are."""
@@ -51,18 +53,25 @@ class Method:
 
 
 def _fisher(options: Callable[[], dict[str, Any]] = dict) -> Callable[[nn.Module], Stepper]:
-    """F3EO over SGD, h of the trace; its options are made anew for each, as some hold state."""
+    """F3EO over SGD, h from the whole batch at every step unless `options` say otherwise.
+
+    The options are made anew for each, as some hold state.
+    """
 
     def build(model: nn.Module) -> Stepper:
         generator = torch.Generator().manual_seed(0)
-        trace: dict[str, Any] = {"estimator": PerSample(FiniteDifference())}
-        return FisherStepper(F3EO(model, SGD, lr=RATE, generator=generator, **trace | options()))
+        whole: dict[str, Any] = {"fraction": 1.0, "every": 1}
+        return FisherStepper(F3EO(model, SGD, lr=RATE, generator=generator, **whole | options()))
 
     return build
 
 
 def _compiled() -> dict[str, Any]:
-    return {"estimator": Compiled(PerSample(FiniteDifference()))}
+    return {"estimator": Compiled()}
+
+
+def _exact() -> Estimator:
+    return Compiled(PerSample(DoubleBackward()))
 
 
 def _gradient(model: nn.Module) -> Stepper:
@@ -81,6 +90,12 @@ METHODS: Mapping[str, Method] = {
         GRADIENT,
         Method("sam", "SAM", _sam),
         Method(
+            "default",
+            "F3EO as it is: ¼ of the batch, every 5th step",
+            _fisher(lambda: {"fraction": None, "every": 5}),
+            steps=5,
+        ),
+        Method(
             "batch",
             "batch H·g, decoupled",
             _fisher(lambda: {"estimator": Batch(), "rule": Decoupled()}),
@@ -94,7 +109,7 @@ METHODS: Mapping[str, Method] = {
         Method(
             "exact",
             "per sample, double backward",
-            _fisher(lambda: {"estimator": PerSample()}),
+            _fisher(lambda: {"estimator": PerSample(DoubleBackward())}),
         ),
         Method(
             "sign",
@@ -118,25 +133,25 @@ METHODS: Mapping[str, Method] = {
         Method(
             "compiled-exact",
             "double backward, compiled",
-            _fisher(lambda: {"estimator": Compiled()}),
+            _fisher(lambda: {"estimator": _exact()}),
             prepared=COMPILED,
         ),
         Method(
             "compiled-exact-coupled",
             "double backward, coupled, compiled",
-            _fisher(lambda: {"estimator": Compiled(), "rule": Coupled(), "weight": Fixed(0.1)}),
+            _fisher(lambda: {"estimator": _exact(), "rule": Coupled(), "weight": Fixed(0.1)}),
             prepared=COMPILED,
         ),
         Method(
             "compiled-exact-fraction",
             "double backward, ¼ of the batch, compiled",
-            _fisher(lambda: {"estimator": Compiled(), "fraction": 0.25}),
+            _fisher(lambda: {"estimator": _exact(), "fraction": 0.25}),
             prepared=COMPILED,
         ),
         Method(
             "compiled-exact-every",
             "double backward, every 2nd step, compiled",
-            _fisher(lambda: {"estimator": Compiled(), "every": 2}),
+            _fisher(lambda: {"estimator": _exact(), "every": 2}),
             steps=2,
             prepared=COMPILED,
         ),

@@ -17,8 +17,6 @@ from f3eo import (
     Compiled,
     Coupled,
     Decoupled,
-    DecoupledPerTensor,
-    Direct,
     DoubleBackward,
     FiniteDifference,
     Fitted,
@@ -30,6 +28,7 @@ from f3eo import (
 )
 from f3eo.bench.methods.bases import built
 from f3eo.bench.methods.method import Closure, Method, Source, Stepper
+from f3eo.extend import DecoupledPerTensor, Direct
 
 ESTIMATORS: Mapping[str, Callable[[float], Any]] = {
     "per_sample": lambda power: PerSample(FiniteDifference(), power=power),
@@ -38,7 +37,7 @@ ESTIMATORS: Mapping[str, Callable[[float], Any]] = {
     "compiled_exact": lambda power: Compiled(PerSample(DoubleBackward(), power=power)),
     "sign": lambda power: Sign(FiniteDifference()),
     "batch": lambda power: Batch(FiniteDifference()),
-    "model_sampled": lambda power: ModelSampled(PerSample()),
+    "model_sampled": lambda power: ModelSampled(),
 }
 """From the power of the norms, where there is one."""
 RULES: Mapping[str, Callable[[], Any]] = {
