@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from f3eo import F3EO, Categorical, DoubleBackward, FiniteDifference, PerSample
+from f3eo import F3EO, Categorical, DoubleBackward, PerSample, Ratio
 from f3eo.bench.methods import colour
 from f3eo.bench.plots import STYLE
 from f3eo.second_order import GaussNewton, LayerwiseGaussNewton, NewtonCG, SecondOrder
@@ -111,8 +111,14 @@ def second(model: nn.Module) -> Optimizer:
 
 def third(model: nn.Module, lr: float = LEARNING_RATE) -> Optimizer:
     return F3EO(
-        model, SGD, lr=lr, estimator=PerSample(FiniteDifference(), power=2), fraction=1, every=1
-    )  # Tr F, Ratio(0.3)
+        model,
+        SGD,
+        lr=lr,
+        estimator=PerSample(power=2),
+        weight=Ratio(0.3),
+        fraction=1,
+        every=1,
+    )
 
 
 def check(trips: dict[str, Trip]) -> None:

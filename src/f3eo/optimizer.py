@@ -41,7 +41,7 @@ class F3EO(Optimizer):
     than ∇L; base optimizer stepped. A weight of zero is the base optimizer bit for bit.
 
     The price, counted in passes, is 1.05 plain gradients a step (`gradient_equivalents`), and 2
-    with `fraction=1, every=1`, as SAM; what it is in time, `f3eo cost` measures (docs/performance.md).
+    with `fraction=1, every=1`, as SAM; in time see docs/performance.md (`f3eo cost`).
 
     Args:
         model: a module, or parameters or parameter groups, as for any torch optimizer. With a

@@ -15,6 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from f3eo import F3EO, Compiled, DoubleBackward, FiniteDifference, PerSample, Sign
 from f3eo.evaluation import Problem
 
+
+def exact() -> PerSample:
+    """Whose numbers a recording gives to rounding."""
+    return PerSample(DoubleBackward(), power=2)
+
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*(deprecated|Deprecated).*")
 
 BACKEND = None  # the recording is the same, and there is nothing to wait for
@@ -104,7 +110,7 @@ def test_the_recording_gives_what_the_estimator_gives_wherever_the_parameters_ha
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_inductor_gives_what_the_estimator_gives():
     model = perceptron()
-    compiled, closure = Compiled(), loss_of(model)
+    compiled, closure = Compiled(exact()), loss_of(model)
     for seed in range(7):
         asked = problem(model, closure, drawn(5, seed))
         assert_same(
@@ -116,7 +122,7 @@ def test_inductor_gives_what_the_estimator_gives():
 
 def test_the_closure_is_called_no_more_but_for_the_checks():
     model, calls = perceptron(), Counter()
-    compiled = Compiled(backend=BACKEND)
+    compiled = Compiled(exact(), backend=BACKEND)
     closure = loss_of(model, calls)
     counts = []
     for seed in range(10):
@@ -128,7 +134,7 @@ def test_the_closure_is_called_no_more_but_for_the_checks():
 
 def test_every_shape_of_batch_has_a_recording_of_its_own():
     model = perceptron()
-    compiled, closure = Compiled(backend=BACKEND), loss_of(model)
+    compiled, closure = Compiled(exact(), backend=BACKEND), loss_of(model)
     for seed in range(4):
         for samples in (5, 2, 1):
             asked = problem(model, closure, drawn(samples, seed))
@@ -142,7 +148,7 @@ def test_every_shape_of_batch_has_a_recording_of_its_own():
 
 def test_training_with_it_is_training_without_it():
     ends = []
-    for estimator in (PerSample(DoubleBackward(), power=2), Compiled(backend=BACKEND)):
+    for estimator in (PerSample(DoubleBackward(), power=2), Compiled(exact(), backend=BACKEND)):
         model = perceptron()
         closure = loss_of(model)
         optimizer = F3EO(
@@ -163,7 +169,7 @@ def test_training_with_it_is_training_without_it():
 
 def test_dropout_draws_what_it_draws_otherwise():
     ends = []
-    for estimator in (PerSample(DoubleBackward(), power=2), Compiled(backend=BACKEND)):
+    for estimator in (PerSample(DoubleBackward(), power=2), Compiled(exact(), backend=BACKEND)):
         model = perceptron(nn.Dropout(0.5))
         optimizer = F3EO(model, torch.optim.SGD, lr=0.1, estimator=estimator, fraction=1, every=1)
         closure = loss_of(model)
@@ -223,7 +229,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_with_one_warning(model, engine, s
 
 
 def test_a_closure_made_anew_at_every_step_is_told_of_and_not_kept():
-    model, compiled = perceptron(), Compiled(backend=BACKEND)
+    model, compiled = perceptron(), Compiled(exact(), backend=BACKEND)
     with pytest.warns(UserWarning, match="another function at every step") as told:
         for seed in range(30):
             asked = problem(model, loss_of(model), drawn(5, seed))
@@ -237,7 +243,7 @@ def test_a_closure_made_anew_at_every_step_is_told_of_and_not_kept():
 
 
 def test_a_closure_without_a_batch_is_told_of():
-    model, compiled = perceptron(), Compiled(backend=BACKEND)
+    model, compiled = perceptron(), Compiled(exact(), backend=BACKEND)
     closure = loss_of(model)
     with pytest.warns(UserWarning, match="takes no batch"):
         for seed in range(3):
@@ -252,7 +258,7 @@ def test_a_closure_without_a_batch_is_told_of():
 
 def test_a_number_that_changes_in_the_closure_is_found_at_the_next_check():
     model, scale = perceptron(), [1.0]
-    compiled = Compiled(backend=BACKEND)
+    compiled = Compiled(exact(), backend=BACKEND)
 
     def closure(x, y):
         return scale[0] * F.cross_entropy(model(x), y, reduction="none")
@@ -269,7 +275,7 @@ def test_a_number_that_changes_in_the_closure_is_found_at_the_next_check():
 
 def test_training_and_evaluation_mode_are_recorded_apart():
     model = perceptron(nn.Dropout(0.5))
-    compiled, closure = Compiled(backend=BACKEND), loss_of(model)
+    compiled, closure = Compiled(exact(), backend=BACKEND), loss_of(model)
     for seed in range(3):
         compiled.gradients(problem(model, closure, drawn(5, seed)))
     model.eval()
@@ -286,7 +292,7 @@ def test_one_tensor_twice_in_a_batch_is_not_taken_for_two():
     def closure(x, z, y):
         return F.cross_entropy(model(x) - 0.5 * model(z), y, reduction="none")
 
-    compiled = Compiled(backend=BACKEND)
+    compiled = Compiled(exact(), backend=BACKEND)
     x, y = drawn(5)
     z, _ = drawn(5, 1)
     for batch in [(x, x, y)] * 3 + [(x, z, y)] * 3:
@@ -301,7 +307,7 @@ def test_one_tensor_twice_in_a_batch_is_not_taken_for_two():
 )
 def test_copies_record_for_themselves(clone):
     model = perceptron()
-    compiled, closure = Compiled(backend=BACKEND), loss_of(model)
+    compiled, closure = Compiled(exact(), backend=BACKEND), loss_of(model)
     for seed in range(3):
         compiled.gradients(problem(model, closure, drawn(5, seed)))
     copied = clone(compiled)
@@ -317,7 +323,7 @@ def test_a_backend_that_fails_is_told_of_and_left():
         raise OSError("no compiler here")
 
     model = perceptron()
-    compiled, closure = Compiled(backend=broken), loss_of(model)  # pyright: ignore
+    compiled, closure = Compiled(exact(), backend=broken), loss_of(model)  # pyright: ignore
     with pytest.warns(UserWarning, match="uncompiled") as told:
         for seed in range(4):
             asked = problem(model, closure, drawn(5, seed))
@@ -336,7 +342,7 @@ def test_other_estimators_are_refused():
 
 def test_no_warning_where_all_is_well():
     model = perceptron()
-    compiled, closure = Compiled(backend=BACKEND), loss_of(model)
+    compiled, closure = Compiled(exact(), backend=BACKEND), loss_of(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         for seed in range(5):
@@ -345,7 +351,7 @@ def test_no_warning_where_all_is_well():
 
 def test_under_a_mode_that_watches_operations_it_runs_as_it_is():
     model = perceptron()
-    compiled, closure = Compiled(backend=BACKEND), loss_of(model)
+    compiled, closure = Compiled(exact(), backend=BACKEND), loss_of(model)
     counts = []
     for estimator in (compiled, PerSample(DoubleBackward(), power=2)):
         asked = problem(model, closure, drawn(5))

@@ -192,7 +192,7 @@ def structure_term(row, batch, optimizer):
 
 
 ESTIMATORS = {
-    "exact": PerSample,
+    "exact": lambda: PerSample(DoubleBackward(), power=2),
     "exact, differences": lambda: PerSample(FiniteDifference(), power=2),
     "model": ModelSampled,
     "sign": Sign,

@@ -92,7 +92,9 @@ def test_every_rule_descends_the_trace(rule):
 def test_random_estimators_leave_the_loss_in_every_draw(estimator):
     row = network()
     closure = row.drawn if isinstance(estimator, ModelSampled) else row.losses
-    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=estimator, fraction=1, every=1)
+    optimizer = F3EO(
+        row.model, SGD, lr=0.1, estimator=estimator, weight=Ratio(0.3), fraction=1, every=1
+    )
     for batch in batches(5):
         g = flat(gradient(row.model, batch))
         optimizer.step(closure, *batch)

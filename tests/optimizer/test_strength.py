@@ -48,10 +48,12 @@ def test_ratio_sets_the_length(rule):
 
 
 def test_fixed_sets_the_multiplier_and_cap_bounds_the_length():
+    """With the trace a cap is of ∇√Tr F = h/√Tr F, and a fixed weight of h = ½∇Tr F."""
     row = network()
-    h = truth(row.model, row.losses, *row.batch).structure
+    wanted = truth(row.model, row.losses, *row.batch)
+    h, root = wanted.structure, wanted.trace.sqrt()
     ratio = float(h.norm() / flat(gradient(row.model, row.batch)).norm())
-    for limit, expected in ((2 * ratio, 0.5), (ratio / 4, 0.25)):
+    for limit, expected in ((2 * ratio, 0.5 / root), (ratio / 4, 0.25)):
         row = network()
         weight = Cap(0.5, limit=limit)
         optimizer = exact(row.model, rule=Coupled(), weight=weight)
@@ -96,7 +98,8 @@ def test_fitted_is_a_weight_times_the_probability_of_the_whole_batchs_labels(par
     found = flat(p.grad for p in row.model.parameters()) - g
     row = network()  # as before the step
     factor = 0.5 * float(torch.exp(-row.losses(*row.batch).detach().mean()))
-    assert 0 < factor < 0.4 and relative(found, factor * wanted.structure) < 1e-10
+    assert 0 < factor < 0.4
+    assert relative(found, factor * wanted.structure / wanted.trace.sqrt()) < 1e-10
 
 
 @pytest.mark.parametrize("base", [SGD, Adam])

@@ -19,7 +19,9 @@ from f3eo import (
     Decoupled,
     DoubleBackward,
     FiniteDifference,
+    Fitted,
     Fixed,
+    ModelSampled,
     PerSample,
     Ratio,
     Sign,
@@ -57,23 +59,27 @@ RULES = {
     "per tensor": (DecoupledPerTensor, "per tensor", 1.0),
 }
 WEIGHTS = {
-    "fixed": (Fixed(0.3), lambda g, d: 0.3),
-    "ratio": (Ratio(0.6), lambda g, d: 0.6 * g / d),
-    "cap, open": (Cap(0.2, limit=9.0), lambda g, d: 0.2),
-    "cap, shut": (Cap(5.0, limit=0.4), lambda g, d: 0.4 * g / d),
+    "fixed": (Fixed(0.3), lambda g, d, trace: 0.3),
+    "ratio": (Ratio(0.6), lambda g, d, trace: 0.6 * g / d),
+    "cap, open": (Cap(0.2, limit=9.0), lambda g, d, trace: 0.2 / trace.sqrt()),
+    "cap, shut": (Cap(5.0, limit=0.4), lambda g, d, trace: 0.4 * g / d),
 }
 
 
 def formula(steps, parts, share, weigh):
-    """θ ← θ − lr (share·g + λ d), d = h less its part along g in each of `parts`."""
+    """θ ← θ − lr (share·g + λ d), d = h less its part along g in each of `parts`.
+
+    A cap is a distance, its h that of √Tr F.
+    """
     theta, path = weights(Quadratic()), []
     for _ in range(steps):
         g = A @ (theta - C.mean(0))
         h = A @ g
+        trace = ((theta - C) @ A).square().sum(1).mean()
         d = h.clone()
         for part in PARTS.get(parts, []):
             d[part] -= (h[part] @ g[part]) / (g[part] @ g[part]) * g[part]
-        theta = theta - LR * (share * g + weigh(g.norm(), d.norm()) * d)
+        theta = theta - LR * (share * g + weigh(g.norm(), d.norm(), trace) * d)
         path.append(theta)
     return torch.stack(path)
 
@@ -231,31 +237,43 @@ NUMBERS = {  # losses of five steps, then Tr F at the last, sum and norm of the 
 
 
 def test_the_defaults_are_these():
-    optimizer = F3EO(nn.Linear(2, 2), SGD, lr=0.1, fraction=1, every=1)
+    optimizer = F3EO(nn.Linear(2, 2), SGD, lr=0.1)
     assert type(optimizer.estimator) is PerSample and optimizer.estimator.power == 1
     assert type(optimizer.estimator.engine) is FiniteDifference
     assert type(optimizer.rule) is Decoupled
     assert repr(optimizer.weight) == "Fitted(0.04)" and optimizer.weight.limit == 1
-    assert (optimizer.fraction, optimizer.every) == (1.0, 1)
+    assert (optimizer.fraction, optimizer.every) == (None, 5)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "weight"),
-    [
-        (PerSample(DoubleBackward(), power=2), "Ratio(0.3)"),
-        (PerSample(DoubleBackward(), power=1.5), "Ratio(0.3)"),
-        (PerSample(DoubleBackward(), power=1), "Fitted(0.04)"),
-        (Compiled(PerSample(DoubleBackward(), power=1)), "Fitted(0.04)"),
-        (Compiled(), "Ratio(0.3)"),
-        (Sign(), "Ratio(0.3)"),
-        (Batch(), "Ratio(0.3)"),
-    ],
-)
-def test_the_weight_that_none_was_given_for_is_the_estimator_s(estimator, weight):
-    assert (
-        repr(F3EO(nn.Linear(2, 2), SGD, lr=0.1, estimator=estimator, fraction=1, every=1).weight)
-        == weight
-    )
+PARTS_NAMED = {
+    "estimator": [PerSample(), Compiled(PerSample()), Compiled(backend=None)],
+    "rule": [Decoupled()],
+    "weight": [Fitted(0.04)],
+    "fraction": [0.25],
+    "every": [5],
+}
+
+
+@pytest.mark.parametrize(("part", "value"), [(k, v) for k, vs in PARTS_NAMED.items() for v in vs])
+def test_naming_a_part_that_is_the_default_changes_nothing(part, value):
+    """`Compiled` is the same method to rounding: nothing of it is compiled in the first steps."""
+    found = []
+    for given in ({}, {part: value}):
+        row = network()
+        row.model.float()
+        generator = torch.Generator().manual_seed(3)
+        optimizer = F3EO(row.model, SGD, lr=0.1, generator=generator, **given)
+        for x, y in batches(7, 16, torch.float32):
+            optimizer.step(row.losses, x, y)
+        found.append(weights(row.model))
+    assert relative(found[1], found[0]) < 1e-6
+
+
+@pytest.mark.parametrize("estimator", [PerSample(power=2), Sign(), Batch(), ModelSampled()])
+def test_naming_an_estimator_changes_no_other_part(estimator):
+    optimizer = F3EO(nn.Linear(2, 2), SGD, lr=0.1, estimator=estimator)
+    assert repr(optimizer.weight) == "Fitted(0.04)" and type(optimizer.rule) is Decoupled
+    assert (optimizer.fraction, optimizer.every) == (None, 5)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class ModelSampled(Estimator):
             )
         if isinstance(over, PerSample) and over.power != 2:
             raise ValueError(
-                f"ModelSampled needs PerSample(power=2), the trace; received power {over.power}"
+                f"ModelSampled needs power=2, the trace: PerSample(power=2); received {over.power}"
             )
         self.over = over
         self.probes = probes
