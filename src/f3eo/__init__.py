@@ -10,6 +10,7 @@ from f3eo.likelihood import Categorical, Gaussian
 from f3eo.optimizer import F3EO
 from f3eo.products import DoubleBackward, FiniteDifference
 from f3eo.updates import Cap, Coupled, Decoupled, Fitted, Fixed, Ratio, Warmup
+from f3eo.weighted import Weighted
 
 __version__ = version("f3eo")
 
@@ -31,5 +32,6 @@ __all__ = [
     "Ratio",
     "Sign",
     "Warmup",
+    "Weighted",
     "fisher_trace",
 ]

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from f3eo import batch as batches
 from f3eo.decompositions import Decomposed
 from f3eo.likelihood import Likelihood
+from f3eo.weighted import Shares, Weighted
 
 Closure = Callable[..., Any]
 R = TypeVar("R")
@@ -56,10 +57,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Output:
-    """What a closure gave: per-sample losses of shape (B,), and the likelihood they came from."""
+    """What a closure gave.
+
+    Args:
+        losses: ℓ_i, (B,).
+        likelihood: that they came from, if so.
+        shares: what each of them counts in the mean.
+    """
 
     losses: Tensor
     likelihood: Likelihood | None
+    shares: Shares
+
+    def mean(self) -> Tensor:
+        """L, a scalar."""
+        return self.shares.mean(self.losses)
 
 
 def evaluate(
@@ -83,7 +95,7 @@ def evaluate(
 
     Raises:
         TypeError: neither a tensor nor a likelihood.
-        ValueError: a scalar, a wrong number of samples, or losses no parameter has a part in.
+        ValueError: weights that are negative or not finite, a scalar, a wrong number of samples, or losses no parameter has a part in.
         RuntimeError: the closure called `backward`.
     """
     with torch.enable_grad(), _untouched_grads(problem.parameters), ExitStack() as stack:
@@ -92,20 +104,29 @@ def evaluate(
         with mode or (Decomposed(twice=True) if twice else nullcontext()):
             result = problem.closure(*problem.batch)
             likelihood = result if isinstance(result, Likelihood) else None
-            losses = likelihood.losses() if likelihood is not None else result
+            weights = None
+            if likelihood is not None:
+                losses, weights = likelihood.losses(), likelihood.weights()
+            elif isinstance(result, Weighted):
+                losses, weights = result.per_sample()
+            else:
+                losses = result
         if any(p.grad is not None for p in problem.parameters):
             raise RuntimeError(
                 "the closure called backward(): F3EO differentiates by itself; return the "
                 "per-sample losses and remove backward() and zero_grad() from the closure"
             )
-    return Output(_checked(losses, problem, per_sample), likelihood)
+    losses = _checked(losses, problem, per_sample)
+    if isinstance(result, Weighted) and not problem.repeatable:  # a recording has no values yet
+        result.check()
+    return Output(losses, likelihood, Shares(len(losses), weights))
 
 
 def _checked(losses: Any, problem: Problem, per_sample: bool) -> Tensor:
     if not isinstance(losses, Tensor):
         raise TypeError(
-            f"the closure returns per-sample losses (a tensor) or a likelihood (Categorical, "
-            f"Gaussian), received {type(losses).__name__}"
+            f"the closure returns per-sample losses (a tensor), Weighted(losses, weights) or a "
+            f"likelihood (Categorical, Gaussian), received {type(losses).__name__}"
         )
     if losses.ndim == 0:
         if per_sample:

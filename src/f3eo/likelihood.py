@@ -1,7 +1,8 @@
 """Likelihoods: a loss that is a negative log-probability, with labels to draw.
 
 A sample's loss is ℓ_i = Σ_t w_t · (−log p(y_it | x_i)), its further dimensions t averaged: w_t =
-1/T, or 1/(number of kept positions) where some are ignored.
+1/T, or 1/(number of kept positions) where some are ignored. In the mean over a batch every sample
+counts the same, or as many times as it has kept positions (`per_token`).
 """
 
 from abc import ABC, abstractmethod
@@ -21,6 +22,10 @@ class Likelihood(ABC):
     @abstractmethod
     def losses(self) -> Tensor:
         """ℓ_i = −log p_θ(y_i|x_i), further dimensions averaged; shape (B,)."""
+
+    def weights(self) -> Tensor | None:
+        """What each sample counts in the mean over a batch, (B,); None where all count the same."""
+        return None
 
     @abstractmethod
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -57,12 +62,23 @@ class Categorical(Likelihood):
         logits: (B, …, C), floating point, the classes last.
         targets: (B, …), int64 classes in [0, C).
         ignore_index: a target that does not count (padding); the rest of its sample is averaged.
+        per_token: every kept position of the batch counts the same, as in the mean that
+            `F.cross_entropy(…, reduction="mean")` takes: ℓ_i counts as many times as it has kept
+            positions. Default False: every sample counts the same, a sample of which nothing is
+            kept with a loss of 0.
 
     Raises:
         ValueError, TypeError: shapes or dtypes that do not fit.
     """
 
-    def __init__(self, logits: Tensor, targets: Tensor, *, ignore_index: int = -100) -> None:
+    def __init__(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        ignore_index: int = -100,
+        per_token: bool = False,
+    ) -> None:
         if logits.ndim < 2 or logits.shape[:-1] != targets.shape:
             raise ValueError(
                 f"Categorical needs logits (B, …, C) and targets (B, …), received "
@@ -76,8 +92,16 @@ class Categorical(Likelihood):
         self.parameters = logits
         self.targets = targets
         self.ignore_index = ignore_index
+        self.per_token = per_token
 
-    def _weights(self) -> Tensor:
+    def weights(self) -> Tensor | None:
+        """Numbers of kept positions with `per_token`, (B,); None without."""
+        if not self.per_token:
+            return None
+        kept = (self.targets != self.ignore_index).view(len(self.targets), -1)
+        return kept.sum(1, dtype=torch.promote_types(self.parameters.dtype, torch.float32))
+
+    def _position_weights(self) -> Tensor:
         kept = (self.targets != self.ignore_index).to(self.parameters.dtype)
         if kept.ndim == 1:
             return kept
@@ -89,7 +113,7 @@ class Categorical(Likelihood):
         losses = F.cross_entropy(
             logits, self.targets, reduction="none", ignore_index=self.ignore_index
         )
-        return losses if losses.ndim == 1 else (losses * self._weights()).flatten(1).sum(1)
+        return losses if losses.ndim == 1 else (losses * self._position_weights()).flatten(1).sum(1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Classes drawn from softmax(logits); ignored positions stay ignored."""
@@ -103,7 +127,9 @@ class Categorical(Likelihood):
         """w (√p∘ε − p ⟨√p, ε⟩): S = w (diag √p − p √pᵀ), S Sᵀ = w² (diag p − p pᵀ)."""
         log_p = self.parameters.log_softmax(-1)
         half = (0.5 * log_p).exp() * noise
-        return self._weights().unsqueeze(-1) * (half - log_p.exp() * half.sum(-1, keepdim=True))
+        return self._position_weights().unsqueeze(-1) * (
+            half - log_p.exp() * half.sum(-1, keepdim=True)
+        )
 
 
 class Gaussian(Likelihood):

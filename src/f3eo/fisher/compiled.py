@@ -235,18 +235,20 @@ def _record(
         parameters: list[Tensor], tensors: list[Tensor], index: list[Tensor]
     ) -> list[Tensor]:
         found = own(replace(problem, repeatable=True), *index)
-        parts = [[found.loss], [found.trace], found.structure or [], found.gradient]
+        # A number of samples is the recording's own; a sum of weights is another at every step.
+        weight = found.weight if isinstance(found.weight, Tensor) else None
+        parts = [[found.loss], [found.trace], [weight], found.structure or [], found.gradient]
         there = [[t is not None for t in part] for part in parts]
 
         def formed(results: list[Tensor]) -> Gradients:
             rest = iter(results)
-            (loss,), (trace,), structure, gradient = (
+            (loss,), (trace,), (weight,), structure, gradient = (
                 [next(rest) if one else None for one in part] for part in there
             )
             assert loss is not None
             return Gradients(
                 loss=loss,
-                samples=found.samples,
+                weight=found.weight if weight is None else weight,
                 gradient=gradient,
                 structure=None if found.structure is None else structure,  # pyright: ignore
                 trace=trace,

@@ -26,27 +26,27 @@ class Gradients:
 
     Args:
         loss: mean loss L, a scalar.
-        samples: B.
+        weight: Σ w_i of the samples (`f3eo.weighted`), a scalar; B where all count the same.
         gradient: ∇L, a tensor per parameter, None where the loss does not depend on it.
         structure: h = ½∇Tr F, a tensor per structured parameter; None if not measured.
         trace: the estimate of Tr F, a scalar; None if not measured.
     """
 
     loss: Tensor
-    samples: int
+    weight: Tensor | int
     gradient: list[Tensor | None]
     structure: list[Tensor] | None
     trace: Tensor | None
 
     def merged(self, other: "Gradients") -> "Gradients":
-        """Both batches as one: means weighted by their numbers of samples."""
-        total = self.samples + other.samples
-        a, b = self.samples / total, other.samples / total
+        """Both batches as one: means weighted by what their samples count."""
+        total = self.weight + other.weight
+        a, b = self.weight / total, other.weight / total
         both = self.structure is not None and other.structure is not None
         traced = self.trace is not None and other.trace is not None
         return Gradients(
-            loss=a * self.loss + b * other.loss,
-            samples=total,
+            loss=_counted(a, self.loss) + _counted(b, other.loss),
+            weight=total,
             gradient=_mean(self.gradient, other.gradient, a, b),
             structure=_mean(self.structure, other.structure, a, b) if both else None,  # pyright: ignore
             trace=a * self.trace + b * other.trace if traced else None,  # pyright: ignore
@@ -54,19 +54,31 @@ class Gradients:
 
 
 def _mean(
-    x: Sequence[Tensor | None], y: Sequence[Tensor | None], a: float, b: float
+    x: Sequence[Tensor | None], y: Sequence[Tensor | None], a: Tensor | float, b: Tensor | float
 ) -> list[Tensor | None]:
     """a·x + b·y, what is missing being zero; missing where both are."""
     pairs = list(zip(x, y, strict=True))
     present = [(u, v) for u, v in pairs if u is not None and v is not None]
-    sums = iter(plus(scaled([u for u, _ in present], a), [v for _, v in present], b))
+    us, vs = [u for u, _ in present], [v for _, v in present]
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        sums = iter(_counted(a, u) + _counted(b, v) for u, v in present)
+    else:
+        sums = iter(plus(scaled(us, a), vs, b))
 
     def merged(u: Tensor | None, v: Tensor | None) -> Tensor | None:
         if u is not None and v is not None:
             return next(sums)
-        return a * u if u is not None else b * v if v is not None else None
+        return _counted(a, u) if u is not None else _counted(b, v) if v is not None else None
 
     return [merged(u, v) for u, v in pairs]
+
+
+def _counted(share: Tensor | float, value: Tensor) -> Tensor:
+    """share · value, and 0 for a share of 0, where a mean is not defined."""
+    if not isinstance(share, Tensor):
+        return share * value
+    share = share.to(value)
+    return torch.where(share == 0, 0, share * value)
 
 
 class Estimator(ABC):
@@ -90,7 +102,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
-        """Per-sample losses (B,) and Tr F (scalar), both attached to the graph."""
+        """Per-sample losses (B,) whose mean is L, and Tr F (scalar), both attached to the graph."""
 
     def loss_gradient(self, problem: Problem) -> Gradients:
         """∇L alone."""
@@ -117,11 +129,11 @@ def chosen(problem: Problem) -> list[Tensor]:
 
 def plain_gradient(problem: Problem, *, per_sample: bool) -> Gradients:
     """∇L alone, as `losses.mean().backward()` would give it, bit for bit."""
-    losses = evaluate(problem, per_sample=per_sample, twice=False).losses
-    loss = losses.mean()
+    output = evaluate(problem, per_sample=per_sample, twice=False)
+    loss = output.mean()
     gradient = torch.autograd.grad(loss, problem.parameters, allow_unused=True)
     check_reached(gradient, problem.parameters)
-    return Gradients(loss.detach(), len(losses), list(gradient), None, None)
+    return Gradients(loss.detach(), output.shares.total, list(gradient), None, None)
 
 
 def structure_gradient(trace: Tensor, problem: Problem) -> list[Tensor]:

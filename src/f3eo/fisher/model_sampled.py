@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from f3eo.evaluation import Problem, evaluate
+from f3eo.evaluation import Output, Problem, evaluate
 from f3eo.fisher.estimator import Estimator, Gradients, structure_gradient
 from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.per_sample import PerSample
@@ -63,13 +63,14 @@ class ModelSampled(Estimator):
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
-        losses, trace = self.trace(problem)
+        output, trace = self._measured(problem)
+        loss = output.mean()
         gradient = torch.autograd.grad(
-            losses.mean(), problem.parameters, retain_graph=True, allow_unused=True
+            loss, problem.parameters, retain_graph=True, allow_unused=True
         )
         return Gradients(
-            loss=losses.detach().mean(),
-            samples=len(losses),
+            loss=loss.detach(),
+            weight=output.shares.total,
             gradient=list(gradient),
             structure=structure_gradient(trace, problem),
             trace=trace.detach(),
@@ -77,20 +78,25 @@ class ModelSampled(Estimator):
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`."""
+        output, trace = self._measured(problem)
+        return output.shares.joined(output.losses), trace
+
+    def _measured(self, problem: Problem) -> tuple[Output, Tensor]:
+        """What the closure gave, and Tr F, both attached to the graph."""
         if isinstance(self.over, PerSample):
             ghost = self.over.capture(problem)
-            losses, likelihood = ghost.losses, _likelihood(ghost.output.likelihood)
-            total = self._ghost_trace(ghost, likelihood, problem)
-        else:
-            output = evaluate(problem, per_sample=True, twice=True)
-            losses, likelihood = output.losses, _likelihood(output.likelihood)
-            f = likelihood.parameters
-            draws = [
-                attached_gradient(f, problem, likelihood.root(likelihood.noise(problem.generator)))
-                for _ in range(self.probes or 1)
-            ]
-            total = torch.stack([inner(v, v) for v in draws]).mean()
-        return losses, total / max(len(losses), 1)
+            likelihood = _likelihood(ghost.output.likelihood)
+            return ghost.output, self._ghost_trace(ghost, likelihood, problem)
+        output = evaluate(problem, per_sample=True, twice=True)
+        likelihood = _likelihood(output.likelihood)
+        draws = []
+        for _ in range(self.probes or 1):
+            root = likelihood.root(likelihood.noise(problem.generator))
+            # √ω_i in front of sample i: the cross terms of the square have no mean.
+            scale = output.shares.like(output.losses).sqrt().view(-1, *[1] * (root.ndim - 1))
+            vector = attached_gradient(likelihood.parameters, problem, scale * root)
+            draws.append(inner(vector, vector))
+        return output, torch.stack(draws).mean()
 
     def _ghost_trace(self, ghost: Ghost, likelihood: Likelihood, problem: Problem) -> Tensor:
         f = likelihood.parameters
@@ -100,7 +106,8 @@ class ModelSampled(Estimator):
             if exact
             else (likelihood.noise(problem.generator) for _ in range(self.probes or 1))
         )
-        sums = [ghost.norms(f, likelihood.root(noise)).squared.sum() for noise in noises]
+        average = ghost.output.shares.average
+        sums = [average(ghost.norms(f, likelihood.root(noise)).squared) for noise in noises]
         return torch.stack(sums).sum() if exact else torch.stack(sums).mean()
 
 

@@ -16,6 +16,7 @@ from f3eo.fisher.ghost.weights import Shifted
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
 from f3eo.products.finite_difference import above_rounding
 from f3eo.tensors import filled, plus
+from f3eo.weighted import Shares
 
 logger = logging.getLogger("f3eo")
 
@@ -105,30 +106,31 @@ class PerSample(Estimator):
             self._unsuited = measured
             logger.info("h by double backward instead of finite differences: %s", measured)
             return self._exact(replay.once_more(lambda: self.capture(problem)), problem)
-        losses = ghost.losses.detach()
+        losses, shares = ghost.losses.detach(), ghost.output.shares
         del ghost
-        return self._differences(replay, losses, *measured, problem)
+        return self._differences(replay, losses, shares, *measured, problem)
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`; by double backward, whatever the engine."""
         ghost = self.capture(problem)
         squared = ghost.norms(ghost.losses).squared
-        return ghost.losses, squared.sum() / max(len(squared), 1)
+        shares = ghost.output.shares
+        return shares.joined(ghost.losses), shares.average(squared)
 
     def _exact(self, ghost: Ghost, problem: Problem) -> Gradients:
-        losses, samples = ghost.losses, len(ghost.losses)
-        # G_i = ∇ℓ_i/B, whose sum is ∇L and whose squared norms sum to Tr F̂/B.
-        norms = ghost.norms(losses, torch.full_like(losses, 1 / samples))
-        trace = norms.squared.sum() * samples
+        losses, shares = ghost.losses, ghost.output.shares
+        # G_i = ω_i ∇ℓ_i, ω_i = 1/B without weights; their sum is ∇L.
+        norms = ghost.norms(losses, shares.like(losses))
+        trace = shares.trace(norms.squared)
         objective = trace
         if self.power != 2:
-            own = norms.squared * samples**2
+            own = shares.own(norms.squared)
             moves = own > 0  # where it is 0, so is its part of h, and a root has no derivative
             powers = torch.where(moves, own, 1) ** (self.power / 2) * moves
-            objective = powers.sum() * (2 / self.power / samples)
+            objective = shares.average(powers) * (2 / self.power)
         return Gradients(
-            loss=losses.detach().mean(),
-            samples=samples,
+            loss=shares.mean(losses.detach()),
+            weight=shares.total,
             gradient=_in_order(norms.totals, problem.parameters),
             structure=structure_gradient(objective, problem),
             trace=trace.detach(),
@@ -138,22 +140,23 @@ class PerSample(Estimator):
         self,
         replay: Replay[Ghost],
         losses: Tensor,
+        shares: Shares,
         found: Gathered,
         recorded: SecondPass,
         problem: Problem,
     ) -> Gradients:
         engine = self.engine
         assert isinstance(engine, FiniteDifference)
-        parameters, samples = chosen(problem), len(losses)
-        trace = found.squared.sum() * samples
+        parameters = chosen(problem)
+        trace = shares.trace(found.squared)
         # A sample's gradient points where its own loss bends most, so the step is a small one.
         default = found.unit**0.5 / (8 if engine.central else 32)
         # ‖g_i‖^(p−2), by which sample i moves along its gradient, and the mean length of that.
         own, length = None, trace.sqrt()
         if self.power != 2:
-            squared = found.squared * samples**2
+            squared = shares.own(found.squared)
             own = torch.where(squared > 0, squared, torch.inf) ** (self.power / 2 - 1)
-            length = (own.square() * squared).mean().sqrt()
+            length = shares.average(own.square() * squared).sqrt()
         size = engine.size(parameters, length, default)
         # Not finite where Tr F̂ overflows; h then is not either.
         share = 1 / (2 * size if engine.central else size)
@@ -161,7 +164,7 @@ class PerSample(Estimator):
 
         def moved(step: Tensor) -> list[Tensor]:
             """∇L(θ + step ∇ℓ_i), every sample at its own weights, over ε."""
-            step = step * samples if own is None else step * samples * own
+            step = shares.divided(step) if own is None else shares.divided(step) * own
             weights = {
                 id(p): Shifted(p, found.terms[id(p)], step, once=id(p) in once)
                 for p in parameters
@@ -169,8 +172,8 @@ class PerSample(Estimator):
             }
             mode = Perturbed(recorded, weights)
             moved = evaluate(problem, per_sample=True, twice=False, mode=mode).losses
-            shares = (share / samples).to(moved).expand_as(moved)
-            gradient = torch.autograd.grad(moved, parameters, shares, allow_unused=True)
+            cotangent = shares.like(moved, share)
+            gradient = torch.autograd.grad(moved, parameters, cotangent, allow_unused=True)
             return filled(gradient, parameters)
 
         high = replay.once_more(lambda: moved(size))
@@ -182,8 +185,8 @@ class PerSample(Estimator):
                 torch.addcmul(h, g, share, value=-1) for h, g in zip(high, low, strict=True)
             ]
         return Gradients(
-            loss=losses.mean(),
-            samples=samples,
+            loss=shares.mean(losses),
+            weight=shares.total,
             gradient=_in_order(found.totals, problem.parameters),
             structure=above_rounding(structure, found.unit * trace.sqrt() * share),
             trace=trace,

@@ -51,10 +51,11 @@ class Sign(Estimator):
             objectives, weights, problem.parameters, problem.structured, whole
         )
         samples = together.samples if together is not None else count or 1
-        # f± = (1/B) Σ ℓ_i over the positive and the negative samples: v and H v want B^½ and B.
+        # f± as without weights: (1/B) Σ ℓ_i over the positive and the negative samples; v and H v
+        # want B^½ and B.
         return Gradients(
             loss=torch.stack(result.values).sum(),
-            samples=samples,
+            weight=together.weight if together is not None else samples,
             gradient=[_total(column) for column in zip(*result.gradients, strict=True)],
             structure=scaled(result.product, samples),
             trace=squared_norm(result.vector) * samples,
@@ -62,10 +63,12 @@ class Sign(Estimator):
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`; by double backward, whatever the engine."""
-        losses = evaluate(problem, per_sample=True, twice=True).losses
+        output = evaluate(problem, per_sample=True, twice=True)
+        losses = output.losses
         signs = self.signs(len(losses), problem.generator).to(losses)
-        vector = attached_gradient(torch.dot(signs, losses), problem)
-        return losses, inner(vector, vector) / max(len(losses), 1)
+        roots = signs * output.shares.like(losses).sqrt()
+        vector = attached_gradient(torch.dot(roots, losses), problem)
+        return output.shares.joined(losses), inner(vector, vector)
 
     def signs(self, count: int, generator: torch.Generator | None) -> Tensor:
         """r, shape (count,), ±1."""
@@ -77,8 +80,13 @@ class Sign(Estimator):
 
     def _part(self, problem: Problem, count: int) -> Replay[list[Tensor]]:
         def objective() -> list[Tensor]:
-            losses = evaluate(problem, per_sample=True, twice=self.engine.twice).losses
-            return [losses.sum() / count]
+            output = evaluate(problem, per_sample=True, twice=self.engine.twice)
+            if output.shares.weights is not None:
+                raise ValueError(
+                    "the closure returned weights, and none when Sign() first ran it: let it "
+                    "return Weighted(losses, weights) always, or use PerSample()"
+                )
+            return [output.losses.sum() / count]
 
         return Replay(objective, problem)
 
@@ -95,22 +103,31 @@ class Sign(Estimator):
 
 
 class _Together:
-    """f₊ and f₋ from one forward pass, signs drawn once."""
+    """f± = ½ (L ± S) from one forward pass, signs drawn once; S = Σ r_i √(ω_i/B) ℓ_i.
+
+    Without weights that is (1/B) Σ ℓ_i over the positive and over the negative samples.
+    """
 
     def __init__(self, estimator: Sign, problem: Problem) -> None:
         self._estimator = estimator
         self._problem = problem
         self._signs: Tensor | None = None
         self.samples = 0
+        self.weight: Tensor | int = 0
 
     def __call__(self) -> list[Tensor]:
         estimator, problem = self._estimator, self._problem
-        losses = evaluate(problem, per_sample=True, twice=estimator.engine.twice).losses
+        output = evaluate(problem, per_sample=True, twice=estimator.engine.twice)
+        losses, shares = output.losses, output.shares
         if self._signs is None:
-            self.samples = len(losses)
+            self.samples, self.weight = len(losses), shares.total
             self._signs = estimator.signs(self.samples, problem.generator).to(losses.device)
-        positive, means = (self._signs > 0).to(losses), losses / self.samples
-        return [torch.dot(means, positive), torch.dot(means, 1 - positive)]
+        if shares.weights is None:
+            positive, means = (self._signs > 0).to(losses), losses / self.samples
+            return [torch.dot(means, positive), torch.dot(means, 1 - positive)]
+        each = shares.like(losses)
+        signed = self._signs.to(losses) * (each / self.samples).sqrt()
+        return [torch.dot(losses, 0.5 * (each + signed)), torch.dot(losses, 0.5 * (each - signed))]
 
 
 def _total(column: tuple[Tensor | None, ...]) -> Tensor | None:

@@ -28,20 +28,20 @@ class Batch(Estimator):
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
-        samples = 1
+        weight: Tensor | int = 1
 
         def objective() -> list[Tensor]:
-            nonlocal samples
-            losses = evaluate(problem, per_sample=False, twice=self.engine.twice).losses
-            samples = len(losses)
-            return [losses.mean()]
+            nonlocal weight
+            output = evaluate(problem, per_sample=False, twice=self.engine.twice)
+            weight = output.shares.total
+            return [output.mean()]
 
         result = self.engine.product(
             [Replay(objective, problem)], [1.0], problem.parameters, problem.structured
         )
         return Gradients(
             loss=result.values[0],
-            samples=samples,
+            weight=weight,
             gradient=result.gradients[0],
             structure=result.product,
             trace=squared_norm(result.vector),
@@ -49,9 +49,9 @@ class Batch(Estimator):
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`; by double backward, whatever the engine."""
-        losses = evaluate(problem, per_sample=False, twice=True).losses
-        vector = attached_gradient(losses.mean(), problem)
-        return losses, inner(vector, vector)
+        output = evaluate(problem, per_sample=False, twice=True)
+        vector = attached_gradient(output.mean(), problem)
+        return output.shares.joined(output.losses), inner(vector, vector)
 
 
 def attached_gradient(

@@ -36,9 +36,7 @@ def hessian(output: Output, parameters: Sequence[Tensor]) -> Quadratic:
     Source: Pearlmutter 1994.
     """
     parameters = list(parameters)
-    found = torch.autograd.grad(
-        output.losses.mean(), parameters, create_graph=True, allow_unused=True
-    )
+    found = torch.autograd.grad(output.mean(), parameters, create_graph=True, allow_unused=True)
     check_reached(found, parameters)
     # What the loss is linear in, or does not use, has no graph: its rows of H are zero.
     graphed = [i for i, g in enumerate(found) if g is not None and g.requires_grad]
@@ -82,7 +80,7 @@ def gauss_newton(
     Source: Schraudolph 2002; Martens 2010, section 4.2.
     """
     f = _likelihood(output.likelihood).parameters
-    loss = output.losses.mean()
+    loss = output.mean()
     gradient = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     check_reached(gradient, parameters)
     (slope,) = torch.autograd.grad(loss, f, create_graph=True)  # ∇_f L, for ∇²_f L

@@ -114,7 +114,7 @@ class SecondOrder(Optimizer, ABC):
 
         def run() -> list[Tensor]:
             found[:] = [evaluate(problem, per_sample=False, twice=True)]
-            return [found[0].losses.mean()]
+            return [found[0].mean()]
 
         replay = Replay(run, problem)
         loss = replay()[0].detach()

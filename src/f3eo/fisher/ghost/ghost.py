@@ -85,7 +85,7 @@ class Ghost:
         return self._norms(deltas)
 
     def gathered(self) -> tuple[Gathered, SecondPass] | str:
-        """Norms, totals and gradients of ℓ_i/B and what a second pass needs beside them.
+        """Norms, totals and gradients of ω_i ℓ_i and what a second pass needs beside them.
 
         Or what stands against a second pass. The recorded tensors are forgotten, each as soon as
         its gradients are there.
@@ -103,7 +103,7 @@ class Ghost:
             return "a piecewise linear operation's argument or result is written to afterwards"
         edges = [edge for use in self._uses for edge in use.edges]
         derived = any(self._capture.derives(p) for use in self._uses for p in use.parameters)
-        shares = torch.full_like(self.losses, 1 / len(self.losses))
+        shares = self.output.shares.like(self.losses)
         deltas = torch.autograd.grad(
             self.losses, edges, shares, retain_graph=derived, allow_unused=True
         )
