@@ -62,7 +62,7 @@ WEIGHTS = {
     "fixed": (Fixed(0.3), lambda g, d, trace: 0.3),
     "ratio": (Ratio(0.6), lambda g, d, trace: 0.6 * g / d),
     "cap, open": (Cap(0.2, limit=9.0), lambda g, d, trace: 0.2 / trace.sqrt()),
-    "cap, shut": (Cap(5.0, limit=0.4), lambda g, d, trace: 0.4 * g / d),
+    "cap, shut": (Cap(500.0, limit=0.4), lambda g, d, trace: 0.4 * g / d),
 }
 
 
@@ -187,7 +187,9 @@ def test_one_sample_makes_the_batch_the_fisher_trace():
     for size in (1, 6):
         for estimator in (Batch(), PerSample(DoubleBackward(), power=2)):
             case = network()
-            optimizer = F3EO(case.model, SGD, lr=0.1, estimator=estimator, fraction=1, every=1)
+            optimizer = F3EO(
+                case.model, SGD, lr=0.1, estimator=estimator, weight=Ratio(0.3), **WHOLE
+            )
             for batch in batches(3, size):
                 optimizer.step(case.losses, *batch)
             found[size, type(estimator)] = weights(case.model)
