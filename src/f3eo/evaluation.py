@@ -11,8 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from f3eo import batch as batches
+from f3eo.as_written import as_written
 from f3eo.decompositions import Decomposed
 from f3eo.likelihood import Likelihood
+from f3eo.randomness import RandomStates
 from f3eo.weighted import Shares, Weighted
 
 Closure = Callable[..., Any]
@@ -95,12 +97,15 @@ def evaluate(
 
     Raises:
         TypeError: neither a tensor nor a likelihood.
-        ValueError: weights that are negative or not finite, a scalar, a wrong number of samples, or losses no parameter has a part in.
+        ValueError: a scalar, a wrong number of samples, losses no parameter has a part in, weights
+            that are negative or not finite.
         RuntimeError: the closure called `backward`.
     """
     with torch.enable_grad(), _untouched_grads(problem.parameters), ExitStack() as stack:
         if twice:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if twice or mode is not None:
+            stack.enter_context(as_written(twice=twice))
         with mode or (Decomposed(twice=True) if twice else nullcontext()):
             result = problem.closure(*problem.batch)
             likelihood = result if isinstance(result, Likelihood) else None
@@ -229,8 +234,7 @@ class World:
         self._grads = [(p, p.grad) for p in problem.parameters]
         self._generator = problem.generator
         self._drawn = problem.generator.get_state() if problem.generator is not None else None
-        self._devices = {p.device for p in problem.parameters if p.device.type != "cpu"}
-        self._random = _random_states(self._devices)
+        self._random = RandomStates(_devices(problem))
 
     def covers(self, parameters: Sequence[Tensor]) -> bool:
         """Whether these are the problem's parameters, in order."""
@@ -238,7 +242,7 @@ class World:
 
     def drawn(self) -> bool:
         """Whether random numbers have been drawn from torch's generators since."""
-        return _drawn_since(self._random, self._devices)
+        return self._random.drawn()
 
     def lend_buffers(self) -> None:
         """Let a forward pass write into copies.
@@ -266,7 +270,7 @@ class World:
             p.grad = g
         if self._generator is not None and self._drawn is not None:
             self._generator.set_state(self._drawn)
-        _set_random_states(self._random)
+        self._random.restore()
 
 
 class Replay(Generic[R]):
@@ -279,53 +283,53 @@ class Replay(Generic[R]):
     Args:
         function: what to run.
         problem: whose buffers and devices are looked after.
+        numpy: whether numpy's random state is, too; that takes a third of a millisecond.
     """
 
-    def __init__(self, function: Callable[[], R], problem: Problem) -> None:
+    def __init__(self, function: Callable[[], R], problem: Problem, *, numpy: bool = True) -> None:
         self._function = function
         self._problem = problem
-        self._devices = {p.device for p in problem.parameters if p.device.type != "cpu"}
-        self._first: list[tuple[torch.device, Tensor]] | None = None
+        self._numpy = numpy
+        self._first: RandomStates | None = None
+        self.generators: dict[torch.Generator, Tensor] = {}
+        """Generators of the user's, and their states when the first call began."""
 
     def __call__(self) -> R:
         """The function's result."""
         if self._first is None:
-            self._first = _random_states(self._devices)
+            self._first = self._states()
             return self._function()
         return self.once_more(self._function)
 
     def drawn(self) -> bool:
-        """Whether random numbers have been drawn since the first call began."""
+        """Whether torch's random numbers have been drawn since the first call began."""
         assert self._first is not None
-        return _drawn_since(self._first, self._devices)
+        return self._first.drawn()
+
+    def drawn_from_numpy(self) -> bool:
+        """Whether numpy's have been; False where its state is not looked after."""
+        assert self._first is not None
+        return self._first.drawn_from_numpy()
 
     def once_more(self, function: Callable[[], S]) -> S:
         """The result of another function, in the surroundings of the first call."""
         assert self._first is not None
         if self._problem.repeatable:
             return function()
-        world = World(self._problem)
+        world, now = World(self._problem), self._states()
         world.lend_buffers()
-        _set_random_states(self._first)
+        self._first.restore()
+        for generator, state in self.generators.items():
+            generator.set_state(state)
         try:
             return function()
         finally:
             world.restore()
+            now.restore()
+
+    def _states(self) -> RandomStates:
+        return RandomStates(_devices(self._problem), self.generators, numpy=self._numpy)
 
 
-def _random_states(devices: set[torch.device]) -> list[tuple[torch.device, Tensor]]:
-    states = [(torch.device("cpu"), torch.get_rng_state())]
-    return states + [(d, torch.get_device_module(d).get_rng_state(d)) for d in devices]
-
-
-def _drawn_since(before: list[tuple[torch.device, Tensor]], devices: set[torch.device]) -> bool:
-    states = zip(before, _random_states(devices), strict=True)
-    return any(not torch.equal(a, b) for (_, a), (_, b) in states)
-
-
-def _set_random_states(states: list[tuple[torch.device, Tensor]]) -> None:
-    for device, state in states:
-        if device.type == "cpu":
-            torch.set_rng_state(state)
-        else:
-            torch.get_device_module(device).set_rng_state(state, device)
+def _devices(problem: Problem) -> set[torch.device]:
+    return {p.device for p in problem.parameters if p.device.type != "cpu"}

@@ -99,6 +99,11 @@ class Compiled(Estimator):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kinds": {}}
 
+    def forget(self) -> None:
+        """See `Estimator.forget`; what is recorded is recorded again."""
+        self.estimator.forget()
+        self._kinds = {}
+
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
         return self._run("gradients", problem)
@@ -123,7 +128,9 @@ class Compiled(Estimator):
         if recording.run is None:
             return own(problem, *index)
         if recording.uses & (recording.uses - 1):
-            return recording.run(problem, *index)
+            found = recording.run(problem, *index)
+            self.estimator.heed(found)
+            return found
         return self._checked(own, recording, problem, *index)
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -149,6 +156,7 @@ class Compiled(Estimator):
             tuple(problem.structured),
             tuple(m.training for m in modules),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
+            self.estimator.kind,
         )
 
     def _met(self, kind: Any) -> bool:
@@ -237,12 +245,13 @@ def _record(
         found = own(replace(problem, repeatable=True), *index)
         # A number of samples is the recording's own; a sum of weights is another at every step.
         weight = found.weight if isinstance(found.weight, Tensor) else None
-        parts = [[found.loss], [found.trace], [weight], found.structure or [], found.gradient]
+        scalars = [[found.loss], [found.trace], [weight], [found.error]]
+        parts = [*scalars, found.structure or [], found.gradient]
         there = [[t is not None for t in part] for part in parts]
 
         def formed(results: list[Tensor]) -> Gradients:
             rest = iter(results)
-            (loss,), (trace,), (weight,), structure, gradient = (
+            (loss,), (trace,), (weight,), (error,), structure, gradient = (
                 [next(rest) if one else None for one in part] for part in there
             )
             assert loss is not None
@@ -252,6 +261,7 @@ def _record(
                 gradient=gradient,
                 structure=None if found.structure is None else structure,  # pyright: ignore
                 trace=trace,
+                error=error,
             )
 
         form.append(formed)

@@ -10,7 +10,7 @@ weights move along −∇L and −h. The factor 2 of ∇‖v‖² = 2 H v is lef
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +30,8 @@ class Gradients:
         gradient: ∇L, a tensor per parameter, None where the loss does not depend on it.
         structure: h = ½∇Tr F, a tensor per structured parameter; None if not measured.
         trace: the estimate of Tr F, a scalar; None if not measured.
+        error: the expected relative error of h by rounding and differences, a scalar; None if it is
+            not known.
     """
 
     loss: Tensor
@@ -37,6 +39,7 @@ class Gradients:
     gradient: list[Tensor | None]
     structure: list[Tensor] | None
     trace: Tensor | None
+    error: Tensor | None = None
 
     def merged(self, other: "Gradients") -> "Gradients":
         """Both batches as one: means weighted by what their samples count."""
@@ -50,6 +53,7 @@ class Gradients:
             gradient=_mean(self.gradient, other.gradient, a, b),
             structure=_mean(self.structure, other.structure, a, b) if both else None,  # pyright: ignore
             trace=a * self.trace + b * other.trace if traced else None,  # pyright: ignore
+            error=max((e for e in (self.error, other.error) if e is not None), default=None),
         )
 
 
@@ -104,6 +108,9 @@ class Estimator(ABC):
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Per-sample losses (B,) whose mean is L, and Tr F (scalar), both attached to the graph."""
 
+    def forget(self) -> None:  # noqa: B027  (most keep nothing)
+        """Check anew what was found on earlier batches, if anything is kept of them."""
+
     def loss_gradient(self, problem: Problem) -> Gradients:
         """∇L alone."""
         return plain_gradient(problem, per_sample=self.per_sample)
@@ -119,7 +126,15 @@ class Estimator(ABC):
         if not len(outside):
             return measured
         whole = measured.merged(self.loss_gradient(problem.part(outside)))
-        return replace(whole, structure=measured.structure, trace=measured.trace)
+        return replace(
+            whole, structure=measured.structure, trace=measured.trace, error=measured.error
+        )
+
+
+def in_order(totals: Mapping[int, Tensor], parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """The totals of these parameters, each in its dtype."""
+    found = [totals.get(id(p)) for p in parameters]
+    return [None if t is None else t.to(p.dtype) for t, p in zip(found, parameters, strict=True)]
 
 
 def chosen(problem: Problem) -> list[Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from f3eo.evaluation import check_reached
+from f3eo.graph import rounding_unit
 from f3eo.products.double_backward import weighted_sum
 from f3eo.products.engine import Engine, Objective, Product
 from f3eo.tensors import Vector, filled, plus, scaled, squared_norm
@@ -123,7 +124,7 @@ def _gradients(
     gradients: list[list[Tensor | None]] = []
     for objective in objectives:
         scalars = objective()
-        unit = max(unit, *map(_rounding, scalars))
+        unit = max(unit, *map(rounding_unit, scalars))
         for i, scalar in enumerate(scalars):
             last = i == len(scalars) - 1
             grads = torch.autograd.grad(
@@ -132,16 +133,3 @@ def _gradients(
             gradients.append(list(grads))
             values.append(scalar.detach())
     return values, gradients, unit
-
-
-def _rounding(scalar: Tensor) -> float:
-    """The coarsest rounding unit of the floating point numbers in a graph."""
-    found, open_nodes, seen = {scalar.dtype}, [scalar.grad_fn], set()
-    while open_nodes:
-        node = open_nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        found.update(m.dtype for m in node._input_metadata)  # pyright: ignore
-        open_nodes.extend(following for following, _ in node.next_functions)
-    return max(torch.finfo(dtype).eps for dtype in found if dtype.is_floating_point)

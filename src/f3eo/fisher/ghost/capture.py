@@ -47,7 +47,16 @@ EXPANSIONS = {
     torch.Tensor.broadcast_to,
     torch.broadcast_to,
 }
+INDEXING = {torch.index_select, torch.Tensor.index_select, torch.Tensor.__getitem__}
+HOOKS = {torch.Tensor.register_hook}
 _FILLS = {torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn}
+
+
+WRITTEN = "parameters are written into other tensors"
+CHECKPOINT = "parameters are used under activation checkpointing"
+MODULE_RULE = "a module has a rule of its own"
+MOVING = "an operation has kinks that move (max, sort, hardswish, a clamp between activations)"
+HOOKED = "a hook on an activation changes gradients"
 
 
 class Capture(Decomposed):
@@ -56,8 +65,8 @@ class Capture(Decomposed):
     After it, `uses` holds the uses, `derived` the places (as `Use.call`) of the calls that made
     one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and its
     version), `cuts` values without a gradient that were made of some with one (and their version),
-    and `repeatable` whether these calls tell all: not where parameters are written into other
-    tensors, under activation checkpointing, or where kinks cannot be kept from moving.
+    `generators` the generators that were drawn from and their states before, `dtypes` those of all
+    results with a gradient, and `obstacle` why the calls alone do not repeat the pass, if so.
 
     Args:
         parameters: the leaves whose uses are recorded.
@@ -80,7 +89,10 @@ class Capture(Decomposed):
         self.derived: set[int] = set()
         self.kinks: dict[int, tuple[Tensor, int]] = {}
         self.cuts: dict[int, tuple[Tensor, int]] = {}
-        self.repeatable = True
+        self.generators: dict[torch.Generator, Tensor] = {}
+        self.dtypes: set[torch.dtype] = set()
+        self.obstacle: str | None = None
+        self._permuted = False
         self._calls = 0
         self._leaves = {id(p): frozenset([id(p)]) for p in parameters if p.requires_grad}
         self._given = [t for t in batches.tensors(batch) if t.ndim]
@@ -121,10 +133,15 @@ class Capture(Decomposed):
         """Whether a tensor was made of parameters, and is none itself."""
         return id(tensor) not in self._leaves
 
+    def order(self, tensor: Tensor) -> Tensor | None:
+        """Which sample stands where, (B,), in a tensor that keeps them in another order."""
+        token, _, order = getattr(tensor, _MARK, (None, None, None))
+        return order if token is self._token else None
+
     def _role(self, tensor: Tensor) -> Role | Sources:
         if (leaf := self._leaves.get(id(tensor))) is not None:
             return leaf
-        token, role = getattr(tensor, _MARK, (None, Role.CONSTANT))
+        token, role, _ = getattr(tensor, _MARK, (None, Role.CONSTANT, None))
         if token is self._token:
             return role
         if self._given or tensor.ndim == 0 or id(tensor) in self._constants:
@@ -133,11 +150,14 @@ class Capture(Decomposed):
         self._mark(tensor, Role.SAMPLES)
         return Role.SAMPLES
 
-    def _mark(self, tensor: Tensor, role: Role | Sources) -> None:
+    def _mark(self, tensor: Tensor, role: Role | Sources, order: Tensor | None = None) -> None:
         if id(tensor) not in self._leaves:
             derived = isinstance(role, frozenset) and tensor.requires_grad
             kept = derived or role is Role.SAMPLES
-            setattr(tensor, _MARK, (self._token, role if kept else Role.CONSTANT))
+            setattr(tensor, _MARK, (self._token, role if kept else Role.CONSTANT, order))
+
+    def _hinder(self, reason: str) -> None:
+        self.obstacle = self.obstacle or reason
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Decomposed.run`."""
@@ -147,6 +167,8 @@ class Capture(Decomposed):
         _refuse(self._model, func, args, kwargs)
         inputs = flat((*args, *kwargs.values())) if kwargs else flat(args)
         roles = [self._role(t) for t in inputs]
+        if (generator := kwargs.get("generator")) is not None:
+            self.generators.setdefault(generator, generator.get_state())
         met = Role.SAMPLES in roles
         derived = [r for r in roles if isinstance(r, frozenset)]
         written = writes(func, args)
@@ -166,27 +188,38 @@ class Capture(Decomposed):
         if met and kinked and isinstance(result, Tensor):
             # A bound that moves moves the kink.
             still = not any(t.requires_grad for t in inputs[1:])
-            self.repeatable = self.repeatable and still and not _recomputes()
+            if not still:
+                self._hinder(MOVING)
+            if _recomputes():
+                self._hinder(CHECKPOINT)
             first = kept(func, inputs[0], result)
             self.kinks[self._calls] = first, first._version if func in RELU else version
 
         if met and not written and _cuts(inputs, result):
             self.cuts[self._calls] = result, result._version
         if met and func in BENT and any(t.requires_grad for t in inputs):
-            self.repeatable = False
+            self._hinder(MOVING)
+        if func in HOOKS:
+            self._hinder(HOOKED)
 
         role = Role.SAMPLES if met else Role.CONSTANT
         if derived and not met:
             role = frozenset().union(*derived)
             if any(t.requires_grad for t in flat((result,))):
                 self.derived.add(self._calls)
+        order = self._reordered(func, args, kwargs, inputs) if met and func in INDEXING else None
+        if met and order is None and self._permuted:
+            order = next((o for t in inputs if (o := self.order(t)) is not None), None)
         for output in flat((result,)):
-            self._mark(output, role)
+            self._mark(output, role, order)
+            if output.requires_grad:
+                self.dtypes.add(output.dtype)
         if written and role is not Role.CONSTANT:
-            self.repeatable = self.repeatable and not derived
-            self._mark(args[0] if result is None else inputs[0], role)
+            if derived:
+                self._hinder(WRITTEN)
+            self._mark(args[0] if result is None else inputs[0], role, order)
             if inputs[0]._base is not None:
-                self._mark(inputs[0]._base, role)
+                self._mark(inputs[0]._base, role, order)
         return result
 
     def _meet(
@@ -238,6 +271,23 @@ class Capture(Decomposed):
         grown = any(a == b * samples for b, a in pairs)
         return grown and all(a == b * samples or b in (1, a) for b, a in pairs)
 
+    def _reordered(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[Tensor]
+    ) -> Tensor | None:
+        """The order of the samples where they are indexed by a permutation, or none."""
+        before, index = self.order(inputs[0]), _index(func, args, kwargs)
+        count = self._samples or 0
+        if count < 2 or index is None or index.shape != (count,) or index.dtype.is_floating_point:
+            return before
+        straight = torch.arange(count, device=index.device)
+        if index.dtype is torch.bool or not torch.equal(index.sort().values, straight):
+            return before
+        order = (index if before is None else before[index]).detach()
+        if torch.equal(order, straight):
+            return None
+        self._permuted = True
+        return order
+
     def _fills(self, func: Any, result: Any) -> bool:
         """A constant or noise made for every sample (initial states): it carries samples."""
         return func in _FILLS and (self._samples or 0) > 1 and result.shape[:1] == (self._samples,)
@@ -258,7 +308,9 @@ class Capture(Decomposed):
             )
         if not outputs or not parameters:
             return
-        self.repeatable = self.repeatable and not _recomputes()
+        if _recomputes():
+            self._hinder(CHECKPOINT)
+        orders = [o for t in tensors if self._permuted and (o := self.order(t)) is not None]
         self.uses.append(
             Use(
                 operation=operation,
@@ -272,6 +324,7 @@ class Capture(Decomposed):
                 shapes=[t.shape for t in outputs.values()],
                 versions=[(t, t._version) for t in tensors],
                 call=self._calls,
+                order=orders[0] if orders else None,
             )
         )
 
@@ -285,8 +338,18 @@ class Capture(Decomposed):
         if not self._inside:
             for output in flat((result,)):
                 self._mark(output, Role.SAMPLES)
-            self.repeatable = False
+            self._hinder(MODULE_RULE)
             self._record(type(module), (module, *args), kwargs, result)
+
+
+def _index(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The one tensor that an operation indexes with, if it does so along one dimension."""
+    if func is torch.Tensor.__getitem__:
+        place = args[1] if isinstance(args[1], tuple) else (args[1],)
+        found = [p for p in place if isinstance(p, Tensor)]
+        whole = all(isinstance(p, Tensor) or p == slice(None) for p in place)
+        return found[0] if len(found) == 1 and whole else None
+    return kwargs.get("index", args[2] if len(args) > 2 else None)
 
 
 def _cuts(inputs: list[Tensor], result: Any) -> bool:

@@ -18,18 +18,22 @@ import f3eo.fisher.ghost.rules  # noqa: F401  (registers the rules)
 from f3eo.evaluation import Output, Problem, check_reached, evaluate
 from f3eo.fisher.ghost.arguments import mapped_arguments
 from f3eo.fisher.ghost.capture import Capture
+from f3eo.fisher.ghost.evidence import PROBES, Evidence, Probe, evidence, wanted
 from f3eo.fisher.ghost.fallback import Sample, fallback
 from f3eo.fisher.ghost.gathered import Gathered, gather
-from f3eo.fisher.ghost.layout import Layout, find
+from f3eo.fisher.ghost.layout import Layout
 from f3eo.fisher.ghost.norms import Contribution, Norms, contribution, norms
 from f3eo.fisher.ghost.perturbed import SecondPass, place
 from f3eo.fisher.ghost.registry import Rule
 from f3eo.fisher.ghost.use import Use
-from f3eo.fisher.ghost.verify import verify
+from f3eo.fisher.ghost.verify import refuse_hooks, verify
+from f3eo.graph import coarsest, custom_functions
 
 logger = logging.getLogger("f3eo")
 
-Layouts = list[list[Layout]]
+
+class NotRepeatable(Exception):
+    """Why a forward pass cannot be run a second time with weights of its own for every sample."""
 
 
 class Ghost:
@@ -38,9 +42,10 @@ class Ghost:
     Args:
         problem: closure, batch and parameters.
         memory: bytes that per-sample gradients written out may take at a time.
-        known: layouts found before, by signature of the recorded uses; new ones are added after
-            they have been found and checked against the gradients of single samples.
+        known: what is known of layouts, by signature of the recorded uses; what single samples of
+            this batch tell is added.
         twice: whether norms are to be differentiated; without, fused kernels do.
+        check: whether single samples are asked though all seems known.
 
     Raises:
         ValueError: operations whose samples mix.
@@ -48,7 +53,13 @@ class Ghost:
     """
 
     def __init__(
-        self, problem: Problem, memory: int, known: dict[Any, Layouts], *, twice: bool = True
+        self,
+        problem: Problem,
+        memory: int,
+        known: dict[Any, list[Evidence]],
+        *,
+        twice: bool = True,
+        check: bool = False,
     ) -> None:
         self._problem = problem
         self._memory = memory
@@ -58,7 +69,33 @@ class Ghost:
         self.losses = self.output.losses
         self._uses = self._capture.uses
         check_reached(self._uses, problem.parameters)
-        self._layouts = self._find_layouts(known)
+        self._edges = [edge for use in self._uses for edge in use.edges]
+        self._all_known = known
+        self._signature = (
+            len(self.losses) == 1,
+            *(
+                (
+                    use.operation,
+                    tuple(map(len, use.shapes)),
+                    tuple(map(self._capture.sources, use.parameters)),
+                )
+                for use in self._uses
+            ),
+        )
+        self._known = None if check else known.get(self._signature)
+        self._layouts: list[list[Layout]] | None = None
+        self.probes: list[Probe] = []
+        """What single samples were asked on this batch."""
+
+    @property
+    def generators(self) -> dict[torch.Generator, Tensor]:
+        """Generators of the user's that the pass drew from, and their states before."""
+        return self._capture.generators
+
+    @property
+    def unit(self) -> float:
+        """The coarsest rounding unit on the way to the losses, also of parts without parameters."""
+        return coarsest({self.losses.dtype} | self._capture.dtypes)
 
     def norms(self, outputs: Tensor, cotangent: Tensor | None = None) -> Norms:
         """‖J_iᵀ c_i‖² for every sample i, J_i the Jacobian of `outputs` of sample i.
@@ -69,48 +106,44 @@ class Ghost:
         """
         if len(self.losses) == 0:
             return Norms(outputs.flatten(1).sum(1) if outputs.ndim > 1 else outputs, {})
-        if self._layouts is None:
-            nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
-            return Norms(torch.full_like(self.losses, torch.nan), nan)
-        edges = [edge for use in self._uses for edge in use.edges]
         cotangent = torch.ones_like(outputs) if cotangent is None else cotangent
         deltas = torch.autograd.grad(
             outputs,
-            edges,
+            self._edges,
             cotangent,
             create_graph=True,
             retain_graph=True,
             allow_unused=True,
         )
+        if not self._settled(deltas):
+            nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
+            return Norms(torch.full_like(self.losses, torch.nan), nan)
         return self._norms(deltas)
 
-    def gathered(self) -> tuple[Gathered, SecondPass] | str:
+    def gathered(self) -> tuple[Gathered, SecondPass]:
         """Norms, totals and gradients of ω_i ℓ_i and what a second pass needs beside them.
 
-        Or what stands against a second pass. The recorded tensors are forgotten, each as soon as
-        its gradients are there.
+        The recorded tensors are forgotten, each as soon as its gradients are there.
+
+        Raises:
+            NotRepeatable: why there can be no second pass.
         """
-        if self._layouts is None:
+        self._refuse_second_pass()
+        derived = any(self._capture.derives(p) for use in self._uses for p in use.parameters)
+        complete = self._known is not None and all(item.complete for item in self._known)
+        deltas = torch.autograd.grad(
+            self.losses,
+            self._edges,
+            self.output.shares.like(self.losses),
+            retain_graph=derived or not complete,
+            allow_unused=True,
+        )
+        unit = max(self.unit, *(torch.finfo(t.dtype).eps for t in deltas if t is not None), 0.0)
+        if unit > torch.finfo(torch.float32).eps:
+            raise NotRepeatable("the closure works in 16 bits, too coarse for differences")
+        if not self._settled(deltas):
             nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
             return Gathered(torch.full_like(self.losses, torch.nan), nan, {}, 1.0), self._recorded()
-        if not self._capture.repeatable or any(len(use.shapes) > 1 for use in self._uses):
-            return (
-                "parameters are written into other tensors, used by a module with its own rule or "
-                "under activation checkpointing, or an operation has kinks that move (max, sort, "
-                "hardswish, a clamp between activations)"
-            )
-        if any(t._version != version for t, version in self._capture.kinks.values()):
-            return "a piecewise linear operation's argument or result is written to afterwards"
-        edges = [edge for use in self._uses for edge in use.edges]
-        derived = any(self._capture.derives(p) for use in self._uses for p in use.parameters)
-        shares = self.output.shares.like(self.losses)
-        deltas = torch.autograd.grad(
-            self.losses, edges, shares, retain_graph=derived, allow_unused=True
-        )
-        # Of the forward pass, where one part may work in another precision than the losses.
-        unit = max(torch.finfo(t.dtype).eps for t in (self.losses, *deltas) if t is not None)
-        if unit > torch.finfo(torch.float32).eps:
-            return "the closure works in 16 bits, too coarse for differences"
         recorded, contributions = self._recorded(), self._contributed(deltas)
         del deltas
         self._uses.clear()
@@ -124,11 +157,26 @@ class Ghost:
             unit,
         )
         if found is None:
-            return (
+            raise NotRepeatable(
                 f"per-sample gradients take more than memory={self._memory} bytes; a smaller batch "
                 f"(chunk=) or more memory would do"
             )
         return found, recorded
+
+    def _refuse_second_pass(self) -> None:
+        if (obstacle := self._capture.obstacle) is not None:
+            raise NotRepeatable(obstacle)
+        if any(len(use.shapes) > 1 for use in self._uses):
+            raise NotRepeatable("an operation on parameters has several outputs")
+        if any(t._version != version for t, version in self._capture.kinks.values()):
+            raise NotRepeatable(
+                "a piecewise linear operation's argument or result is written to afterwards"
+            )
+        if self._known is None and (custom := custom_functions(self.losses)):
+            raise NotRepeatable(
+                f"a custom autograd.Function ({', '.join(custom)}) is in the graph, whose backward "
+                f"need not be the derivative of its forward"
+            )
 
     def _recorded(self) -> SecondPass:
         uses = list(zip(self._uses, self._layouts, strict=True)) if self._layouts else []
@@ -188,43 +236,77 @@ class Ghost:
             return terms
         return [fallback(use, arguments, parts)]
 
-    def _find_layouts(self, known: dict[Any, Layouts]) -> Layouts | None:
-        """Layouts of all uses, known or found by the gradients of the first and last sample.
+    def _settled(self, deltas: Sequence[Tensor | None]) -> bool:
+        """Find the layouts, by what is known or by asking single samples.
 
-        None where these gradients are not finite: nothing can be found then, and no norm is.
+        Args:
+            deltas: gradients of the whole batch in all outputs.
+
+        Returns:
+            False where gradients are not finite: nothing can be found then, and no norm is.
         """
         samples = len(self.losses)
-        if samples < 2:
-            return [[Layout(0) for _ in use.shapes] for use in self._uses]
-        sources = self._capture.sources
-        signature = tuple(
-            (use.operation, tuple(map(len, use.shapes)), tuple(map(sources, use.parameters)))
-            for use in self._uses
+        known, uses = self._known, self._uses
+        open_ = known is None or not (
+            self._problem.repeatable  # a recording has no values to look at
+            or all(item.complete for item in known)
+            or wanted(uses, known, deltas, samples) is None
         )
-        if signature in known:
-            return known[signature]
-        edges = [edge for use in self._uses for edge in use.edges]
-        leaves = self._problem.parameters
-        probes = []
-        for i in (0, samples - 1):
+        if open_:
+            known = self._asked(deltas)
+            if known is None:
+                return False
+            self._all_known[self._signature] = self._known = known
+        elif self._layouts is not None:
+            return True
+        assert known is not None
+        self._layouts = [item.layouts(use) for item, use in zip(known, uses, strict=True)]
+        if open_:
+            self._verify()
+        return True
+
+    def _asked(self, deltas: Sequence[Tensor | None]) -> list[Evidence] | None:
+        """What gradients of single samples tell; None where one is not finite."""
+        samples, leaves = len(self.losses), self._problem.parameters
+        refuse_hooks(leaves, self._problem.name)
+        self.probes, known = [], None
+        first = [0, samples - 1] if samples > 1 else [0]
+        while len(self.probes) < PROBES:
+            asked = [probe.sample for probe in self.probes]
+            rest = [i for i in first if i not in asked]
+            i = rest[0] if rest else None
+            if i is None:
+                known = evidence(self._uses, self.probes, samples)
+                i = wanted(self._uses, known, deltas, samples, asked)
+            if i is None:
+                break
             gradients = torch.autograd.grad(  # pyright: ignore[reportCallIssue]
                 self.losses[i],
-                [*edges, *leaves],  # pyright: ignore[reportArgumentType]
+                [*self._edges, *leaves],  # pyright: ignore[reportArgumentType]
                 retain_graph=True,
                 allow_unused=True,
             )
             if not all(bool(g.isfinite().all()) for g in gradients if g is not None):
                 return None
-            probes.append((i, gradients[: len(edges)], gradients[len(edges) :]))
-        self._layouts = find(self._uses, [(i, deltas) for i, deltas, _ in probes], samples)
-        for i, deltas, expected in probes:
+            count = len(self._edges)
+            self.probes.append(Probe(i, gradients[:count], gradients[count:]))
+        return evidence(self._uses, self.probes, samples)
+
+    def _verify(self) -> None:
+        """Hold what the uses add up to against the gradient of every sample that was asked."""
+        problem = self._problem
+        for probe in self.probes:
             with torch.no_grad():
-                found = self._norms(deltas)
-            problem = self._problem
-            verify(found, i, expected, leaves, problem.structured, problem.name)
-        known[signature] = self._layouts
+                found = self._norms(probe.deltas)
+            verify(
+                found,
+                probe.sample,
+                probe.leaves,
+                problem.parameters,
+                problem.structured,
+                problem.name,
+            )
         self._log_fallbacks()
-        return self._layouts
 
     def _log_fallbacks(self) -> None:
         for use in self._uses:

@@ -1,35 +1,59 @@
-"""Where an operation's output keeps the samples, found by experiment.
+"""Where an operation's output keeps the samples.
 
-Models move samples about: (B, T, d) becomes (B·T, d) or (T, B, d) inside. The gradient of one
-sample's loss is zero in every other sample's part of an output, whatever the code did to get
-there; two such gradients show where the samples are, and whether they mix.
+Models move samples about: (B, T, d) becomes (B·T, d) or (T, B, d) inside, and a packed sequence has
+them sorted by length. What a shape allows is listed here; which of it is right, gradients of single
+samples tell (`evidence.py`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from f3eo.fisher.ghost.arguments import name_of
-from f3eo.fisher.ghost.use import Use
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Dimension `dim` counts B samples times k rows each, the samples outside or inside."""
+    """Dimension `dim` counts B samples times k rows each, the samples outside or inside.
+
+    Args:
+        dim: the dimension.
+        inside: whether the rows of a sample lie B apart, and not side by side.
+        follows: whether the samples are in the order that indexing has brought them into.
+        order: which sample stands where in this batch, (B,); None is the batch's own order.
+    """
 
     dim: int
     inside: bool = False
+    follows: bool = True
+    order: Tensor | None = field(default=None, compare=False)
+
+    def at(self, order: Tensor | None) -> "Layout":
+        """The same layout in a batch whose samples are in this order there."""
+        order = order if self.follows else None
+        return self if order is self.order else replace(self, order=order)
+
+    def owners(self, tensor: Tensor, samples: int) -> Tensor:
+        """Which sample an element belongs to; int64, broadcasts against the tensor."""
+        size = tensor.shape[self.dim]
+        rows = torch.arange(size, device=tensor.device)
+        owners = rows % samples if self.inside else rows // (size // samples)
+        if self.order is not None:
+            owners = self.order.to(owners.device)[owners]
+        return owners.view(-1, *(1,) * (tensor.ndim - 1 - self.dim))
 
     def split(self, tensor: Tensor, samples: int) -> Tensor:
-        """Each sample alone as a batch of k: (…, B·k, …) → (B, …, k, …), a view."""
+        """Each sample alone as a batch of k: (…, B·k, …) → (B, …, k, …)."""
         rows = tensor.shape[self.dim] // max(samples, 1)
         if rows == 1 and self.dim == 0:
-            return tensor.unsqueeze(1)
-        sizes = (rows, samples) if self.inside else (samples, rows)
-        return tensor.unflatten(self.dim, sizes).movedim(self.dim + self.inside, 0)
+            parts = tensor.unsqueeze(1)
+        else:
+            sizes = (rows, samples) if self.inside else (samples, rows)
+            parts = tensor.unflatten(self.dim, sizes).movedim(self.dim + self.inside, 0)
+        return parts if self.order is None else parts[self.order.to(parts.device).argsort()]
 
     def sizes(self, shape: Sequence[int], samples: int) -> tuple[int, ...]:
         """The shape of one sample's part of a tensor of this shape."""
@@ -57,7 +81,7 @@ class Layout:
         if 0 <= missing <= dim and tensor.shape[dim - missing] == rows:
             return self.split(tensor.reshape((1,) * missing + tensor.shape), samples)
         if tensor.shape[:1] == (samples,):
-            return Layout(0).split(tensor, samples)
+            return replace(self, dim=0, inside=False).split(tensor, samples)
         if samples == 1:
             return tensor.unsqueeze(0)  # all of it belongs to the one sample
         raise NotImplementedError(
@@ -68,59 +92,24 @@ class Layout:
 
     def join(self, tensor: Tensor) -> Tensor:
         """The inverse of `split`: (B, …, k, …) → (…, B·k, …)."""
-        return tensor.movedim(0, self.dim + self.inside).flatten(self.dim, self.dim + 1)
+        parts = tensor if self.order is None else tensor[self.order.to(tensor.device)]
+        return parts.movedim(0, self.dim + self.inside).flatten(self.dim, self.dim + 1)
 
 
-def candidates(shape: torch.Size, samples: int) -> list[Layout]:
-    """All layouts a shape allows, the likeliest first."""
+def candidates(shape: Sequence[int], samples: int, order: Tensor | None) -> list[Layout]:
+    """All layouts a shape allows, the likeliest first.
+
+    Args:
+        shape: of an output.
+        samples: B.
+        order: that indexing has brought the samples into, or None.
+    """
+    if samples == 1:
+        return [Layout(0)]
     dims = [d for d, size in enumerate(shape) if samples and size % samples == 0 and size]
     exact = [Layout(d) for d in dims if shape[d] == samples]
     folded = [d for d in dims if shape[d] != samples]
-    return exact + [Layout(d) for d in folded] + [Layout(d, inside=True) for d in folded]
-
-
-def consistent(layout: Layout, gradient: Tensor, sample: int, samples: int) -> bool:
-    """Whether the gradient of one sample's loss vanishes outside that sample's part."""
-    parts = layout.split(gradient, samples)
-    others = torch.arange(samples, device=parts.device) != sample
-    return not bool(parts[others].any())
-
-
-def find(
-    uses: Sequence[Use], probes: Sequence[tuple[int, Sequence[Tensor | None]]], samples: int
-) -> list[list[Layout]]:
-    """The layout of every output of every use.
-
-    Args:
-        uses: recorded operations.
-        probes: pairs (i, gradients of ℓ_i in all outputs of all uses, in order).
-        samples: B.
-
-    Raises:
-        ValueError: an operation whose samples mix, by its name and shape.
-    """
-    layouts = []
-    outputs = iter(range(sum(len(use.shapes) for use in uses)))
-    for use in uses:
-        found = []
-        for shape in use.shapes:
-            o = next(outputs)
-            fitting = [
-                layout
-                for layout in candidates(shape, samples)
-                if all(
-                    (g := gradients[o]) is None or consistent(layout, g, i, samples)
-                    for i, gradients in probes
-                )
-            ]
-            if not fitting:
-                raise ValueError(
-                    f"{use.name} with output of shape {tuple(shape)} mixes the {samples} samples "
-                    f"of the batch, so per-sample gradients are not defined there: keep every "
-                    f"sample's output a function of that sample alone (no batch statistics), hand "
-                    f"the batch to the closure as arguments, or use estimator=Batch(); where a "
-                    f"table of constants is {samples} long, too, take another batch size"
-                )
-            found.append(fitting[0])
-        layouts.append(found)
-    return layouts
+    found = exact + [Layout(d) for d in folded] + [Layout(d, inside=True) for d in folded]
+    if order is None:
+        return found
+    return [c.at(order) for c in found] + [replace(c, follows=False) for c in found]

@@ -24,6 +24,7 @@ class Use:
         outputs, edges, shapes: places, graph nodes and shapes of the outputs that need a gradient.
         versions: the tensors among the arguments, and how often each had been written to.
         call: its place among all calls of torch functions in the forward pass.
+        order: which sample stands where, (B,), if the samples are in another order; see `Capture`.
     """
 
     operation: Any
@@ -37,6 +38,7 @@ class Use:
     shapes: list[torch.Size]
     versions: list[tuple[Tensor, int]]
     call: int
+    order: Tensor | None
 
     @property
     def name(self) -> str:

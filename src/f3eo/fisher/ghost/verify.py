@@ -15,6 +15,21 @@ UNDERFLOW = 1e-30
 """Squares of single-precision gradients lose their digits below this."""
 
 
+def refuse_hooks(parameters: Sequence[Tensor], name: Callable[[Tensor], str]) -> None:
+    """Refuse hooks on the gradients of parameters: they act on a batch's, not on single samples'.
+
+    Raises:
+        ValueError: names the parameter and the cure.
+    """
+    for p in parameters:
+        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
+            raise ValueError(
+                f"{name(p)} has a hook on its gradient (register_hook), which has no meaning for "
+                f"the gradients of single samples: remove it; to clip use max_norm=, to change "
+                f"gradients a hook of the base (optimizer.base.register_step_pre_hook)"
+            )
+
+
 def verify(
     found: Norms,
     sample: int,
@@ -47,8 +62,9 @@ def verify(
                 f"the per-sample gradients of {name(p)} do not add up to its gradient "
                 f"(‖difference‖ {float((total - g).norm()):.3g}, ‖gradient‖ "
                 f"{float(g.norm()):.3g}): some use of it is hidden from torch functions (custom "
-                f"autograd.Function, torch.compile, torch.jit, an extension) or draws other random "
-                f"numbers when repeated; register a rule for that module, or use estimator=Sign()"
+                f"autograd.Function, torch.jit, an extension) or draws other random "
+                f"numbers when repeated, or a hook changes it; register a rule for that module, or "
+                f"use estimator=Sign()"
             )
     counted = [g for g, s in zip(expected, structured, strict=True) if s and g is not None]
     norm = float(squared_norm(counted))

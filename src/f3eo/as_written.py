@@ -1,0 +1,60 @@
+"""A forward pass of the user's code as it is written, while its operations are looked at.
+
+A compiled part would hide them and has no second derivative (pytorch#91469), and what a checkpoint
+computes again for the backward pass must be made of the same operations as the first time.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch.utils import checkpoint
+
+from f3eo.decompositions import Decomposed
+
+_GENERATOR = "_checkpoint_without_reentrant_generator"
+
+
+@contextmanager
+def as_written(*, twice: bool) -> Iterator[None]:
+    """Run what `torch.compile` made as the Python it was, and recompute in the mode of the pass.
+
+    Args:
+        twice: see `Decomposed`.
+    """
+    compiles = "torch._dynamo" in sys.modules  # not imported for this: it takes a second
+    eager = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+    with eager, _recomputed_alike(twice):
+        yield
+
+
+@contextmanager
+def _recomputed_alike(twice: bool) -> Iterator[None]:
+    """Checkpoints that are not reentrant compute again under `Decomposed`."""
+    original: Callable[..., Any] | None = getattr(checkpoint, _GENERATOR, None)
+    if original is None:  # a later torch: it says by itself that a recomputation differs
+        yield
+        return
+
+    @functools.wraps(original)
+    def generator(fn: Any, preserve: Any, context_fn: Any, *args: Any, **kwargs: Any) -> Any:
+        def contexts() -> Any:
+            forward, recompute = context_fn()
+            return forward, _both(recompute, twice)
+
+        return original(fn, preserve, contexts, *args, **kwargs)
+
+    setattr(checkpoint, _GENERATOR, generator)
+    try:
+        yield
+    finally:
+        setattr(checkpoint, _GENERATOR, original)
+
+
+@contextmanager
+def _both(recompute: Any, twice: bool) -> Iterator[None]:
+    with recompute, Decomposed(twice=twice):
+        yield
