@@ -14,7 +14,7 @@ import torch
 from torch.optim import SGD
 
 from cases import case
-from f3eo import Categorical
+from f3eo import Categorical, Gaussian
 from f3eo.second_order import Report
 from second_order.helpers import OPTIMIZERS, Point, made, trained, weights
 
@@ -71,6 +71,40 @@ def test_a_copy_goes_on_alone_and_alike(name, way):
     optimizer.step(row.drawn, *row.batch)
     assert torch.equal(weights(row.model), weights(other.model))
     assert copied.report == optimizer.report
+
+
+def overshooting(model):
+    """A flat far-out place: with little damping many steps in a row are taken back."""
+    mean = 3 * torch.tanh(model.place).expand(1, 2)
+    return Gaussian(mean, torch.full((1, 2), -1.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("way", ["state_dict", "deepcopy", "pickle"])
+@pytest.mark.parametrize("name", ["gauss-newton", "layerwise"])
+def test_how_fast_the_damping_rises_is_kept_in_the_midst_of_rejections(name, way):
+    model = Point([3.0, -2.0])
+    optimizer = OPTIMIZERS[name](model, damping=1e-6)
+    for _ in range(3):
+        optimizer.step(lambda: overshooting(model))
+        assert not optimizer.report.accepted
+    assert optimizer.growth == 16.0 and optimizer.damping == pytest.approx(2 * 4 * 8 * 1e-6)
+    if way == "state_dict":
+        buffer = io.BytesIO()
+        torch.save(optimizer.state_dict(), buffer)
+        buffer.seek(0)
+        other = Point([3.0, -2.0])
+        resumed = OPTIMIZERS[name](other)
+        resumed.load_state_dict(torch.load(buffer, weights_only=True))
+    else:
+        both = (model, optimizer)
+        copied = copy.deepcopy(both) if way == "deepcopy" else pickle.loads(pickle.dumps(both))
+        other, resumed = copied
+    for _ in range(12):
+        optimizer.step(lambda: overshooting(model))
+        resumed.step(lambda: overshooting(other))
+        assert (resumed.damping, resumed.growth) == (optimizer.damping, optimizer.growth)
+        assert resumed.report == optimizer.report
+    assert torch.equal(weights(model), weights(other))
 
 
 def test_a_report_cannot_be_changed():

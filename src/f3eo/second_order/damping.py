@@ -8,9 +8,13 @@ u is the rounding unit of the loss: without δ, ρ would be noise near a minimum
 
 from math import isfinite
 
-LOW, HIGH = 0.25, 0.75
+LOW, HIGH = 0.25, 0.75  # of a trust region
 ACCEPT = 1e-4
-SMALLEST = 1e-10  # a damping that has fallen to nothing could not be raised by factors
+FALL = 3.0  # most that the damping falls by in a step
+GROWTH = 2.0  # ν: what it rises by at the first rejection
+SMALLEST, LARGEST = 1e-10, 1e30
+"""Bounds of the damping. Along directions that the loss is blind to, rounding r in ∇L moves the
+parameters by r/λ; an infinite λ could not fall again."""
 
 
 def agreement(actual: float, predicted: float, loss: float, unit: float) -> float:
@@ -28,17 +32,26 @@ def accepts(ratio: float, actual: float) -> bool:
     return ratio >= ACCEPT and actual >= 0
 
 
-def levenberg_marquardt(damping: float, ratio: float, accepted: bool) -> float:
-    """λ: ×4 after a rejected step, ×3/2 if ρ < ¼, ×2/3 if ρ > ¾.
+def nielsen(damping: float, growth: float, ratio: float, accepted: bool) -> tuple[float, float]:
+    """The next λ and ν: λ falls fast where the model is right, and rises faster with every failure.
 
-    Source: Levenberg 1944, Marquardt 1963; factors 3/2 and 2/3 of Martens 2010, section 4.1, which
-    has no rejection.
+        accepted:  λ ← λ · max(⅓, 1 − (2ρ − 1)³),   ν ← 2
+        rejected:  λ ← λ · ν,                       ν ← 2ν
+
+    The factor is ⅓ from ρ = 0.94 on, 1 at ρ = ½ and 2 at ρ = 0. As λ goes to 0, Gauss-Newton on a
+    linear model becomes Newton's method.
+
+    Source: Nielsen 1999 (IMM-REP-1999-05) with γ = 3, β = 2, p = 3; algorithm 3.16 of Madsen,
+    Nielsen & Tingleff 2004. Deviations: ρ has δ in it, and at least 1e-4 is asked of it, not 0; the
+    first λ is given, not a share of the largest entry on the diagonal of G; λ is kept within
+    `SMALLEST` and `LARGEST`, and one that starts outside moves inwards only.
     """
-    if not accepted:
-        return 4 * damping
-    if ratio < LOW:
-        return 1.5 * damping
-    return max(damping / 1.5, min(damping, SMALLEST)) if ratio > HIGH else damping
+    if accepted:  # from ρ = 1 on nothing changes; the cube of a very large one overflows
+        factor, following = max(1 / FALL, 1 - (2 * min(ratio, 1.0) - 1) ** 3), GROWTH
+    else:
+        factor, following = growth, 2 * growth
+    least, most = min(damping, SMALLEST), max(damping, LARGEST)
+    return min(max(damping * factor, least), most), following
 
 
 def trust_radius(radius: float, ratio: float, accepted: bool, length: float, edge: bool) -> float:

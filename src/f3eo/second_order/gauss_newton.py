@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from f3eo.evaluation import Output
 from f3eo.second_order.conjugate_gradients import Solution, truncated_cg
 from f3eo.second_order.curvature import gauss_newton
-from f3eo.second_order.damping import levenberg_marquardt
+from f3eo.second_order.damping import GROWTH, nielsen
 from f3eo.second_order.optimizer import SecondOrder
 from f3eo.second_order.quadratic import Quadratic
 from f3eo.second_order.report import Report
@@ -20,13 +20,15 @@ class GaussNewton(SecondOrder):
 
     G = (1/B) Σ_i J_iᵀ (∇²_f ℓ_i) J_i is the true Fisher matrix for the likelihoods of `f3eo` (times
     the positions a sample's loss averages), so this is damped natural gradient descent. λ follows
-    the ratio of actual to predicted reduction of the loss on the batch; a step that increases it is
-    taken back.
+    the ratio ρ of actual to predicted reduction of the loss on the batch: times
+    max(⅓, 1 − (2ρ − 1)³) after a step that is kept. A step that increases the loss is taken back;
+    λ rises by 2 then, by 4 after the next in a row, by 8, and so on.
 
     Args:
         model: a module, or parameters or parameter groups. With a module buffers are protected.
         lr: factor on the step, per group; default 1.
-        damping: first λ > 0, in units of the curvature of the loss; default 0.1.
+        damping: first λ > 0, in units of the curvature of the loss; default 0.1. It stays between
+            1e-10 and 1e30; outside of them it moves inwards only.
         max_iterations: largest number of products G v in a step; default 100.
         tolerance: conjugate gradients stop at ‖(G + λI) d + ∇L‖ ≤ tolerance · ‖∇L‖; default 1e-4.
         on_nonfinite: "skip" (counts in `skipped`, warns once) or "raise" where loss, gradient or
@@ -37,7 +39,8 @@ class GaussNewton(SecondOrder):
             instead of a likelihood.
 
     Source: Martens 2010 (Hessian-free optimization), without its preconditioner, backtracking and
-    shared starting point of conjugate gradients; damping of Levenberg and Marquardt.
+    shared starting point of conjugate gradients; damping of Levenberg and Marquardt by the rule of
+    Nielsen 1999.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class GaussNewton(SecondOrder):
     ) -> None:
         super().__init__(model, lr, max_iterations, tolerance, on_nonfinite)
         self.damping = in_range("damping", damping, 0.0, None)
+        self.growth = GROWTH
+        """ν: what λ is multiplied with if the next step is rejected."""
 
     def _blocks(self, parameters: list[Tensor]) -> list[list[int]]:
         return [list(range(len(parameters)))]
@@ -68,4 +73,9 @@ class GaussNewton(SecondOrder):
         )
 
     def _adapt(self, report: Report, solutions: list[Solution]) -> None:
-        self.damping = levenberg_marquardt(self.damping, report.ratio, report.accepted)
+        self.damping, self.growth = nielsen(
+            self.damping, self.growth, report.ratio, report.accepted
+        )
+
+    def _own_state(self) -> dict[str, Any]:
+        return {**super()._own_state(), "growth": self.growth}

@@ -208,7 +208,7 @@ class SecondOrder(Optimizer, ABC):
         return {name: getattr(self, name) for name in ("damping", "radius", "steps", "skipped")}
 
     def state_dict(self) -> dict[str, Any]:
-        """State of a torch optimizer, and "second_order": damping or radius, and the counters."""
+        """State of a torch optimizer, and "second_order": damping, radius, counters."""
         return {**super().state_dict(), "second_order": self._own_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
