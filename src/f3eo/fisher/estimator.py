@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from f3eo.evaluation import Problem, check_reached, evaluate
+from f3eo.shown import Shown
 from f3eo.tensors import plus, scaled
 
 
@@ -69,7 +70,7 @@ def _mean(
     return [merged(u, v) for u, v in pairs]
 
 
-class Estimator(ABC):
+class Estimator(Shown, ABC):
     """An estimate of Tr F from one batch, its gradient and ∇L, in as few passes as it can."""
 
     additive: bool

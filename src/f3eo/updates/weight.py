@@ -6,13 +6,15 @@ from collections.abc import Callable
 from math import exp
 from typing import Any
 
+from f3eo.shown import Shown
+
 Schedule = Callable[[int], float]
 
 FAR = 20.0
 """A mean loss that no classifier starts from: chance among e^20, half a billion, classes."""
 
 
-class Weight(ABC):
+class Weight(Shown, ABC):
     """λ from the lengths of the loss gradient g and of the structure direction d.
 
     Args:
@@ -52,7 +54,7 @@ class Weight(ABC):
         factor = self.schedule(step) if self.schedule is not None else 1.0
         if not 0 <= factor < float("inf"):
             raise ValueError(
-                f"the schedule of {self!r} must give finite factors >= 0, gave at step {step}: "
+                f"the schedule of {type(self).__name__}({self.value}) must give finite factors >= 0, gave at step {step}: "
                 f"{factor}"
             )
         return self.value * factor
@@ -60,9 +62,6 @@ class Weight(ABC):
     @abstractmethod
     def factor(self, value: float, gradient: float, direction: float) -> float:
         """λ from the constant at this step, ‖g‖ and ‖d‖; where d is 0 it does not matter."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.value})"
 
 
 class Ratio(Weight):
@@ -148,7 +147,7 @@ class Fixed(Weight):
         return value
 
 
-class Warmup:
+class Warmup(Shown):
     """Factor that grows linearly from 1/steps to 1 over `steps` steps and stays there.
 
     Args:
