@@ -89,13 +89,15 @@ def asked_for_blank(optimizer: Optimizer) -> bool:
 
 def blank(base: Optimizer) -> Blank:
     """What the base would keep after a first step, found by a copy; nothing if that fails."""
+    ours = [p for group in base.param_groups for p in group["params"]]
     try:
         twin = copy.deepcopy(base)
+        theirs = [p for group in twin.param_groups for p in group["params"]]
+        for p, t in zip(ours, theirs, strict=True):
+            t.grad = p.grad  # a copy of a parameter has none
         twin.step()
     except Exception:  # its state is then not known before it has stepped
         return {}
-    ours = (p for group in base.param_groups for p in group["params"])
-    theirs = (p for group in twin.param_groups for p in group["params"])
     return {p: dict(twin.state.get(t, {})) for p, t in zip(ours, theirs, strict=True)}
 
 
