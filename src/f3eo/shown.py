@@ -34,8 +34,14 @@ def call(part: Any, always: tuple[str, ...] = ()) -> str:
     plain = type(part)(**needed) if len(own) > len(needed) else None
     shown: list[str] = []
     for p in known[1:]:
-        value = repr(getattr(part, p.name))
-        if p.name in needed or p.name in always or value != repr(getattr(plain, p.name)):
+        value = getattr(part, p.name)
+        if p.name in needed or p.name in always or differs(value, getattr(plain, p.name)):
             bare = p.name == own[0] and p.kind is Parameter.POSITIONAL_OR_KEYWORD
-            shown.append(value if bare else f"{p.name}={value}")
+            shown.append(repr(value) if bare else f"{p.name}={value!r}")
     return f"{name}({', '.join(shown)})"
+
+
+def differs(a: Any, b: Any) -> bool:
+    """Whether two values are typed differently; 1 and 1.0 are not."""
+    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (a, b))
+    return a != b if numbers else repr(a) != repr(b)

@@ -41,7 +41,8 @@ def check_model(model: nn.Module | None, estimator: Estimator) -> None:
     if found := sorted(kinds & wrappers):
         raise NotImplementedError(
             f"F3EO does not average over processes: with {found[0]} every process "
-            f"would train on its own gradient; train on one process, with model.module"
+            f"would train on its own gradient; train on one process, with the module from "
+            f"before it was wrapped (model.module)"
         )
     twice = not isinstance(estimator, (Batch, Sign)) or estimator.engine.twice
     compiled = any(module._compiled_call_impl is not None for module in model.modules())

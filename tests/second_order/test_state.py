@@ -4,9 +4,9 @@ import copy
 import gc
 import io
 import pickle
-import warnings
 import subprocess
 import sys
+import warnings
 import weakref
 from contextlib import suppress
 

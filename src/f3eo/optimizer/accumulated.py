@@ -14,6 +14,31 @@ from f3eo.tensors import fetched, scaled, wide
 
 
 @dataclass(frozen=True)
+class Settled:
+    """What was accumulated, once nothing more is done to .grad.
+
+    Args:
+        gradients: ∇L as .grad has it, h as it was measured.
+        world: as before the first micro-batch.
+        factor: on h, as on ∇L: what all of that was multiplied with, as by `clip_grad_norm_`, else
+            the ratio of its norms.
+        common: whether that factor says all that was done.
+    """
+
+    gradients: Gradients
+    world: World
+    factor: float
+    common: bool
+
+    def applied(self) -> Gradients:
+        """With the factor on h."""
+        structure = self.gradients.structure
+        if structure is None or self.factor == 1:
+            return self.gradients
+        return replace(self.gradients, structure=scaled(structure, self.factor))
+
+
+@dataclass(frozen=True)
 class Accumulated:
     """Gradients whose ∇L is the .grad of its parameters until the step.
 
@@ -29,20 +54,15 @@ class Accumulated:
     trained: Trained
     marks: list[Tensor]
 
-    def settled(self) -> tuple[Gradients | None, bool]:
-        """The gradients, with what was done to .grad counted for h, too.
+    def settled(self) -> Settled | None:
+        """The gradients with what was done to .grad; None if every .grad was taken away.
 
-        ∇L is what .grad holds now. h is scaled as that was: by the factor common to all of ∇L, as
-        `clip_grad_norm_` has one, else by the ratio of its norms. A parameter whose .grad was taken
-        away takes no part.
-
-        Returns:
-            The gradients, None if every .grad was taken away; and whether one factor says it all.
+        A parameter whose own .grad was taken away takes no part in the step.
         """
         before = self.gradients.gradient
         now = [p.grad for p in self.trained.parameters]
         if all(g is None for g in now):
-            return None, True
+            return None
         pairs = [(g, b is not None) for g, b in zip(now, before, strict=True)]
         kept = [g is not None for g, known in pairs if known]
         new = [g for g, known in pairs if known and g is not None]
@@ -51,13 +71,12 @@ class Accumulated:
         factor, common = _factor(old, fetched(_marks(new)), [g.numel() for g in new], eps)
         common = common and not any(g is not None and not known for g, known in pairs)
         structure = self.gradients.structure
-        if structure is not None and factor != 1:
-            structure = scaled(structure, factor)
         if structure is not None and not all(kept):
             own = [g for g, s in zip(now, self.trained.inside, strict=True) if s]
             rows = zip(structure, own, strict=True)
             structure = [torch.zeros_like(h) if g is None else h for h, g in rows]
-        return replace(self.gradients, gradient=now, structure=structure), common
+        gradients = replace(self.gradients, gradient=now, structure=structure)
+        return Settled(gradients, self.world, factor, common)
 
 
 def handed_out(gradients: Gradients, world: World, trained: Trained) -> Accumulated:

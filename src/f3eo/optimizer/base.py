@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from f3eo.optimizer.wrapper import Wrapper
+from f3eo.shown import differs
 
 Base = type[Optimizer] | Callable[..., Optimizer] | Optimizer
 
@@ -38,6 +39,8 @@ def built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any])
             f"{base!r}"
         )
     name = type(base).__name__
+    if not hasattr(base, "param_groups"):
+        raise TypeError(f"{name} has no parameter groups and cannot be a base: {CURE}")
     closure = inspect.signature(type(base).step).parameters.get("closure")
     needed = closure is not None and closure.default is inspect.Parameter.empty
     if needed or hasattr(base, "first_step"):
@@ -70,5 +73,5 @@ def differing(values: dict[str, Any], known: Mapping[str, Any]) -> list[str]:
     return [
         f"{k}={v!r}"
         for k, v in values.items()
-        if k in defaults and (k == "lr" or repr(v) != repr(defaults[k]))
+        if k in defaults and (k == "lr" or differs(v, defaults[k]))
     ]

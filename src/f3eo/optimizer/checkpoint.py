@@ -56,6 +56,11 @@ class State(MutableMapping[Tensor, dict[str, Any]]):
         return entry
 
     def __setitem__(self, parameter: Tensor, entry: dict[str, Any]) -> None:
+        if not isinstance(parameter, Tensor) or entry.keys() - {"base", "structure", "f3eo"}:
+            raise TypeError(
+                f"F3EO's state is that of its base and its own, and takes no {parameter!r} of "
+                f"{sorted(entry)}: wrap F3EO around the optimizer that keeps it, F3EO(model, other)"
+            )
         if entry.get("base"):
             self._base.state[parameter] = entry["base"]
         if "structure" in entry:

@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from f3eo.fisher import Gradients
 from f3eo.optimizer.trained import Trained
-from f3eo.tensors import Vector, fetched, filled, inners
+from f3eo.tensors import Vector, fetched, filled, inners, scaled
 from f3eo.updates import Products, Rule, Update, Weight, is_diagonal, metric, products
 
 
@@ -19,12 +19,18 @@ class Descent:
         gradients: as measured; a group that maximizes has −∇L.
         stored: directions measured in an earlier step, used where h was not measured; None if not
             wanted.
+        factor: on h, as ∇L has had it already; see `Settled`.
     """
 
     def __init__(
-        self, trained: Trained, gradients: Gradients, stored: dict[Tensor, Tensor] | None
+        self,
+        trained: Trained,
+        gradients: Gradients,
+        stored: dict[Tensor, Tensor] | None,
+        factor: float = 1.0,
     ) -> None:
         self.trained = trained
+        self._factor = factor
         self.chosen = trained.chosen
         pairs = zip(gradients.gradient, trained.signs, strict=True)
         self._uphill = [-g if g is not None and sign < 0 else g for g, sign in pairs]
@@ -37,6 +43,8 @@ class Descent:
             pairs = zip(self.chosen, self._own, strict=True)
             kept = [None if g is None else stored[p] for p, g in pairs]
             self.structure = filled(kept, self.chosen)
+        if self.structure is not None and factor != 1:
+            self.structure = scaled(self.structure, factor)
         others = [
             g for g, s in zip(self._uphill, trained.inside, strict=True) if g is not None and not s
         ]
@@ -82,7 +90,7 @@ class Descent:
         joined: dict[int, Tensor] = {}
         if self.structure is not None and not after:
             update = self._update(self._measured, rule, weight, value)
-            kept = update.direction if keep and self.fresh else None
+            kept = self._kept(update) if keep and self.fresh else None
             total = update.term() if rule.replaces_gradient else update.total()
             joined = {id(p): t for p, t in zip(self.chosen, total, strict=True)}
         for p in self.trained.others:
@@ -96,13 +104,19 @@ class Descent:
             diagonal = metric(base, self.chosen)
             measured = products(self._loss, self.structure, diagonal)
             update = self._update(measured, rule, weight, value)
-            kept = update.direction if keep and self.fresh else None
+            kept = self._kept(update) if keep and self.fresh else None
             lrs = [lr for lr, s in zip(self.trained.lrs, self.trained.inside, strict=True) if s]
             rows = zip(self.chosen, self._own, update.term(), diagonal or [], lrs, strict=True)
             for p, g, t, d, lr in rows:
                 if g is not None:
                     p.addcmul_(d, t, value=-lr * clip)
         return kept
+
+    def _kept(self, update: Update) -> Vector | None:
+        """The direction without the factor, which is this step's own."""
+        if self._factor == 1:
+            return update.direction
+        return scaled(update.direction, 1 / self._factor) if self._factor else None
 
     def _update(self, measured: list[Products], rule: Rule, weight: Weight, value: float) -> Update:
         assert self.structure is not None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from f3eo.evaluation import Closure, Problem, World
 from f3eo.fisher import Estimator, Gradients, PerSample
 from f3eo.measurement import USUAL_FRACTION, Measurement
-from f3eo.optimizer.accumulated import handed_out
+from f3eo.optimizer.accumulated import Settled, handed_out
 from f3eo.optimizer.base import CURE, Base, built, called, differing
 from f3eo.optimizer.checkpoint import asked_for_blank, blank
 from f3eo.optimizer.descent import Descent
@@ -164,15 +164,15 @@ class F3EO(Wrapper):
         if closure is not None:
             gradients, world = self._measured(closure, batch, own)
             own.check_same(trained(self.param_groups), world)
-        else:
-            gradients, world = self._settled(own)
-            self._pending = None
-        if gradients is None or world is None:
+            self._apply(gradients, world, own, 1.0)
+            return gradients.loss
+        before, self._pending = self._settled(own, stacklevel=4), None
+        if before is None:
             raise RuntimeError(
                 "step() without a closure needs accumulate(closure, *batch) before it"
             )
-        self._apply(gradients, world, own)
-        return gradients.loss
+        self._apply(before.gradients, before.world, own, before.factor)
+        return before.gradients.loss
 
     def accumulate(self, closure: Closure, *batch: Any) -> Tensor:
         """Add one micro-batch's ∇L and structure gradient to the coming `step()`.
@@ -197,7 +197,7 @@ class F3EO(Wrapper):
         """
         own = trained(self.param_groups)
         check_alone(self.param_groups)
-        before, first = self._settled(own)
+        before = self._settled(own, stacklevel=3)
         if before is not None:
             self._measurement().refuse_parts("a second micro-batch", self.model)
         pending = self._pending if before is not None else None
@@ -207,8 +207,8 @@ class F3EO(Wrapper):
             self._pending = pending  # a zero_grad() in the closure is not meant for these
         loss = gradients.loss
         if before is not None:
-            gradients = before.merged(gradients)
-        self._pending = handed_out(gradients, first or world, own)
+            gradients, world = before.applied().merged(gradients), before.world
+        self._pending = handed_out(gradients, world, own)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -244,23 +244,23 @@ class F3EO(Wrapper):
             raise
         return gradients, world
 
-    def _settled(self, own: Trained) -> tuple[Gradients | None, World | None]:
+    def _settled(self, own: Trained, stacklevel: int) -> Settled | None:
         """What was accumulated, as .grad has it by now; None if nothing was."""
         pending = self._pending
         if pending is None:
-            return None, None
+            return None
         own.check_same(pending.trained, pending.world)
         with torch.no_grad():
-            gradients, common = pending.settled()
-        if not common and not self._told:
+            found = pending.settled()
+        if found is not None and not found.common and not self._told:
             self._told = True
             warnings.warn(
                 "what was done to .grad after accumulate() is no common factor: the structure "
                 "gradient is scaled as the norm of all .grad was; to clip use max_norm, or "
                 "torch.nn.utils.clip_grad_norm_",
-                stacklevel=5,
+                stacklevel=stacklevel,
             )
-        return gradients, pending.world
+        return found
 
     def _measurement(self) -> Measurement:
         return Measurement(self.estimator, self.fraction, self.chunk)
@@ -276,10 +276,10 @@ class F3EO(Wrapper):
 
     # What was measured becomes an update.
 
-    def _apply(self, gradients: Gradients, world: World, own: Trained) -> None:
+    def _apply(self, gradients: Gradients, world: World, own: Trained, factor: float) -> None:
         with torch.no_grad():
             stored = self._stored if self.weight.at(self.steps) else None
-            descent = Descent(own, gradients, stored)
+            descent = Descent(own, gradients, stored, factor)
             if found := descent.not_finite():
                 self._skip(found, world)
                 return

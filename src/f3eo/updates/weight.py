@@ -54,8 +54,8 @@ class Weight(Shown, ABC):
         factor = self.schedule(step) if self.schedule is not None else 1.0
         if not 0 <= factor < float("inf"):
             raise ValueError(
-                f"the schedule of {type(self).__name__}({self.value}) must give finite factors >= 0, gave at step {step}: "
-                f"{factor}"
+                f"the schedule of {type(self).__name__}({self.value}) must give finite factors "
+                f">= 0, gave at step {step}: {factor}"
             )
         return self.value * factor
 
