@@ -159,7 +159,7 @@ def everything(model: nn.Module, optimizer: F3EO) -> dict[str, Any]:
         "buffers": bits(dict(model.named_buffers())),
         "grads": {name: bits(p.grad) for name, p in model.named_parameters()},
         "base": bits(optimizer.base.state_dict()),
-        "own": bits([entry.get("structure") for entry in optimizer.state.values()]),
+        "own": bits(list(optimizer._stored.values())),
         "trace": bits(optimizer.trace),
         "steps": optimizer.steps,
         "random": bits(torch.get_rng_state()),

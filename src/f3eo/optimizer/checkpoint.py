@@ -131,15 +131,14 @@ def parted(state_dict: dict[str, Any], base: Optimizer) -> tuple[dict[str, Any],
                 f"torch.distributed.checkpoint does not carry: save optimizer.state_dict() with "
                 f"torch.save and load that"
             )
-        if own.get("blank"):  # from before the first step: nothing was kept yet
-            entries = {}
+        blank = own.get("blank")  # from before the first step: nothing was kept yet
         inner = {
-            "state": {k: e["base"] for k, e in entries.items() if e.get("base")},
+            "state": {k: e["base"] for k, e in entries.items() if e.get("base") and not blank},
             "param_groups": state_dict["param_groups"],
         }
     state = {
         k: {"structure": e["structure"]}
         for k, e in entries.items()
-        if isinstance(e.get("structure"), Tensor)
+        if isinstance(e.get("structure"), Tensor) and not e.get("f3eo", {}).get("blank")
     }
     return own, {**state_dict, "state": state, "base": inner}

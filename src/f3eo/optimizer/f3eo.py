@@ -24,7 +24,7 @@ from f3eo.validation import check_alone, check_model, in_range, tell_skipped
 class F3EO(Wrapper):
     """Descends L and Tr F at once: θ ← θ − base(∇L + λ h⊥), h⊥ the part of h that leaves L alone.
 
-    h is ½∇Tr F = ½∇ E‖∇ℓ_i‖², or, as the defaults have it, ∇ E‖∇ℓ_i‖.
+    h is (1/p)∇ E‖∇ℓ_i‖^p, p the estimator's power: by default 1, ∇ E‖∇ℓ_i‖; at 2 it is ½∇Tr F.
 
     One step with the defaults: per-sample losses from the closure and ∇L; at every fifth step the
     exact Tr F and h on a quarter of the batch; h projected off ∇L, times 0.04 e^(−L), but no longer
@@ -34,8 +34,8 @@ class F3EO(Wrapper):
     with `fraction=1, every=1`, as SAM; in time, `f3eo cost` measures it (docs/performance.md).
 
     Args:
-        model: a module, or parameters or parameter groups, as for any torch optimizer. With a
-            module buffers are protected and messages have names. A group with `"structure": False`
+        model: a module, or parameters or parameter groups, as for any torch optimizer, with names
+            or without. With a module buffers are protected and messages have names. A group with `"structure": False`
             is trained on the loss alone: it takes no part in Tr F, h or the projection.
         base: an optimizer class (or another callable that makes one from parameters and `options`),
             or a built instance. Groups are shared with it, state is not. Methods of its own are
@@ -55,12 +55,15 @@ class F3EO(Wrapper):
             default 5.
         chunk: largest number of samples that go through the model at once; default no bound.
         max_norm: ∇L is scaled down to this norm and the structure term by the same factor; default
-            no bound. (`clip_grad_norm_` has no place to act.)
+            no bound. (`clip_grad_norm_` does so between `accumulate` and `step`.)
         on_nonfinite: what a non-finite loss, gradient or structure gradient does: "skip" leaves
-            parameters, state and buffers untouched, counts (`skipped`) and warns once; "raise"
-            raises FloatingPointError.
+            parameters, state and buffers untouched, counts (`skipped`) and warns at the first, the
+            10th, the 100th and so on; "raise" raises FloatingPointError.
         generator: source of the random parts, signs and labels; default torch's global one.
         options: passed to `base` if it is a class.
+
+    A step leaves alone what it has not measured: parameters that are frozen, or that the loss does
+    not use, have no .grad then.
 
     Raises:
         TypeError, ValueError: arguments that do not fit; the message names the cure.
@@ -148,7 +151,8 @@ class F3EO(Wrapper):
 
         Raises:
             RuntimeError: nothing accumulated and no closure, or both; other parameters than those
-                that were accumulated for.
+                that were accumulated for; one of several processes.
+            TypeError: a base that cannot step from gradients alone.
             FloatingPointError: something was not finite and `on_nonfinite="raise"`.
         """
         if closure is None and self._pending is None and asked_for_blank(self):

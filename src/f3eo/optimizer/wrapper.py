@@ -3,7 +3,6 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -60,7 +59,8 @@ class Wrapper(Optimizer, ABC):
         """The groups of the base optimizer, the very same."""
         groups = self.base.param_groups
         # A base that was loaded by itself does not know which of them are inside.
-        for group, flag in zip_longest(groups, self._flags[: len(groups)], fillvalue=True):
+        flags = self._flags + [True] * len(groups)
+        for group, flag in zip(groups, flags, strict=False):
             group.setdefault("structure", flag)
         self._flags = [group["structure"] for group in groups]
         return groups

@@ -133,7 +133,7 @@ class Fitted(Cap):
 
 
 class Fixed(Weight):
-    """λ = value: with `Coupled()` the update descends L + (λ/2) Tr F.
+    """λ = value: with `Coupled()` the update descends L + (λ/p) E‖∇ℓ_i‖^p, p the power.
 
     A good value depends on model, loss and data.
 
