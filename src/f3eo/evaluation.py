@@ -34,6 +34,7 @@ class Problem:
         model: the module behind the closure, if known: for buffers, names and refusals.
         generator: source of the random signs, labels and parts; None is torch's global one.
         repeatable: the closure is known to draw nothing and to write into no buffer.
+        names: of the parameters, for messages where the model is not known.
     """
 
     closure: Closure
@@ -43,6 +44,7 @@ class Problem:
     model: nn.Module | None = None
     generator: torch.Generator | None = None
     repeatable: bool = False
+    names: Sequence[str] | None = None
 
     def part(self, index: Tensor) -> "Problem":
         """The same problem on the samples at `index`."""
@@ -54,6 +56,8 @@ class Problem:
             if p is parameter:
                 return name
         place = next((i for i, p in enumerate(self.parameters) if p is parameter), None)
+        if self.names is not None and place is not None:
+            return self.names[place]
         return f"parameter {place} of shape {tuple(parameter.shape)}"
 
 

@@ -15,7 +15,7 @@ USUAL_FRACTION = 0.25
 
 @dataclass(frozen=True)
 class Measurement:
-    """∇L and, where it is asked for, h = ½∇Tr F of one batch.
+    """∇L and, where it is asked for, h of one batch.
 
     Args:
         estimator: measures both.

@@ -1,5 +1,6 @@
 """Refusals of models and parameters that F3EO cannot train correctly, each with its cure."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -40,8 +41,8 @@ def check_model(model: nn.Module | None, estimator: Estimator) -> None:
     if found := sorted(kinds & wrappers):
         raise NotImplementedError(
             f"F3EO does not average over processes: with {found[0]} every process "
-            f"would train on its own gradient; train on one process, or pass model.module and "
-            f"average gradients yourself"
+            f"would train on its own gradient; train on one process, with the module from "
+            f"before it was wrapped (model.module)"
         )
     twice = not isinstance(estimator, (Batch, Sign)) or estimator.engine.twice
     compiled = any(module._compiled_call_impl is not None for module in model.modules())
@@ -59,8 +60,57 @@ def check_model(model: nn.Module | None, estimator: Estimator) -> None:
             )
 
 
+def check_alone(groups: list[dict[str, Any]]) -> None:
+    """Refuse to step as one of several processes, which would all go ways of their own.
+
+    Raises:
+        RuntimeError: the number of processes, or sharded parameters, and what to do instead.
+    """
+    distributed = torch.distributed
+    if not distributed.is_available():
+        return
+    if distributed.is_initialized() and (count := distributed.get_world_size()) > 1:
+        raise RuntimeError(
+            f"F3EO does not average over processes, and this is one of {count}: each would train "
+            f"on its own gradient; train on one process (without torchrun or init_process_group)"
+        )
+    if any(_is_sharded(p) for group in groups for p in group["params"]):
+        raise RuntimeError(
+            "parameters have become DTensors, which F3EO does not train: train on one process, "
+            "without fully_shard, parallelize_module or distribute_module"
+        )
+
+
+def _is_sharded(parameter: Any) -> bool:
+    # By name: to import torch.distributed.tensor takes longer than all else here.
+    return type(parameter) is not nn.Parameter and any(
+        kind.__name__ == "DTensor" for kind in type(parameter).__mro__
+    )
+
+
+def tell_skipped(what: str, optimizer: Any, stacklevel: int) -> None:
+    """Warn of a skipped step: of the first, the 10th, the 100th and so on.
+
+    Args:
+        what: was not finite.
+        optimizer: counts `steps` and those that were `skipped`, this one among them.
+        stacklevel: as `warnings.warn` has it, from the caller of this function.
+    """
+    count = optimizer.skipped
+    if count == 1:
+        said = "the step is skipped, as are all further ones of this kind"
+    elif str(count).strip("0") == "1":
+        said = f"{count} of {optimizer.steps + count} steps are skipped by now"
+    else:
+        return
+    name = type(optimizer).__name__
+    warnings.warn(
+        f"{what} is not finite: {said} (counted in {name}.skipped)", stacklevel=stacklevel + 1
+    )
+
+
 def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> None:
-    """Refuse parameters that are complex, sparse, there twice, or not the model's.
+    """Refuse parameters that are complex, sparse, sharded, there twice, or not the model's.
 
     Raises:
         ValueError: the parameter's place and what to do instead.
@@ -75,6 +125,13 @@ def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> N
         for i, p in enumerate(group["params"]):
             p = p[1] if isinstance(p, tuple) else p
             place = f"parameter {i} of group {g} (shape {tuple(p.shape)})"
+            if names := group.get("param_names"):
+                place = f"{names[i]}, {place},"
+            if _is_sharded(p):
+                raise ValueError(
+                    f"{place} is a DTensor, which F3EO does not train: train on one process, "
+                    f"without fully_shard, parallelize_module or distribute_module"
+                )
             if p.is_complex():
                 raise ValueError(
                     f"{place} is complex, for which Tr F is not defined here: store its real and "

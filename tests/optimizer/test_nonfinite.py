@@ -233,6 +233,22 @@ def test_the_warning_comes_once_and_the_count_goes_on():
     assert caught[0].filename == __file__
 
 
+def test_the_warning_comes_again_at_every_power_of_ten_with_the_count():
+    model, optimizer = made()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # as a program has it: every text once a place
+        for _ in range(3):
+            optimizer.step(losses(model), *batches(1)[0])
+        for _ in range(101):
+            optimizer.step(loss_of("nan", model), *batches(1)[0])
+    assert [str(w.message).split(" (")[0] for w in caught] == [
+        "the loss is not finite: the step is skipped, as are all further ones of this kind",
+        "the loss is not finite: 10 of 13 steps are skipped by now",
+        "the loss is not finite: 100 of 103 steps are skipped by now",
+    ]
+    assert {w.filename for w in caught} == {__file__}
+
+
 def test_the_loss_of_a_skipped_step_is_returned_as_it_is():
     model, optimizer = made()
     with pytest.warns(UserWarning):

@@ -8,7 +8,7 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim import lr_scheduler as lr
 
 from cases import WHOLE
-from f3eo import F3EO
+from f3eo import F3EO, Cap, Warmup
 from optimizer.helpers import batches, losses, network, weights
 
 
@@ -181,10 +181,20 @@ def test_step_works_under_no_grad():
     assert torch.equal(weights(one[0]), weights(two[0]))
 
 
-def test_repr_shows_the_groups():
+def test_repr_is_the_method_in_a_line():
     _, optimizer = made(momentum=0.25)
-    text = repr(optimizer)
-    assert text.startswith("F3EO") and "lr: 0.1" in text and "momentum: 0.25" in text
+    parts = "PerSample(), Decoupled(), Fitted(0.04)"
+    assert repr(optimizer) == f"F3EO(SGD(lr=0.1, momentum=0.25), {parts}, fraction=1, every=1)"
+    model = network().model
+    groups = [{"params": model[0].parameters()}, {"params": model[2:].parameters(), "lr": 0.5}]
+    groups[1]["structure"] = False
+    optimizer = F3EO(groups, Adam, lr=0.01, max_norm=2.0, weight=Cap(1, schedule=Warmup(3)))
+    assert repr(optimizer).splitlines() == [
+        "F3EO(Adam(lr=0.01), PerSample(), Decoupled(), Cap(1, schedule=Warmup(3)), fraction=None, "
+        "every=5, max_norm=2.0)",
+        "  group 0: 2 parameters, lr=0.01",
+        "  group 1: 4 parameters, lr=0.5, structure=False",
+    ]
 
 
 def test_a_built_base_keeps_what_it_was():

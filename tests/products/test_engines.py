@@ -96,3 +96,32 @@ def test_a_linear_loss_has_product_zero(engine):
 def test_a_step_must_be_positive(step):
     with pytest.raises(ValueError, match="step > 0, received"):
         FiniteDifference(step=step)
+
+
+@pytest.mark.parametrize("central", [False, True])
+@pytest.mark.parametrize("fails", ["before", "halfway"])
+def test_weights_are_put_back_one_by_one_where_they_cannot_be_at_once(fails, central, monkeypatch):
+    """As DTensors beside others cannot; the closure fails off the weights or does not."""
+    parameters = [torch.randn(3, 2, requires_grad=True), torch.randn(4, requires_grad=True)]
+    before = [p.detach().clone() for p in parameters]
+    calls = []
+
+    def copy(targets, values):
+        calls.append(len(targets))
+        if fails == "halfway":
+            targets[0].copy_(values[0])
+        raise RuntimeError("mixed tensors")
+
+    def objective(dies=False):
+        if dies and not torch.equal(parameters[0], before[0]):
+            raise ZeroDivisionError
+        return [sum((p**3).sum() for p in parameters)]
+
+    monkeypatch.setattr(torch, "_foreach_copy_", copy)
+    engine = FiniteDifference(central=central)
+    engine.product([objective], [1.0], parameters, [True, True])
+    assert all(torch.equal(p, b) for p, b in zip(parameters, before, strict=True))
+    with pytest.raises(ZeroDivisionError):
+        engine.product([lambda: objective(dies=True)], [1.0], parameters, [True, True])
+    assert all(torch.equal(p, b) for p, b in zip(parameters, before, strict=True))
+    assert len(calls) == (3 if central else 2)

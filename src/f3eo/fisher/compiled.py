@@ -18,6 +18,7 @@ from f3eo.evaluation import Problem, Replay, World
 from f3eo.fisher.estimator import Estimator, Gradients
 from f3eo.fisher.per_sample import PerSample
 from f3eo.products import FiniteDifference
+from f3eo.shown import call
 from f3eo.tensors import plus, squared_norm
 
 KINDS = 8
@@ -95,6 +96,9 @@ class Compiled(Estimator):
     def power(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         """See `Estimator.power`."""
         return self.estimator.power
+
+    def __repr__(self) -> str:
+        return call(self, always=("estimator",))  # what is compiled says what the method is
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kinds": {}}

@@ -3,10 +3,13 @@
 The estimand, the factor and the sign, once for the whole package:
 
     Tr F = (1/B) Σ_i ‖∇ℓ_i‖²        (empirical: observed labels; true: labels drawn from the model)
-    structure gradient h = ½ ∇ Tr F = (1/B) Σ_i H_i ∇ℓ_i
+    structure gradient h = (1/p) ∇ (1/B) Σ_i ‖∇ℓ_i‖^p = (1/B) Σ_i ‖∇ℓ_i‖^(p−2) H_i ∇ℓ_i
 
-ℓ_i is a negative log-probability, to be made small, and the update descends both L and Tr F: the
-weights move along −∇L and −h. The factor 2 of ∇‖v‖² = 2 H v is left out of h everywhere.
+p is the estimator's power. At p = 2 that is ½∇Tr F, as of every estimator but `PerSample`, whose
+default is p = 1, the mean of the norms themselves. What is reported as the trace is Tr F for all.
+
+ℓ_i is a negative log-probability, to be made small, and the update descends both L and the mean:
+the weights move along −∇L and −h. The factor p of ∇‖v‖^p = p ‖v‖^(p−2) H v is left out of h.
 """
 
 from abc import ABC, abstractmethod
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 from f3eo.evaluation import Problem, check_reached, evaluate
+from f3eo.shown import Shown
 from f3eo.tensors import plus, scaled
 
 
@@ -28,7 +32,7 @@ class Gradients:
         loss: mean loss L, a scalar.
         weight: Σ w_i of the samples (`f3eo.weighted`), a scalar; B where all count the same.
         gradient: ∇L, a tensor per parameter, None where the loss does not depend on it.
-        structure: h = ½∇Tr F, a tensor per structured parameter; None if not measured.
+        structure: h, a tensor per structured parameter; None if not measured.
         trace: the estimate of Tr F, a scalar; None if not measured.
         error: the expected relative error of h by rounding and differences, a scalar; None if it is
             not known.
@@ -85,7 +89,7 @@ def _counted(share: Tensor | float, value: Tensor) -> Tensor:
     return torch.where(share == 0, 0, share * value)
 
 
-class Estimator(ABC):
+class Estimator(Shown, ABC):
     """An estimate of Tr F from one batch, its gradient and ∇L, in as few passes as it can."""
 
     additive: bool
@@ -102,7 +106,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def gradients(self, problem: Problem) -> Gradients:
-        """∇L, ½∇Tr F and Tr F on the problem's batch."""
+        """∇L, h and Tr F on the problem's batch."""
 
     @abstractmethod
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -116,7 +120,7 @@ class Estimator(ABC):
         return plain_gradient(problem, per_sample=self.per_sample)
 
     def gradients_on_part(self, problem: Problem, inside: Tensor, outside: Tensor) -> Gradients:
-        """∇L on the whole batch; ½∇Tr F and Tr F on the samples `inside`.
+        """∇L on the whole batch; h and Tr F on the samples `inside`.
 
         Args:
             problem: closure, batch and parameters.
@@ -152,7 +156,7 @@ def plain_gradient(problem: Problem, *, per_sample: bool) -> Gradients:
 
 
 def structure_gradient(trace: Tensor, problem: Problem) -> list[Tensor]:
-    """h = ½∇Tr F by one backward pass; releases the graph."""
+    """½∇ of Tr F, or of (2/p) times the mean of ‖∇ℓ_i‖^p, by one backward pass; frees the graph."""
     parameters = chosen(problem)
     if not trace.requires_grad:
         return [torch.zeros_like(p) for p in parameters]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from f3eo.shown import Shown
+
 Objective = Callable[[], list[Tensor]]
 """Evaluates scalars with their graph; may be called again and then gives the same function."""
 
@@ -27,7 +29,7 @@ class Product:
     product: list[Tensor]
 
 
-class Engine(ABC):
+class Engine(Shown, ABC):
     """Computes ½∇‖Σ w_k ∇f_k‖² = H v; the factor 2 of ∇‖v‖² = 2 H v is left out everywhere."""
 
     twice: bool

@@ -69,8 +69,7 @@ class FiniteDifference(Engine):
                     _gradients(objectives, parameters)[1], weights, structured, chosen
                 )
             finally:
-                with torch.no_grad():
-                    torch._foreach_copy_(chosen, saved)  # pyright: ignore
+                _put_back(chosen, saved)
 
         if epsilon == 0.0:
             product = filled([None] * len(chosen), chosen)
@@ -102,6 +101,16 @@ class FiniteDifference(Engine):
         default = unit ** (1 / 3 if self.central else 1 / 2)
         size = float(self.size(chosen, length, default))
         return size if float(length) > 0 and isfinite(size) else 0.0
+
+
+@torch.no_grad()
+def _put_back(parameters: list[Tensor], values: list[Tensor]) -> None:
+    """The parameters' values again, one by one where they cannot be written all at once."""
+    try:
+        torch._foreach_copy_(parameters, values)  # pyright: ignore
+    except Exception:  # tensors of several kinds, such as DTensors beside others
+        for p, value in zip(parameters, values, strict=True):
+            p.copy_(value)
 
 
 def above_rounding(product: list[Tensor], rounding: Tensor | float) -> list[Tensor]:

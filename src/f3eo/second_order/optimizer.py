@@ -1,6 +1,5 @@
 """What all second-order optimizers share: a step is measured, tried, and kept or taken back."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from math import inf, isfinite
@@ -18,7 +17,7 @@ from f3eo.second_order.quadratic import Quadratic
 from f3eo.second_order.report import Report
 from f3eo.second_order.vectors import split
 from f3eo.tensors import fetched
-from f3eo.validation import check_model, check_parameters, in_range
+from f3eo.validation import check_alone, check_model, check_parameters, in_range, tell_skipped
 
 
 class SecondOrder(Optimizer, ABC):
@@ -95,6 +94,7 @@ class SecondOrder(Optimizer, ABC):
                 f"per-sample losses, received {closure!r}; the batch follows it: "
                 f"step(closure, *batch)"
             )
+        check_alone(self.param_groups)
         parameters, rates = self._trained()
         inside = [True] * len(parameters)
         problem = Problem(closure, batch, parameters, inside, self.model, self.generator)
@@ -185,12 +185,7 @@ class SecondOrder(Optimizer, ABC):
             )
         world.restore_buffers()
         self.skipped += 1
-        if self.skipped == 1:
-            warnings.warn(
-                f"{what} is not finite: the step is skipped, as are all further ones of this kind "
-                f"(counted in {type(self).__name__}.skipped)",
-                stacklevel=5,
-            )
+        tell_skipped(what, self, stacklevel=5)
         return loss
 
     # Groups, state, copies.

@@ -6,10 +6,10 @@ from f3eo.updates.rule import Products, Rule
 
 
 class Coupled(Rule):
-    """update = g + λ h: the gradient of L + (λ/2) Tr F for a fixed λ.
+    """update = g + λ h: the gradient of L + (λ/p) E‖∇ℓ_i‖^p for a fixed λ, p the power.
 
     With `estimator=Batch()` this is the gradient-norm penalty (2101.12176, 2202.03599), with
-    `PerSample()` the Fisher penalty (2012.14193).
+    `PerSample(power=2)` the Fisher penalty (2012.14193), L + (λ/2) Tr F.
     """
 
     def shares(self, products: Sequence[Products]) -> list[float]:

@@ -6,7 +6,7 @@ from f3eo.updates.rule import Products, Rule
 
 
 class Direct(Rule):
-    """update = λ h, h = ½∇Tr F; the loss gradient does not take part.
+    """update = λ h; the loss gradient does not take part.
 
     The document's listing steps along ∇‖g‖² = 2 H g: `weight=Fixed(2.0)`. Known to end in zero
     gradient and random accuracy when used alone. (f3eo-theory, "Matrix-Free HVP")

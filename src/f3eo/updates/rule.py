@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from f3eo.shown import Shown
 from f3eo.updates.weight import Weight
 
 
@@ -25,7 +26,7 @@ class Products:
     hh: float
 
 
-class Rule(ABC):
+class Rule(Shown, ABC):
     """What an update takes from the structure gradient h beside the loss gradient g."""
 
     replaces_gradient: bool = False

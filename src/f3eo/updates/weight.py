@@ -6,13 +6,15 @@ from collections.abc import Callable
 from math import exp
 from typing import Any
 
+from f3eo.shown import Shown
+
 Schedule = Callable[[int], float]
 
 FAR = 20.0
 """A mean loss that no classifier starts from: chance among e^20, half a billion, classes."""
 
 
-class Weight(ABC):
+class Weight(Shown, ABC):
     """λ from the lengths of the loss gradient g and of the structure direction d.
 
     Args:
@@ -52,17 +54,14 @@ class Weight(ABC):
         factor = self.schedule(step) if self.schedule is not None else 1.0
         if not 0 <= factor < float("inf"):
             raise ValueError(
-                f"the schedule of {self!r} must give finite factors >= 0, gave at step {step}: "
-                f"{factor}"
+                f"the schedule of {type(self).__name__}({self.value}) must give finite factors "
+                f">= 0, gave at step {step}: {factor}"
             )
         return self.value * factor
 
     @abstractmethod
     def factor(self, value: float, gradient: float, direction: float) -> float:
         """λ from the constant at this step, ‖g‖ and ‖d‖; where d is 0 it does not matter."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.value})"
 
 
 class Ratio(Weight):
@@ -134,7 +133,7 @@ class Fitted(Cap):
 
 
 class Fixed(Weight):
-    """λ = value: with `Coupled()` the update descends L + (λ/2) Tr F.
+    """λ = value: with `Coupled()` the update descends L + (λ/p) E‖∇ℓ_i‖^p, p the power.
 
     A good value depends on model, loss and data.
 
@@ -148,7 +147,7 @@ class Fixed(Weight):
         return value
 
 
-class Warmup:
+class Warmup(Shown):
     """Factor that grows linearly from 1/steps to 1 over `steps` steps and stays there.
 
     Args:

@@ -1,0 +1,77 @@
+"""The base optimizer: made or taken, refused where it cannot step from gradients alone."""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from f3eo.optimizer.wrapper import Wrapper
+from f3eo.shown import differs
+
+Base = type[Optimizer] | Callable[..., Optimizer] | Optimizer
+
+CURE = "use SGD, AdamW or another that steps from gradients alone"
+
+
+def built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]) -> Optimizer:
+    """The base as an instance.
+
+    Args:
+        base, model, options: see `F3EO`.
+
+    Raises:
+        TypeError, ValueError: no optimizer, or one that needs more than gradients.
+    """
+    if isinstance(base, Optimizer):
+        if options:
+            raise ValueError(
+                f"options {sorted(options)} belong to the base optimizer, which is already built: "
+                f"set them where it is constructed, or pass its class"
+            )
+    elif callable(base):
+        base = base(model.parameters() if isinstance(model, nn.Module) else model, **options)
+    if not isinstance(base, Optimizer) or isinstance(base, Wrapper):
+        raise TypeError(
+            f"base must be a torch.optim.Optimizer class or instance (SGD, AdamW, …), received "
+            f"{base!r}"
+        )
+    name = type(base).__name__
+    if not hasattr(base, "param_groups"):
+        raise TypeError(f"{name} has no parameter groups and cannot be a base: {CURE}")
+    closure = inspect.signature(type(base).step).parameters.get("closure")
+    needed = closure is not None and closure.default is inspect.Parameter.empty
+    if needed or hasattr(base, "first_step"):
+        raise TypeError(
+            f"{name} evaluates the loss several times a step and cannot be a base: {CURE}"
+        )
+    # A wrapper that does not call Optimizer.__init__ lacks what torch's own methods use.
+    for hooks in ("step", "state_dict", "load_state_dict"):
+        for when in ("pre", "post"):
+            vars(base).setdefault(f"_optimizer_{hooks}_{when}_hooks", OrderedDict())
+    return base
+
+
+def called(base: Optimizer) -> str:
+    """The call that makes the base, as far as its defaults tell: lr, and what was set."""
+    known = inspect.signature(type(base).__init__).parameters
+    group = base.param_groups[0] if len(base.param_groups) == 1 else {}
+    values = {k: group.get(k, v) for k, v in getattr(base, "defaults", {}).items() if k in known}
+    return f"{type(base).__name__}({', '.join(differing(values, known))})"
+
+
+def differing(values: dict[str, Any], known: Mapping[str, Any]) -> list[str]:
+    """`name=value` of lr and of every value that is not the default.
+
+    Args:
+        values: by name.
+        known: defaults, or parameters of a signature, of the names that are shown.
+    """
+    defaults = {k: getattr(v, "default", v) for k, v in known.items()}
+    return [
+        f"{k}={v!r}"
+        for k, v in values.items()
+        if k in defaults and (k == "lr" or differs(v, defaults[k]))
+    ]

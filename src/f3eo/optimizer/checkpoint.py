@@ -1,0 +1,144 @@
+"""State parameter by parameter, as torch.distributed.checkpoint saves and loads it.
+
+It keeps "state" and "param_groups" of a state dict alone. So every parameter's state holds all that
+belongs to it: "base", what the base optimizer keeps; "structure", the direction that `every` steps
+share; "f3eo", the counters, the same for every parameter.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, MutableMapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+Counters = Callable[[], dict[str, Any]]
+Blank = dict[Tensor, dict[str, Any]]
+
+
+class State(MutableMapping[Tensor, dict[str, Any]]):
+    """parameter → its whole state; what is assigned goes to the base and to F3EO.
+
+    Empty until something is kept: torch.distributed.checkpoint then calls `step()` to find out what
+    a first step would keep, `blank`.
+
+    Args:
+        base: the base optimizer.
+        stored: structure directions.
+        blank: what the base would keep after a first step; None if it was not asked for.
+        directions: whether F3EO would keep a direction, too.
+        counters: gives "f3eo".
+    """
+
+    def __init__(
+        self,
+        base: Optimizer,
+        stored: dict[Tensor, Tensor],
+        blank: Blank | None,
+        directions: bool,
+        counters: Counters,
+    ) -> None:
+        self._base, self._stored, self._blank = base, stored, blank
+        self._directions = directions
+        self._counters = cache(counters)
+
+    def __getitem__(self, parameter: Tensor) -> dict[str, Any]:
+        base = self._base.state.get(parameter, {})
+        entry: dict[str, Any] = {"base": base, "f3eo": self._counters()}
+        if parameter in self._stored:
+            entry["structure"] = self._stored[parameter]
+        elif self._blank is not None:
+            entry["base"] = base or self._blank.get(parameter, {})
+            if self._directions:
+                entry["structure"] = torch.zeros_like(parameter)
+        return entry
+
+    def __setitem__(self, parameter: Tensor, entry: dict[str, Any]) -> None:
+        if not isinstance(parameter, Tensor) or entry.keys() - {"base", "structure", "f3eo"}:
+            raise TypeError(
+                f"F3EO's state is that of its base and its own, and takes no {parameter!r} of "
+                f"{sorted(entry)}: wrap F3EO around the optimizer that keeps it, F3EO(model, other)"
+            )
+        if entry.get("base"):
+            self._base.state[parameter] = entry["base"]
+        if "structure" in entry:
+            self._stored[parameter] = entry["structure"]
+
+    def __delitem__(self, parameter: Tensor) -> None:
+        self._base.state.pop(parameter, None)
+        self._stored.pop(parameter, None)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        kept = self._blank is not None or self._base.state or self._stored
+        if not kept and not self._counters()["steps"]:
+            return iter(())
+        return (p for group in self._base.param_groups for p in group["params"])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def asked_for_blank(optimizer: Optimizer) -> bool:
+    """Whether this `step()` is that of torch.distributed.checkpoint before the first one.
+
+    It sets learning rates to 0 and gradients to zeros, so that nothing moves.
+    """
+    groups = optimizer.param_groups
+    if optimizer.state or any(float(group["lr"]) != 0 for group in groups if "lr" in group):
+        return False
+    trained = [p for group in groups for p in group["params"] if p.requires_grad]
+    return all(p.grad is not None and not p.grad.any() for p in trained)
+
+
+def blank(base: Optimizer) -> Blank:
+    """What the base would keep after a first step, found by a copy; nothing if that fails."""
+    ours = [p for group in base.param_groups for p in group["params"]]
+    try:
+        twin = copy.deepcopy(base)
+        theirs = [p for group in twin.param_groups for p in group["params"]]
+        for p, t in zip(ours, theirs, strict=True):
+            t.grad = p.grad  # a copy of a parameter has none
+        twin.step()
+    except Exception:  # its state is then not known before it has stepped
+        return {}
+    return {p: dict(twin.state.get(t, {})) for p, t in zip(ours, theirs, strict=True)}
+
+
+def parted(state_dict: dict[str, Any], base: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A state dict as `F3EO.state_dict` gives it, from that or from torch.distributed.checkpoint.
+
+    Returns:
+        "f3eo" and the state dict with "base" and no more than structure directions in "state".
+
+    Raises:
+        ValueError: a state dict of another optimizer, or one that lacks what the base keeps.
+    """
+    entries = {k: e for k, e in state_dict.get("state", {}).items() if isinstance(e, dict)}
+    if "base" in state_dict and "f3eo" in state_dict:
+        own, inner = state_dict["f3eo"], state_dict["base"]
+    else:
+        own = next((e["f3eo"] for e in entries.values() if "f3eo" in e), None)
+        if own is None:
+            raise ValueError(
+                f"not a state dict of F3EO (keys {sorted(state_dict)}): load one of the base "
+                f"optimizer with optimizer.base.load_state_dict"
+            )
+        if {"state", "param_groups"} - base.state_dict().keys():
+            raise ValueError(
+                f"{type(base).__name__} keeps its state in a form of its own, which "
+                f"torch.distributed.checkpoint does not carry: save optimizer.state_dict() with "
+                f"torch.save and load that"
+            )
+        blank = own.get("blank")  # from before the first step: nothing was kept yet
+        inner = {
+            "state": {k: e["base"] for k, e in entries.items() if e.get("base") and not blank},
+            "param_groups": state_dict["param_groups"],
+        }
+    state = {
+        k: {"structure": e["structure"]}
+        for k, e in entries.items()
+        if isinstance(e.get("structure"), Tensor) and not e.get("f3eo", {}).get("blank")
+    }
+    return own, {**state_dict, "state": state, "base": inner}

@@ -1,0 +1,177 @@
+"""An optimizer around another: groups are shared, states are kept apart and saved together."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from f3eo.optimizer.accumulated import Accumulated
+from f3eo.optimizer.checkpoint import Blank, State, parted
+from f3eo.validation import check_parameters
+
+
+class Wrapper(Optimizer, ABC):
+    """Groups, state and copies of an optimizer around `base`.
+
+    Args:
+        base: the wrapped optimizer.
+        model: whose parameters it trains, if known.
+        generator: source of randomness, saved with the rest.
+    """
+
+    steps: int
+    skipped: int
+    trace: Tensor | None
+
+    def __init__(
+        self, base: Optimizer, model: nn.Module | None, generator: torch.Generator | None
+    ) -> None:
+        self.base = base
+        self.model = model
+        self.generator = generator
+        self.steps = 0
+        self.skipped = 0
+        self.trace = None
+        self._pending: Accumulated | None = None
+        self._stored: dict[Tensor, Tensor] = {}
+        self._blank: Blank | None = None
+        self._flags: list[bool] = []
+        """Which groups are inside the structure term."""
+        self._built = False
+        defaults = {**getattr(base, "defaults", {}), "structure": True}
+        super().__init__(base.param_groups, defaults)
+        self._built = True
+        check_parameters(self.param_groups, model)
+
+    @property
+    @abstractmethod
+    def _directions(self) -> bool:
+        """Whether structure directions are kept from step to step."""
+
+    # Groups.
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The groups of the base optimizer, the very same."""
+        groups = self.base.param_groups
+        # A base that was loaded by itself does not know which of them are inside.
+        flags = self._flags + [True] * len(groups)
+        for group, flag in zip(groups, flags, strict=False):
+            group.setdefault("structure", flag)
+        self._flags = [group["structure"] for group in groups]
+        return groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        if self._built:  # Optimizer.__init__ begins with none
+            self.base.param_groups[:] = groups  # in place: wrappers share the list
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, to the base optimizer too."""
+        if not self._built:  # called by Optimizer.__init__, with groups that the base has taken
+            param_group.setdefault("structure", True)
+            return
+        if isinstance(param_group, dict):  # else the base says what is wrong
+            param_group["params"] = _listed(param_group["params"])
+            check_parameters([param_group], self.model)
+        self.base.add_param_group(param_group)
+        param_group.setdefault("structure", self.defaults["structure"])
+
+    # State.
+
+    @property
+    def state(self) -> State:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What base and wrapper keep of every parameter."""
+        return State(self.base, self._stored, self._blank, self._directions, self._flat_counters)
+
+    @state.setter
+    def state(self, state: Mapping[Tensor, dict[str, Any]]) -> None:
+        self._stored = {}
+        self.state.update(state)
+
+    def _counters(self) -> dict[str, Any]:
+        generator = None if self.generator is None else self.generator.get_state()
+        return {
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "trace": self.trace,
+            "generator": generator,
+        }
+
+    def _flat_counters(self) -> dict[str, Any]:
+        """Tensors and numbers alone, with nothing missing that a later state has."""
+        counters = {k: v for k, v in self._counters().items() if v is not None}
+        counters.setdefault("trace", torch.tensor(torch.nan, dtype=torch.float64))
+        return {**counters, "blank": int(self._blank is not None)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of F3EO ("state", "param_groups", "f3eo") and of its base ("base").
+
+        What `accumulate` has gathered is not part of it, and a warning says so.
+        """
+        if self._pending is not None:
+            warnings.warn(
+                "state_dict() between accumulate() and step(): what was accumulated is not saved; "
+                "save after step()",
+                stacklevel=3,
+            )
+        # The first hook on the result, so that the user's see all of it.
+        parts = self.register_state_dict_post_hook(lambda _, s: self._add_parts(s), prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            parts.remove()
+
+    def _add_parts(self, state: dict[str, Any]) -> None:
+        state["base"] = self.base.state_dict()
+        state["f3eo"] = self._counters()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore both parts, from `state_dict()` or from torch.distributed.checkpoint.
+
+        Raises:
+            ValueError: a state dict of another optimizer.
+        """
+        # The last hook on the argument, so that it sees what the user's made of it.
+        parts = self.register_load_state_dict_pre_hook(lambda _, s: self._load_parts(s))
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            parts.remove()
+
+    def _load_parts(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        own, state_dict = parted(state_dict, self.base)
+        steps, skipped, trace = own["steps"], own["skipped"], own.get("trace")
+        self.base.load_state_dict(state_dict["base"])
+        self.steps, self.skipped = steps, skipped
+        self.trace = None if trace is None or trace.isnan() else trace
+        if self.generator is not None and own.get("generator") is not None:
+            self.generator.set_state(own["generator"].cpu())
+        self._pending = self._blank = None
+        return state_dict
+
+    # Copies.
+
+    def __getstate__(self) -> dict[str, Any]:
+        hooks = {key for key in self.__dict__ if key.startswith("_optimizer_")}
+        # "step" is here once a scheduler has wrapped it, bound to this very object.
+        dropped = hooks | {"_pending", "_zero_grad_profile_name", "step", "_opt_called"}
+        return {k: v for k, v in self.__dict__.items() if k not in dropped} | {"_pending": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a copy, or with state and groups from a state dict."""
+        parts = {k: state[k] for k in ("param_groups", "state") if k in state}
+        super().__setstate__({k: v for k, v in state.items() if k not in parts})
+        for name, value in parts.items():
+            setattr(self, name, value)
+
+
+def _listed(parameters: Any) -> Any:
+    """Parameters as a list, an iterator's too; a set, which torch refuses, as it is."""
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    return parameters if isinstance(parameters, set) else list(parameters)

@@ -1,0 +1,95 @@
+"""Every part shows itself as the call that makes an equal one."""
+
+import pytest
+
+import f3eo
+from f3eo import (
+    Batch,
+    Cap,
+    Compiled,
+    Coupled,
+    Decoupled,
+    DoubleBackward,
+    FiniteDifference,
+    Fitted,
+    Fixed,
+    ModelSampled,
+    PerSample,
+    Ratio,
+    Sign,
+    Warmup,
+    extend,
+)
+from f3eo.extend import DecoupledPerTensor, Direct, Rule
+from f3eo.shown import Shown
+
+PARTS = {
+    "PerSample()": PerSample(FiniteDifference(), power=1),
+    "PerSample(DoubleBackward(), power=2)": PerSample(DoubleBackward(), power=2, memory=2**28),
+    "PerSample(FiniteDifference(central=True), memory=1000)": PerSample(
+        FiniteDifference(central=True), memory=1000
+    ),
+    "Compiled(PerSample())": Compiled(),
+    "Compiled(PerSample(power=2), backend=None)": Compiled(PerSample(power=2), backend=None),
+    "Sign()": Sign(DoubleBackward()),
+    "Sign(FiniteDifference(), balanced=True)": Sign(FiniteDifference(), balanced=True),
+    "ModelSampled()": ModelSampled(PerSample(power=2)),
+    "ModelSampled(Sign(), probes=3)": ModelSampled(Sign(), probes=3),
+    "ModelSampled(probes=None)": ModelSampled(probes=None),
+    "Batch()": Batch(),
+    "Batch(FiniteDifference(step=0.5))": Batch(FiniteDifference(step=0.5)),
+    "DoubleBackward()": DoubleBackward(),
+    "FiniteDifference(central=True, step=0.1)": FiniteDifference(central=True, step=0.1),
+    "Decoupled()": Decoupled(),
+    "DecoupledPerTensor()": DecoupledPerTensor(),
+    "Coupled()": Coupled(),
+    "Direct()": Direct(),
+    "Fitted(0.04)": Fitted(0.04),
+    "Fitted(0.04, schedule=Warmup(500))": Fitted(0.04, schedule=Warmup(500)),
+    "Cap(0.1, limit=2.0)": Cap(0.1, 2.0),
+    "Cap(0.1, limit=0.5, schedule=Warmup(5, delay=2))": Cap(0.1, 0.5, Warmup(5, 2)),
+    "Ratio(0.3)": Ratio(0.3),
+    "Fixed(2.0, schedule=Warmup(1))": Fixed(2.0, Warmup(1)),
+    "Warmup(10)": Warmup(10, 0),
+    "Warmup(10, delay=5)": Warmup(10, 5),
+}
+
+
+def settings(part):
+    """All that a part was made with, parts in it as theirs."""
+    if isinstance(part, Shown):
+        own = {k: v for k, v in vars(part).items() if not k.startswith("_")}
+        return type(part), {k: settings(v) for k, v in own.items()}
+    return part
+
+
+@pytest.mark.parametrize("text", PARTS)
+def test_what_is_shown_can_be_typed(text):
+    assert repr(PARTS[text]) == text
+    made = eval(text, {**vars(f3eo), **vars(extend)})
+    assert settings(made) == settings(PARTS[text])
+
+
+def test_no_part_is_missing_here():
+    def below(kind):
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    known = {k for k in below(Shown) if k.__module__.startswith("f3eo.") and k is not Shown}
+    abstract = {k for k in known if getattr(k, "__abstractmethods__", None)}
+    assert known - abstract == {type(part) for part in PARTS.values()}
+
+
+def test_a_part_of_ones_own_is_shown_too():
+    class Own(Rule):
+        def __init__(self, size: float, *more: int, sharp: bool = False, **others: int) -> None:
+            self.size, self.sharp = size, sharp
+
+        def shares(self, products):
+            return [self.size] * len(products)
+
+    class Forgetful(Own):
+        def __init__(self, hidden: int = 3) -> None:
+            super().__init__(hidden)
+
+    assert repr(Own(2.5)) == "Own(2.5)" and repr(Own(1, sharp=True)) == "Own(1, sharp=True)"
+    assert repr(Forgetful()) == "Forgetful(…)"
