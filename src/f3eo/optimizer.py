@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from f3eo.coupling import Coupling
 from f3eo.evaluation import Closure, Problem, World
 from f3eo.fisher import Estimator, Gradients, PerSample
 from f3eo.measurement import USUAL_FRACTION, Measurement
@@ -140,6 +141,7 @@ class F3EO(Optimizer):
         self.trace: Tensor | None = None
         """The last estimate of Tr F, detached; None before the first."""
         self._pending: tuple[Gradients, World] | None = None
+        self._coupling = Coupling()
 
     # What a step costs.
 
@@ -212,6 +214,8 @@ class F3EO(Optimizer):
         if self._pending is not None:
             self._measurement().refuse_parts("a second micro-batch", self.model)
         problem = self._problem(closure, batch)
+        if self._pending is not None:
+            self._measurement().refuse_coupled("a second micro-batch", problem)
         world = World(problem)
         try:
             with torch.enable_grad():
@@ -244,7 +248,7 @@ class F3EO(Optimizer):
         return Problem(closure, batch, parameters, structured, self.model, self.generator)
 
     def _measurement(self) -> Measurement:
-        return Measurement(self.estimator, self.fraction, self.chunk)
+        return Measurement(self.estimator, self.fraction, self.chunk, self._coupling)
 
     def _measures_structure(self, problem: Problem) -> bool:
         if self.weight.at(self.steps) == 0 or not any(problem.structured):
