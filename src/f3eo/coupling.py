@@ -34,7 +34,8 @@ class Finding:
 
     Args:
         known: whether that could be found; else the closure is another function at every call.
-        difference: the first sample whose loss or weight differs, in words; None if none does.
+        difference: the first sample whose loss or weight differs, or what a part raises, in words;
+            None where a part is what it is in the whole.
         weighted: whether the closure returns weights.
     """
 
@@ -112,7 +113,12 @@ def couples(problem: Problem, index: Tensor) -> Finding | None:
             whole, unit = _run(problem, world)
             if world.drawn():
                 return Finding(known=False, weighted=whole.shares.weights is not None)
-        part, _ = _run(problem.part(index), world)
+        try:
+            part, _ = _run(problem.part(index), world)
+        except Exception as error:  # it takes the whole batch alone: an index, a size, a pair
+            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            difference = f"a part of {len(index)} samples gives {line}"
+            return Finding(True, difference, whole.shares.weights is not None)
         if not all(bool(output.losses.isfinite().all()) for output in (whole, part)):
             return None
         difference = _difference(whole, part, index, unit)

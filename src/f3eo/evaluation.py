@@ -32,6 +32,7 @@ class Problem:
         model: the module behind the closure, if known: for buffers, names and refusals.
         generator: source of the random signs, labels and parts; None is torch's global one.
         repeatable: the closure is known to draw nothing and to write into no buffer.
+        watch: is shown what the closure gave, with its graph.
     """
 
     closure: Closure
@@ -41,6 +42,7 @@ class Problem:
     model: nn.Module | None = None
     generator: torch.Generator | None = None
     repeatable: bool = False
+    watch: "Callable[[Output], None] | None" = None
 
     def part(self, index: Tensor) -> "Problem":
         """The same problem on the samples at `index`."""
@@ -126,7 +128,10 @@ def evaluate(
     losses = _checked(losses, problem, per_sample, attached)
     if isinstance(result, Weighted) and not problem.repeatable:  # a recording has no values yet
         result.check()
-    return Output(losses, likelihood, Shares(len(losses), weights))
+    output = Output(losses, likelihood, Shares(len(losses), weights))
+    if problem.watch is not None and attached and not problem.repeatable:
+        problem.watch(output)
+    return output
 
 
 def _checked(losses: Any, problem: Problem, per_sample: bool, attached: bool) -> Tensor:

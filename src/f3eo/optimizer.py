@@ -14,6 +14,7 @@ from f3eo.coupling import Coupling
 from f3eo.evaluation import Closure, Problem, World
 from f3eo.fisher import Estimator, Gradients, PerSample
 from f3eo.measurement import USUAL_FRACTION, Measurement
+from f3eo.notices import Notices
 from f3eo.tensors import fetched, filled, inners
 from f3eo.updates import (
     Decoupled,
@@ -142,6 +143,7 @@ class F3EO(Optimizer):
         """The last estimate of Tr F, detached; None before the first."""
         self._pending: tuple[Gradients, World] | None = None
         self._coupling = Coupling()
+        self._notices = Notices()
 
     # What a step costs.
 
@@ -245,7 +247,15 @@ class F3EO(Optimizer):
             if p.requires_grad
         ]
         parameters, structured = [p for p, _ in trained], [bool(s) for _, s in trained]
-        return Problem(closure, batch, parameters, structured, self.model, self.generator)
+        return Problem(
+            closure,
+            batch,
+            parameters,
+            structured,
+            self.model,
+            self.generator,
+            watch=lambda output: self._notices(output, self.weight),
+        )
 
     def _measurement(self) -> Measurement:
         return Measurement(self.estimator, self.fraction, self.chunk, self._coupling)
