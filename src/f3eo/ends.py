@@ -10,16 +10,16 @@ from torch import Tensor
 NODES = 200
 """Nodes that are looked at, at most."""
 
-LINEAR = frozenset(  # noqa: SIM905
-    "View UnsafeView ReshapeAlias Reshape Alias Squeeze Unsqueeze Expand Permute Transpose T "
-    "Select Slice Split Unbind Index IndexSelect Gather Clone ToCopy AsStrided Mean Sum Neg Stack Cat Add "
-    "Sub Rsub MaskedFill Where Mul Div".split()
+LINEAR = re.compile(
+    "Add|Alias|AsStrided|Cat|Clone|Div|Expand|Gather|Index|IndexSelect|MaskedFill|Mean|Mul|Neg|"
+    "Permute|Reshape|ReshapeAlias|Rsub|Select|Slice|Split|Squeeze|Stack|Sub|Sum|T|ToCopy|Transpose|"
+    "Unbind|UnsafeView|Unsqueeze|View|Where"
 )
 """Operations that sums, means, masks and constant factors are made of."""
 
-NATS = frozenset(  # noqa: SIM905
-    "NllLoss NllLoss2D BinaryCrossEntropy BinaryCrossEntropyWithLogits CtcLoss CudnnCtcLoss KlDiv "
-    "LogSoftmax LogSigmoid Logsumexp Softplus SoftMarginLoss".split()
+NATS = re.compile(
+    "BinaryCrossEntropy|BinaryCrossEntropyWithLogits|CtcLoss|CudnnCtcLoss|KlDiv|LogSigmoid|"
+    "LogSoftmax|Logsumexp|NllLoss|NllLoss2D|SoftMarginLoss|Softplus"
 )
 """Logarithms of probabilities."""
 
@@ -74,7 +74,7 @@ def ends(losses: Tensor) -> Ends:
     """
     found = list(_leaves(losses.grad_fn, (), [NODES]))
     names = {leaf.name for leaf in found}
-    nats = not names.isdisjoint(NATS)
+    nats = any(map(NATS.fullmatch, names))
     density = not names.isdisjoint(LOGARITHMS) or any(
         leaf.name == SQUARE and SHIFTED in leaf.path for leaf in found
     )
@@ -115,10 +115,10 @@ def _leaves(node: Any, path: tuple[Any, ...], left: list[int]) -> Iterator[_Leaf
             yield _Leaf(SQUARE, node, path)
             return
         inner = [leaf for n in following for leaf in _leaves(n, (), left)]
-        if any(leaf.name in NATS for leaf in inner):
+        if any(NATS.fullmatch(leaf.name) for leaf in inner):
             yield _Leaf(FACTORS, node, path)
         return
-    if name not in LINEAR or (name == "Div" and len(following) > 1):
+    if not LINEAR.fullmatch(name) or (name == "Div" and len(following) > 1):
         yield _Leaf(name, node, path)
         return
     if name in ("Add", "Sub", "Rsub") and len(following) == 1:
