@@ -54,8 +54,8 @@ class Ends:
 
     Args:
         nats: logarithms of probabilities are among the terms.
-        density: a logarithm by itself, or a square with a constant added, is among the terms: such
-            losses are in nats, too, and may be negative.
+        density: a logarithm by itself, or a square or logarithm with a constant added, is among the
+            terms: such losses are in nats, too, and may be negative.
         other: in words, what is not in nats; None where nothing of the kind was found, or beside a
             term in nats.
         ignored: labels that are ignored, so that their losses of 0 count in the mean.
@@ -76,7 +76,8 @@ def ends(losses: Tensor) -> Ends:
     names = {leaf.name for leaf in found}
     nats = any(map(NATS.fullmatch, names))
     density = not names.isdisjoint(LOGARITHMS) or any(
-        leaf.name == SQUARE and SHIFTED in leaf.path for leaf in found
+        SHIFTED in leaf.path and (leaf.name == SQUARE or NATS.fullmatch(leaf.name))
+        for leaf in found
     )
     labelled = [leaf for leaf in found if leaf.name in LABELLED]
     other = next((OTHER[leaf.name] for leaf in found if leaf.name in OTHER), None)
