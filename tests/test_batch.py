@@ -222,7 +222,7 @@ def test_collated_parts_in_a_tuple_are_no_samples():
 
 def test_samples_not_collated_are_counted_by_themselves():
     assert size((uncollated(3),)) == 3
-    with pytest.raises(ValueError, match=r"lists of mappings by their length.*sizes \[3, 6\]"):
+    with pytest.raises(ValueError, match=r"sizes \[3, 6\].*list of mappings counts by its length"):
         size((x(), uncollated(3)))
 
 

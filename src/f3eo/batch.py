@@ -103,9 +103,9 @@ def size(batch: Any) -> int | None:
     sizes = set(_sizes(batch))
     if len(sizes) > 1:
         raise ValueError(
-            f"all tensors of a batch count the samples in dimension 0, and lists of mappings by "
-            f"their length, received sizes {sorted(sizes)}; tensors that are no samples belong "
-            f"into the closure, not the batch"
+            f"all tensors of a batch count the samples in dimension 0, received sizes "
+            f"{sorted(sizes)} (a list of mappings counts by its length); tensors that are no "
+            f"samples belong into the closure, not the batch"
         )
     return sizes.pop() if sizes else None
 

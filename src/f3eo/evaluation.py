@@ -35,6 +35,7 @@ class Problem:
         generator: source of the random signs, labels and parts; None is torch's global one.
         repeatable: the closure is known to draw nothing and to write into no buffer.
         names: of the parameters, for messages where the model is not known.
+        watch: is shown what the closure gave, with its graph.
     """
 
     closure: Closure
@@ -45,6 +46,7 @@ class Problem:
     generator: torch.Generator | None = None
     repeatable: bool = False
     names: Sequence[str] | None = None
+    watch: "Callable[[Output], None] | None" = None
 
     def part(self, index: Tensor) -> "Problem":
         """The same problem on the samples at `index`."""
@@ -85,19 +87,21 @@ def evaluate(
     *,
     per_sample: bool,
     twice: bool,
+    attached: bool = True,
     mode: Decomposed | None = None,
 ) -> Output:
-    """Run the closure once, with gradients enabled, and check what it returns.
+    """Run the closure once and check what it returns.
 
     Args:
         problem: closure, batch and parameters.
         per_sample: refuse a scalar loss; otherwise it counts as one sample.
         twice: run the forward so that it can be differentiated twice: fused attention and
             recurrent kernels cannot (pytorch#116350, pytorch#5261).
+        attached: with gradients enabled; without, nothing can be differentiated.
         mode: around the closure alone; it sees composite operations as their parts.
 
     Returns:
-        Losses of shape (B,), attached to the graph.
+        Losses of shape (B,), and what they count.
 
     Raises:
         TypeError: neither a tensor nor a likelihood.
@@ -105,7 +109,11 @@ def evaluate(
             that are negative or not finite.
         RuntimeError: the closure called `backward`.
     """
-    with torch.enable_grad(), _untouched_grads(problem.parameters), ExitStack() as stack:
+    with (
+        torch.set_grad_enabled(attached),
+        _untouched_grads(problem.parameters),
+        ExitStack() as stack,
+    ):
         if twice:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if twice or mode is not None:
@@ -125,13 +133,16 @@ def evaluate(
                 "the closure called backward(): F3EO differentiates by itself; return the "
                 "per-sample losses and remove backward() and zero_grad() from the closure"
             )
-    losses = _checked(losses, problem, per_sample)
+    losses = _checked(losses, problem, per_sample, attached)
     if isinstance(result, Weighted) and not problem.repeatable:  # a recording has no values yet
         result.check()
-    return Output(losses, likelihood, Shares(len(losses), weights))
+    output = Output(losses, likelihood, Shares(len(losses), weights))
+    if problem.watch is not None and attached and not problem.repeatable:
+        problem.watch(output)
+    return output
 
 
-def _checked(losses: Any, problem: Problem, per_sample: bool) -> Tensor:
+def _checked(losses: Any, problem: Problem, per_sample: bool, attached: bool) -> Tensor:
     if not isinstance(losses, Tensor):
         raise TypeError(
             f"the closure returns per-sample losses (a tensor), Weighted(losses, weights) or a "
@@ -147,11 +158,12 @@ def _checked(losses: Any, problem: Problem, per_sample: bool) -> Tensor:
     elif (count := batches.size(problem.batch)) is not None and losses.shape[0] != count:
         raise ValueError(
             f"the closure returned losses of shape {tuple(losses.shape)} for a batch of {count} "
-            f"samples; dimension 0 must count the samples (for positions: (B, T), not (B·T,))"
+            f"samples; dimension 0 must count the samples (for positions: (B, T), not (B·T,); a "
+            f"list of mappings is one sample a mapping, and collated parts stand in a tuple)"
         )
     if not losses.is_floating_point():
         raise TypeError(f"losses must be real floating point, received {losses.dtype}")
-    if not losses.requires_grad:
+    if attached and not losses.requires_grad:
         raise ValueError(
             "the losses depend on no parameter that requires a gradient; look for detach(), "
             "no_grad() or a model whose parameters are all frozen"

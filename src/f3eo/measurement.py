@@ -1,13 +1,18 @@
 """How a batch is measured: whole, in chunks, or with the structure term on a random part of it."""
 
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
+import torch
 from torch import nn
 
 from f3eo import batch as batches
+from f3eo.coupling import CURES, Coupling
 from f3eo.evaluation import Problem, mixing
 from f3eo.fisher import Estimator, Gradients
+
+logger = logging.getLogger("f3eo")
 
 USUAL_FRACTION = 0.25
 """Part of a batch on which h is measured where nothing else is said."""
@@ -22,11 +27,13 @@ class Measurement:
         fraction: part of the batch, drawn at random, on which h is measured; None is a quarter, or
             the whole batch where it cannot be split.
         chunk: largest number of samples that go through the model at once; None is no bound.
+        coupling: remembers which closures have been found to couple the samples of a batch.
     """
 
     estimator: Estimator
     fraction: float | None
     chunk: int | None
+    coupling: Coupling = field(default_factory=Coupling)
 
     def __call__(self, problem: Problem, *, structure: bool) -> Gradients:
         """Measure a batch.
@@ -47,7 +54,11 @@ class Measurement:
             return self._chunk(problem, count, structure)
         if count is None:
             raise ValueError(f"chunk={self.chunk} needs the batch: use step(closure, *batch)")
-        self.refuse_parts(f"chunk={self.chunk}", problem.model)
+        what = f"chunk={self.chunk}"
+        self.refuse_parts(what, problem.model)
+        # No more samples than may go through the model at once, but the two that can differ.
+        first = batches.chunks(problem.batch, max(2, self.chunk))[0]
+        self.refuse_coupled(what, replace(problem, batch=first))
         # One after the other: at most two chunks' gradients are there at a time.
         measured = (
             self._chunk(replace(problem, batch=part), batches.size(part), structure)
@@ -64,12 +75,46 @@ class Measurement:
             fraction = USUAL_FRACTION if splits else 1.0
         if fraction == 1:
             return self.estimator.gradients(problem)
+        what = f"fraction={fraction}"
         if count is None:
-            raise ValueError(f"fraction={fraction} needs the batch: use step(closure, *batch)")
-        self.refuse_parts(f"fraction={fraction}", problem.model)
+            raise ValueError(f"{what} needs the batch: use step(closure, *batch)")
+        self.refuse_parts(what, problem.model)
         first = max(1, round(fraction * count))
+        if self.fraction is not None:
+            self.refuse_coupled(what, problem, first)
+        elif (difference := self._difference(problem, first)) is not None:
+            self.coupling.tell(
+                f"the closure couples its samples, so the structure term is measured on the whole "
+                f"batch, as with fraction=1: {difference}"
+            )
+            return self.estimator.gradients(problem)
         inside, outside = batches.random_parts(count, first, problem.generator)
         return self.estimator.gradients_on_part(problem, inside, outside)
+
+    def _difference(self, problem: Problem, first: int | None = None) -> str | None:
+        """The first sample whose loss in a part of `first` samples, default half, is another."""
+        count = batches.size(problem.batch) or 0
+        first = count // 2 if first is None else first
+        if not 0 < first < count:
+            return None
+        return self.coupling(problem, torch.arange(first)).difference
+
+    def refuse_coupled(self, what: str, problem: Problem, first: int | None = None) -> None:
+        """Raise if the losses of a part are not those of the whole.
+
+        Args:
+            what: asks for parts.
+            problem: closure and batch.
+            first: number of samples of the part that is tried; default half of them.
+
+        Raises:
+            ValueError: names the first sample whose loss is another, both losses and the cures.
+        """
+        if (difference := self._difference(problem, first)) is not None:
+            raise ValueError(
+                f"{what} splits the batch, but the closure couples its samples: {difference}; "
+                f"{CURES}"
+            )
 
     def refuse_parts(self, what: str, model: nn.Module | None) -> None:
         """Raise if a batch must not be split, or joined from micro-batches.

@@ -8,7 +8,7 @@ import torch
 from schedulefree import AdamWScheduleFree, SGDScheduleFree
 from torch import optim as o
 
-from f3eo import F3EO
+from f3eo import F3EO, Cap
 from f3eo.extend import register_metric
 from f3eo.updates import is_diagonal, is_known, metric
 from f3eo.updates.metric import METRICS
@@ -184,7 +184,7 @@ def test_a_metric_can_be_registered():
         ends = []
         for kind, lr in ((Halved, 0.2), (o.SGD, 0.1)):
             theta = torch.tensor([0.3, -0.7], dtype=torch.float64, requires_grad=True)
-            optimizer = F3EO([theta], kind, lr=lr, fraction=1, every=1)
+            optimizer = F3EO([theta], kind, lr=lr, weight=Cap(0.04), fraction=1, every=1)
             optimizer.step(lambda x, theta=theta: (x * theta.exp()).sum(1).square(), x)
             ends.append(theta.detach())
         torch.testing.assert_close(*ends, rtol=1e-12, atol=0)

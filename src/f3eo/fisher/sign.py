@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from f3eo import batch as batches
+from f3eo.coupling import Coupling
 from f3eo.evaluation import Problem, Replay, evaluate, mixing
 from f3eo.fisher.estimator import Estimator, Gradients
 from f3eo.fisher.whole_batch import attached_gradient
@@ -16,8 +17,9 @@ class Sign(Estimator):
 
     Its variance is (2/B²) Σ_{i≠j} (∇ℓ_i·∇ℓ_j)². The batch is split into its positive and its
     negative samples; the sum of their gradients gives ∇L and the difference the signed one, so ∇L
-    costs nothing more. Without a batch to split, or where BatchNorm ties the samples together,
-    both come from one forward pass by two backward passes.
+    costs nothing more. Without a batch to split, where BatchNorm or the closure ties the samples
+    together (`f3eo.coupling`), or where samples have weights ω_i (r_i √ω_i then stands for r_i
+    B^{-1/2}), both come from one forward pass by two backward passes.
 
     Args:
         engine: how the Hessian product is computed; default `DoubleBackward()`.
@@ -31,12 +33,13 @@ class Sign(Estimator):
         self.engine = engine or DoubleBackward()
         self.balanced = balanced
         self.forwards = 3.0 + self.engine.forwards
+        self._coupling = Coupling()
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
         count = batches.size(problem.batch)
         whole = None
-        if not count or mixing(problem.model):
+        if not count or not self._splits(problem, count):
             together = _Together(self, problem)
             objectives, weights = [Replay(together, problem)], [1.0, -1.0]
         else:
@@ -60,6 +63,13 @@ class Sign(Estimator):
             structure=scaled(result.product, samples),
             trace=squared_norm(result.vector) * samples,
         )
+
+    def _splits(self, problem: Problem, count: int) -> bool:
+        """Whether the halves of a batch have the losses that they have in the whole."""
+        if count == 1 or mixing(problem.model):
+            return False
+        found = self._coupling(problem, torch.arange(count // 2))
+        return found.known and found.difference is None and not found.weighted
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`; by double backward, whatever the engine."""

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from f3eo.coupling import Coupling
 from f3eo.evaluation import Closure, Problem, World
 from f3eo.fisher import Estimator, Gradients, PerSample
 from f3eo.measurement import USUAL_FRACTION, Measurement
+from f3eo.notices import Notices
 from f3eo.optimizer.accumulated import Settled, handed_out
 from f3eo.optimizer.base import CURE, Base, built, called, differing
 from f3eo.optimizer.checkpoint import asked_for_blank, blank
@@ -35,8 +37,9 @@ class F3EO(Wrapper):
 
     Args:
         model: a module, or parameters or parameter groups, as for any torch optimizer, with names
-            or without. With a module buffers are protected and messages have names. A group with `"structure": False`
-            is trained on the loss alone: it takes no part in Tr F, h or the projection.
+            or without. With a module buffers are protected and messages have names. A group with
+            `"structure": False` is trained on the loss alone: it takes no part in Tr F, h or the
+            projection.
         base: an optimizer class (or another callable that makes one from parameters and `options`),
             or a built instance. Groups are shared with it, state is not. Methods of its own are
             reached by `optimizer.base`: a schedule-free one wants `optimizer.base.train()` before
@@ -115,6 +118,8 @@ class F3EO(Wrapper):
         check_model(module, self.estimator)
         super().__init__(built(base, model, options), module, generator)
         self._told = False
+        self._coupling = Coupling()
+        self._notices = Notices()
         if not is_known(self.base) and not self.rule.replaces_gradient and self.weight.value:
             warnings.warn(
                 f"F3EO knows no metric of {type(self.base).__name__}: the structure term is "
@@ -206,7 +211,7 @@ class F3EO(Wrapper):
             self._measurement().refuse_parts("a second micro-batch", self.model)
         pending = self._pending if before is not None else None
         try:
-            gradients, world = self._measured(closure, batch, own)
+            gradients, world = self._measured(closure, batch, own, further=before is not None)
         finally:
             self._pending = pending  # a zero_grad() in the closure is not meant for these
         loss = gradients.loss
@@ -223,7 +228,7 @@ class F3EO(Wrapper):
     # What a step measures.
 
     def _measured(
-        self, closure: Closure, batch: tuple[Any, ...], own: Trained
+        self, closure: Closure, batch: tuple[Any, ...], own: Trained, *, further: bool = False
     ) -> tuple[Gradients, World]:
         if not callable(closure):
             raise TypeError(
@@ -238,7 +243,10 @@ class F3EO(Wrapper):
             self.model,
             self.generator,
             names=own.names,
+            watch=lambda output: self._notices(output, self.weight),
         )
+        if further:
+            self._measurement().refuse_coupled("a second micro-batch", problem)
         world = World(problem)
         try:
             with torch.enable_grad():
@@ -267,7 +275,7 @@ class F3EO(Wrapper):
         return found
 
     def _measurement(self) -> Measurement:
-        return Measurement(self.estimator, self.fraction, self.chunk)
+        return Measurement(self.estimator, self.fraction, self.chunk, self._coupling)
 
     def _measures_structure(self, own: Trained) -> bool:
         if self.weight.at(self.steps) == 0 or not own.chosen:
