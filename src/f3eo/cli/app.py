@@ -1,11 +1,14 @@
 """What the commands share: the application they belong to, its output, and what was typed."""
 
+import io
 import shlex
 import sys
 from collections import Counter
+from typing import Any
 
 import tyro
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.status import Status
 
 from f3eo.bench.row import Row
 from f3eo.cli.guard import FAILED, INTERRUPTED
@@ -20,6 +23,12 @@ class Output(Console):
 
     def __init__(self) -> None:
         super().__init__(markup=False, emoji=False, highlight=False)
+
+    def status(self, status: RenderableType, **how: Any) -> Status:
+        """What is going on, for eyes alone: without a terminal it could only fail."""
+        if self.is_terminal:
+            return super().status(status, **how)
+        return Console(file=io.StringIO()).status(status, **how)
 
     def on_broken_pipe(self) -> None:
         """Let `guarded` say so."""

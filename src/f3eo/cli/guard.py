@@ -27,7 +27,7 @@ CURES = {
     errno.EEXIST: "a file stands where a folder is wanted: name another place",
     errno.EISDIR: "a folder stands where a file is wanted: name another, or move it away",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOENT: "see that its folder is there",
+    errno.ENOENT: "name another place, or make its folder",
     errno.EIO: "see that the disk is sound",
     errno.ENOMEM: "ask for fewer workers, or close other programs",
     errno.EMFILE: "ask for fewer workers",

@@ -138,7 +138,7 @@ def _study(quick: bool, workers: int, folder: Path, minutes: float | None, *give
     chosen = {n: value for n, value in zip(names, given, strict=True) if value not in (None, ())}
     settings = {**(QUICK if quick else USUAL), **chosen}
     study = Study(**settings, workers=workers, folder=folder, minutes=minutes, command=typed())
-    if "base" in chosen and not set(study.methods) & set(WRAPPERS):
+    if chosen.get("base", "usual") != "usual" and not set(study.methods) & set(WRAPPERS):
         raise ValueError(
             f"--base {study.base} has no effect: none of the methods wraps a base; add one of "
             f"{', '.join(WRAPPERS)}"
