@@ -158,3 +158,15 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     assert (
         f"{len(rows)} of {len(rows)} runs finished" in results.with_name("report.html").read_text()
     )
+
+
+def test_python_m_f3eo_is_f3eo_and_a_reader_may_leave_early():
+    command = [sys.executable, "-m", "f3eo"]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "methods", "--methods", "sgd"], **pipe) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 141
+    assert said.count("\n") == 1 and "Standard output was closed" in said
+    done = subprocess.run([*command, "--version"], **pipe)
+    assert done.returncode == 0 and done.stdout.startswith("f3eo ") and not done.stderr
