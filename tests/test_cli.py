@@ -97,7 +97,7 @@ def test_the_commands_are_listed(typed):
         (["--methods", "adamax"], "unknown method 'adamax'; choose from sgd"),
         (["--set", "sgd.lr"], "METHOD.OPTION=VALUE, e.g. sgd.lr=0.1, got 'sgd.lr'"),
         (["--set", "lr=1"], "METHOD.OPTION=VALUE, e.g. sgd.lr=0.1, got 'lr=1'"),
-        (["--set", "sgd.lr=fast"], "takes a number as value, got 'fast'"),
+        (["--set", "sgd.lr=fast"], "sgd.lr takes a number, e.g. its default 0.3, got 'fast'"),
         (["--set", "sgd.rho=1"], "sgd has no option 'rho'; it has lr"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
     ],
@@ -124,7 +124,7 @@ def test_a_comparison_from_the_command_line_to_the_report(typed, tmp_path):
 def test_a_method_that_fails_is_a_row_and_not_a_crash(typed, tmp_path):
     words = ["--set", "sgd.momentum=-1", "--folder", tmp_path]
     code, text = typed("compare", *TINY, *words)
-    assert code == 0 and "digits-mlp, sgd: 2 failed: ValueError: Invalid momentum value: -1" in text
+    assert code == 2 and "digits-mlp, sgd: 2 failed: ValueError: Invalid momentum value: -1" in text
     rows = rows_in(tmp_path / "compare")
     assert [row["status"] for row in rows] == ["failed", "failed"]
     assert "Invalid momentum value" in (tmp_path / "compare/report.html").read_text()
@@ -158,3 +158,15 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     assert (
         f"{len(rows)} of {len(rows)} runs finished" in results.with_name("report.html").read_text()
     )
+
+
+def test_python_m_f3eo_is_f3eo_and_a_reader_may_leave_early():
+    command = [sys.executable, "-m", "f3eo"]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "methods", "--methods", "sgd"], **pipe) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 141
+    assert said.count("\n") == 1 and "Standard output was closed" in said
+    done = subprocess.run([*command, "--version"], **pipe)
+    assert done.returncode == 0 and done.stdout.startswith("f3eo ") and not done.stderr

@@ -3,6 +3,7 @@ import polars as pl
 import pytest
 
 from f3eo.bench import archive
+from f3eo.bench.disk import Damaged
 from f3eo.bench.resume import agrees
 from f3eo.bench.store import Store
 
@@ -51,6 +52,20 @@ def test_numbers_are_columns_that_can_be_computed_with(rows, tmp_path):
     frame = pl.read_parquet(tmp_path / "rows.parquet")
     assert frame["final.test_accuracy"].max() == 0.7
     assert frame["curve.test_accuracy"].list.len().to_list()[:3] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "other"])
+def test_a_damaged_table_is_named_and_stays(rows, tmp_path, kind):
+    path = tmp_path / "results.parquet"
+    archive.write(rows, path)
+    if kind == "other":
+        pl.DataFrame({"key": ["a"]}).write_parquet(path)
+    else:
+        path.write_bytes(path.read_bytes()[: 200 if kind == "cut" else 0])
+    before = path.read_bytes()
+    with pytest.raises(Damaged, match=f"{path} is damaged .*; put the original back, or move"):
+        Store(tmp_path).arrange(always, always)
+    assert path.read_bytes() == before
 
 
 def always(row):

@@ -10,6 +10,7 @@ from f3eo.bench.clock import FREE, PLAIN, Times, prices, step_times
 from f3eo.bench.compare import Comparison
 from f3eo.bench.cost.row import Quartiles
 from f3eo.bench.data import FOLDER
+from f3eo.bench.disk import Damaged
 from f3eo.bench.methods import METHODS
 from f3eo.bench.spaces import TUNED, space
 from f3eo.bench.train import load
@@ -75,9 +76,18 @@ def test_prices_are_kept_and_only_new_ones_measured(tmp_path, asked):
     kept = json.loads(path.read_text())
     assert kept["plain_ms"] == {"digits-mlp": 1.2}
     assert {entry["method"] for entry in kept["prices"].values()} == {"sgd", "bsam", "sam"}
-    with pytest.raises(json.JSONDecodeError):
-        path.write_text("{")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff", b'{"prices": 3}', b'{"prices": {"digits-mlp sgd": {}}}'],
+)
+def test_damaged_prices_are_named_and_stay(tmp_path, asked, content):
+    path = tmp_path / "prices.json"
+    path.write_bytes(content)
+    with pytest.raises(Damaged, match=f"{path} is damaged .*; move it away: prices are then"):
         prices(runs("sgd"), path)
+    assert path.read_bytes() == content and not asked
 
 
 def test_what_is_timed_later_is_put_on_the_scale_of_the_same_method(tmp_path, monkeypatch):

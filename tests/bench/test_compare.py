@@ -77,12 +77,14 @@ def test_a_second_start_runs_nothing_twice(small, trained, console):
     assert more.trained == 2 and {run.seed for run in trained[4:]} == {2}
 
 
-def test_really_trained_rows_resume_after_a_truncated_line(small, console):
+def test_really_trained_rows_resume_after_a_truncated_line(small, console, capsys):
     first = compare(small(methods=("sgd",), workers=1), console)
     path = first.report.parent / "results.jsonl"
     path.write_bytes(path.read_bytes()[:-100])
     again = compare(small(methods=("sgd",), workers=1), console)
-    assert "Dropped 1 damaged line" in said(console)
+    damaged = path.with_name("damaged.jsonl")
+    assert f"Moved 1 damaged line(s) to {damaged}" in capsys.readouterr().err
+    assert len(damaged.read_bytes()) > 1000
     assert again.trained == 1
     curve = {row["seed"]: row["curve"]["test_loss"] for row in first.rows}
     assert {row["seed"]: row["curve"]["test_loss"] for row in lines(again)} == curve

@@ -5,6 +5,7 @@ text is JSON. Curves are kept in single precision, all else as it is. A number t
 have comes back as None in the others.
 """
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 import polars as pl
 
-from f3eo.bench.row import Row
+from f3eo.bench import disk
+from f3eo.bench.row import Row, check
 
 GROUPS = ("final", "best", "target", "curve")
 """Entries of a row whose own entries become columns."""
+CURE = "put the original back, or move it away: the rows in the .jsonl beside it then stand alone"
+"""What to do about a damaged file."""
 JSON = ":json"
 """How columns of JSON end."""
 
@@ -25,15 +29,31 @@ def write(rows: Sequence[Row], path: Path) -> None:
     flat = [_flat(row) for row in rows]
     names = dict.fromkeys(name for row in flat for name in row)
     columns = [_column(name, [row.get(name) for row in flat]) for name in names]
-    pl.DataFrame(columns).write_parquet(path, compression="zstd", compression_level=19)
+    content = io.BytesIO()
+    pl.DataFrame(columns).write_parquet(content, compression="zstd", compression_level=19)
+    disk.write(path, content.getvalue())
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file; none if there is no file."""
+    """The rows of a file; none if there is no file.
+
+    Raises:
+        Damaged: it holds no rows.
+    """
     if not path.exists():
         return []
-    frame = pl.read_parquet(path)
-    return [_nested(row) for row in frame.iter_rows(named=True)]
+    with disk.whole(path, CURE):
+        found = [_nested(row) for row in _frame(path).iter_rows(named=True)]
+        for row in found:
+            check(row)
+        return found
+
+
+def _frame(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(io.BytesIO(path.read_bytes()))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise ValueError(str(error).splitlines()[0]) from error
 
 
 def _flat(row: Row) -> dict[str, Any]:

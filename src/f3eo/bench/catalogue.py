@@ -86,31 +86,35 @@ def _line(method: Method) -> Line:
     }
 
 
-def table(lines: Sequence[Line]) -> Table:
-    """One line per method for the terminal; what is wrong with it, and notes, stand below."""
+def tables(lines: Sequence[Line]) -> tuple[Table, Table]:
+    """Two tables for 80 columns: what a step costs and how sound it is; what it is and needs."""
     timed = any(line["time_ratio"] for line in lines)
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1), caption_justify="left")
-    for name in ("method", "order", "needs"):
-        grid.add_column(name, no_wrap=name != "needs")
-    for name in ("calls", "cost", *(["time"] if timed else [])):
-        grid.add_column(name, justify="right", no_wrap=True)
-    for name in ("from", "paper", "NaN", "health"):
-        grid.add_column(name, no_wrap=name in ("NaN", "health"))
+    costs = _grid("method", "order", "calls", "cost", *(["time"] if timed else []), "NaN", "health")
+    facts = _grid("method", "needs", "from, paper")
+    facts.columns[1].max_width = 20  # so that every class is in one piece in 80 columns
     for line in lines:
         time = [_number(line["time_ratio"])] if timed else []
         sound = Text("sound", "green") if not line["problems"] else Text("see below", "red")
-        grid.add_row(
+        costs.add_row(
             line["name"],
             f"{line['order']} {line['kind']}",
-            line["needs"],
             _number(line["calls"], 1),
             Text(_number(line["gradient_equivalents"]), "bold"),
             *time,
-            f"{line['class']} {line['version'] or 'missing'}",
-            line["paper"],
             line["nan"],
             sound,
         )
+        origin = f"{line['class']} {line['version'] or 'missing'}"
+        facts.add_row(line["name"], line["needs"], f"{origin}\n{line['paper']}")
+    return costs, facts
+
+
+def _grid(*names: str) -> Table:
+    """A table that folds what has no room, and leaves out nothing."""
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for name in names:
+        number = name in ("calls", "cost", "time")
+        grid.add_column(name, justify="right" if number else "left", overflow="fold")
     return grid
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
+from f3eo.bench import disk
 from f3eo.bench.cost.row import Quartiles, quartiles
 from f3eo.bench.cost.timing import Runner, Timing, clock_for, interleave, threads
 from f3eo.bench.methods import METHODS
@@ -41,6 +42,9 @@ FREE = frozenset(
 """Options that change where a step leads, and not what it takes."""
 WEIGHTS = ("ratio", "value")
 """Except these where they are 0: F3EO then measures nothing."""
+
+PRICES = "move it away: prices are then measured anew, and runs at other prices repeated"
+"""What to do about damaged prices."""
 
 Options = Mapping[str, Any]
 
@@ -75,8 +79,7 @@ def prices(
         Time of a step over that of a plain gradient step, by `work`; 1 for a method that cannot be
         timed, whose runs then tell why.
     """
-    kept = {"plain_ms": {}, "prices": {}}
-    kept |= json.loads(path.read_text()) if path.exists() else {}
+    kept = {"plain_ms": {}, "prices": {}, **disk.read_json(path, PRICES, check_prices)}
     kinds = {work(run): run for run in runs}
     for task in dict.fromkeys(run.task for run in runs):
         new = {
@@ -106,11 +109,20 @@ def prices(
                 "price": 1.0 if found is None else round(scale * found.median, 3),
                 "quartiles": found and [round(scale * q, 3) for q in (found.low, found.high)],
             } | ({"scale": round(scale, 3)} if again else {})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(kept, indent=1) + "\n")
-        draft.replace(path)
+        disk.write(path, json.dumps(kept, indent=1) + "\n")
     return {kind: kept["prices"][kind]["price"] for kind in kinds}
+
+
+def check_prices(found: Mapping[str, Any]) -> None:
+    """Refuse what `prices.json` cannot hold.
+
+    Raises:
+        LookupError, TypeError, AttributeError, ValueError: with what is missing, or is no number.
+    """
+    numbers = [entry["price"] for entry in found.get("prices", {}).values()]
+    for number in [*numbers, *found.get("plain_ms", {}).values()]:
+        if not number > 0:
+            raise ValueError(f"{number} is no time")
 
 
 def _known(

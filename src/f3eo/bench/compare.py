@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from f3eo.bench import disk
 from f3eo.bench.clock import prices, work
-from f3eo.bench.given import check_counts, check_folder, check_names
+from f3eo.bench.given import check_counts, check_folder, check_names, check_setting
 from f3eo.bench.methods import METHODS, USUAL
 from f3eo.bench.ranking import EQUALS, ranking, table
 from f3eo.bench.report import write_report
@@ -16,7 +17,7 @@ from f3eo.bench.resume import carry_out
 from f3eo.bench.row import Row
 from f3eo.bench.run import Equal, Run
 from f3eo.bench.store import Store
-from f3eo.bench.tasks import TASKS
+from f3eo.bench.tasks import TASKS, Task
 from f3eo.bench.tasks import USUAL as USUAL_TASKS
 
 SHORT = 2_500
@@ -42,7 +43,7 @@ class Comparison:
         command: what was typed, for the record.
 
     Raises:
-        ValueError: a name nobody knows, a number out of range.
+        ValueError: a name nobody knows, a number out of range, an override without an effect.
     """
 
     name: str = "compare"
@@ -63,8 +64,16 @@ class Comparison:
         check_names("kind of equality", self.equal, dict.fromkeys(EQUALS))
         check_names("method", self.overrides, METHODS, may_be_empty=True)
         check_counts(seeds=self.seeds, workers=self.workers, budget=self.budget)
-        for method, options in self.overrides.items():
-            METHODS[method].options(options)
+        for method, given in self.overrides.items():
+            if method not in self.methods:
+                raise ValueError(
+                    f"{method}.{next(iter(given), '')} has no effect: {method} is not among the "
+                    f"methods, {', '.join(self.methods)}; add it there"
+                )
+            for task in self.tasks:
+                options = self._options(TASKS[task], method)
+                for name, value in given.items():
+                    check_setting(METHODS[method], name, value, options)
 
     @property
     def path(self) -> Path:
@@ -85,9 +94,7 @@ class Comparison:
                 seed=0,
                 budget=self.budget or min(task.budget, SHORT),
                 batch=task.batch,
-                options=METHODS[method].options(
-                    task.options.get(method, {}), self.overrides.get(method, {})
-                ),
+                options=self._options(task, method),
                 evaluations=task.evaluations,
                 probe=task.probe,
             )
@@ -101,6 +108,10 @@ class Comparison:
             for run in plain
         ]
 
+    def _options(self, task: Task, method: str) -> dict[str, Any]:
+        """All options of a method on a task."""
+        return METHODS[method].options(task.options.get(method, {}), self.overrides.get(method, {}))
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -110,17 +121,20 @@ class Outcome:
         rows: its rows, earlier ones included.
         trained: runs carried out just now.
         missing: runs that are still to be done.
+        failure: the error of the last run if all of them failed, else None.
         report: the page; written if there is any row.
     """
 
     rows: list[Row]
     trained: int
     missing: int
+    failure: str | None
     report: Path
 
 
 def compare(comparison: Comparison, console: Console) -> Outcome:
     """Carry out the runs that are not there yet, and write the report; see `carry_out`."""
+    disk.prepare(comparison.path)
     carried = carry_out(
         comparison.runs(_prices(comparison, console)),
         Store(comparison.path),
@@ -134,7 +148,7 @@ def compare(comparison: Comparison, console: Console) -> Outcome:
     if "time" in comparison.equal:
         for task in comparison.tasks:
             console.print(table(ranking(carried.rows, task), task))
-    return Outcome(carried.rows, carried.trained, carried.missing, report)
+    return Outcome(carried.rows, carried.trained, carried.missing, carried.failure, report)
 
 
 def _prices(comparison: Comparison, console: Console) -> dict[str, float] | None:

@@ -1,7 +1,10 @@
 """Checks of what a user asks for, before anything is begun."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from f3eo.bench.methods.method import Method
 
 
 def check_names(
@@ -22,6 +25,29 @@ def check_names(
         raise ValueError(f"no {kind} given; choose from {', '.join(known)}")
     if len(set(names)) < len(names):
         raise ValueError(f"a {kind} is named twice: {', '.join(names)}")
+
+
+def check_setting(method: Method, name: str, value: Any, options: Mapping[str, Any]) -> None:
+    """Refuse a hyper-parameter that cannot be, or that changes nothing.
+
+    Args:
+        method: whose it is.
+        name, value: of the hyper-parameter.
+        options: all those of the method that go with it.
+
+    Raises:
+        ValueError: with what is allowed, or the hyper-parameter that has an effect.
+    """
+    full, usual = f"{method.name}.{name}", method.defaults[name]
+    if name in method.choices and value not in method.choices[name]:
+        raise ValueError(f"{full} is one of {', '.join(method.choices[name])}, got {value!r}")
+    if not isinstance(usual, str):
+        kinds, what = (int, "whole number") if isinstance(usual, int) else ((int, float), "number")
+        known = isinstance(value, kinds) and not isinstance(value, bool)
+        if not known or not math.isfinite(value):
+            raise ValueError(f"{full} takes a {what}, e.g. its default {usual}, got {value!r}")
+    if reason := method.idle(options).get(name):
+        raise ValueError(f"{full}={value} has no effect: {reason}")
 
 
 def check_folder(kind: str, name: str) -> None:

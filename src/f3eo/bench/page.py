@@ -1,8 +1,6 @@
-"""What every page shares: its template engine, its numbers, how it is written."""
+"""What every page shares: its template engine and its numbers."""
 
 import math
-import os
-from pathlib import Path
 
 import jinja2
 
@@ -21,13 +19,6 @@ def render(template: str, **entries: object) -> str:
     environment.filters |= {"number": number, "fixed": fixed}
     environment.globals |= {"colour": colour, "label": label}
     return environment.get_template(template).render(**entries)
-
-
-def write(text: str, path: Path) -> None:
-    """Write a file, replacing what was there at once."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
 
 
 def number(value: float, digits: int = 3) -> str:

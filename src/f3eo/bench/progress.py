@@ -90,9 +90,11 @@ class Display:
         """Accuracy in %, methods down, tasks across, each at equal cost or time."""
         title = f"{'Test' if self._tests else 'Validation'} accuracy, %"
         table = Table(box=None, padding=(0, 2), title=title, title_justify="left")
-        table.add_column("")
+        table.add_column("", overflow="fold")
         for task, kind in self._contests:
-            table.add_column(task if kind == "cost" else f"{task}, equal time", justify="right")
+            table.add_column(
+                task if kind == "cost" else f"{task}, equal time", justify="right", overflow="fold"
+            )
         for method, variant in self._methods:
             cells = [self._cell(task, kind, method, variant) for task, kind in self._contests]
             table.add_row(Text(_name(method, variant), style=colour(method)), *cells)

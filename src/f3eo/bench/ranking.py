@@ -90,11 +90,11 @@ def table(places: Sequence[Place], task: str) -> Table:
         kind for kind in EQUALS if any(kind in place.standings for place in places)
     ]
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", title=f"{task}, ranks")
-    grid.add_column("method")
-    grid.add_column("order", justify="right")
+    grid.add_column("method", overflow="fold")
+    grid.add_column("order", justify="right", overflow="fold")
     for kind in kinds:
         for name in (f"equal {kind}", "accuracy, %", "steps", f"{kind}/step"):
-            grid.add_column(name, justify="right")
+            grid.add_column(name, justify="right", overflow="fold")
     for place in places:
         cells: list[Any] = [Text(label(place.method), style=colour(place.method))]
         cells.append(str(place.order or "–"))

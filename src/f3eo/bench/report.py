@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from f3eo.bench import page, plots
+from f3eo.bench import disk, page, plots
 from f3eo.bench.methods import METHODS
 from f3eo.bench.metrics import ACCURACY, TEST_LOSS
 from f3eo.bench.ranking import EQUALS, ranking
@@ -27,7 +27,7 @@ def write_report(rows: Sequence[Row], path: Path, title: str) -> None:
         path: the file to write.
         title: the name of the comparison.
     """
-    page.write(render(rows, title), path)
+    disk.write(path, render(rows, title))
 
 
 def render(rows: Sequence[Row], title: str) -> str:

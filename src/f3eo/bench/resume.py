@@ -22,11 +22,13 @@ class Carried:
         rows: those in the store that agree with the runs.
         trained: runs carried out just now.
         missing: runs that are still to be done.
+        failure: the error of the last run if all of them failed, else None.
     """
 
     rows: list[Row]
     trained: int
     missing: int
+    failure: str | None
 
 
 def carry_out(
@@ -78,7 +80,10 @@ def carry_out(
     # What is in the store counts: Ctrl-C may come between two lines above.
     now = {row["key"]: row for row in rows}
     trained = sum(now.get(run.key) != known.get(run.key) for run in missing)
-    return Carried(rows, trained, len(missing) - trained)
+    ends = [now[run.key] for run in runs if run.key in now]
+    errors = [str(row["error"]) for row in ends if row["status"] == "failed"]
+    failure = errors[-1] if errors and len(errors) == len(runs) else None
+    return Carried(rows, trained, len(missing) - trained, failure)
 
 
 def agrees(row: Row, runs: Sequence[Run]) -> bool:
@@ -109,10 +114,12 @@ def _same(row: Row, runs: Sequence[Run]) -> list[Run]:
 
 def _tell(console: Console, store: Store, aside: int, total: int, missing: int) -> None:
     """Say what was found in the folder, where it matters."""
-    if store.damaged:
-        console.print(
-            f"Dropped {store.damaged} damaged line(s) in {store.results.parent}: "
-            "a run was killed while it was written down."
+    if store.moved:
+        Console(stderr=True, markup=False, emoji=False).print(
+            f"Moved {store.moved} damaged line(s) to {store.damaged}, as a run leaves that is "
+            "killed while it is written down. Runs without a row are repeated.",
+            soft_wrap=True,
+            highlight=False,
         )
     if aside:
         console.print(

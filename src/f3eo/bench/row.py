@@ -2,7 +2,7 @@
 
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,22 @@ curve reached the task's target; `curve`: lists of equal length (all three see
 """
 
 
+ENDS = ("test_accuracy", "test_loss", "train_loss", "fisher_trace", "seconds")
+"""What `final` has, at least; without a curve the first of them is enough for a report."""
+STATUS = ("finished", "diverged", "failed")
+TEXT, NUMBER = (str, type(None)), (int, float, type(None))
+KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("key", "task", "method", "status"), str),
+    **dict.fromkeys(("config", "versions", "machine"), dict),
+    **dict.fromkeys(("final", "curve"), (dict, type(None))),
+    **dict.fromkeys(("error", "traceback"), TEXT),
+    **dict.fromkeys(("steps", "gradient_equivalents"), NUMBER),
+    "seed": int,
+    "warnings": list,
+}
+"""Types of the entries that every row has, those of older versions, too."""
+
+
 def record(run: Run, progress: Callable[[float], object] = lambda share: None) -> Row:
     """Train a run and write down what came of it; an error becomes a row, too."""
     with warnings.catch_warnings(record=True) as caught:
@@ -43,6 +59,28 @@ def equal(row: Row) -> Equal:
 def failed(run: Run, error: str, trace: str | None = None) -> Row:
     """The row of a run that ended in an error."""
     return _row(run, status="failed", error=error, traceback=trace)
+
+
+def check(row: Any) -> None:
+    """Refuse what is no row, as a line that was cut or written by hand.
+
+    Raises:
+        ValueError, TypeError: with what is missing, or is something else.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"a row is an object, got a {type(row).__name__}")
+    for name, kind in KINDS.items():
+        if name not in row or not isinstance(row[name], kind):
+            raise ValueError(f"a row has no {name}, or another than it should be")
+    config, final, curve = row["config"], row["final"], row["curve"]
+    if not isinstance(config.get("options"), dict) or not isinstance(config.get("budget"), int):
+        raise ValueError("the config of a row has no options or no budget")
+    if row["status"] not in STATUS or (row["status"] == "finished") != bool(final):
+        raise ValueError(f"a row of status {row['status']!r} has not what belongs to it")
+    if final and not set(ENDS if curve else ENDS[:1]) <= set(final):
+        raise ValueError(f"the final of a row lacks some of {', '.join(ENDS)}")
+    if len({len(values) for values in (curve or {}).values()}) > 1:
+        raise ValueError("the curve of a row has lists of different lengths")
 
 
 def _measured(run: Run, result: Result) -> Row:

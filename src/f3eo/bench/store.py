@@ -1,33 +1,41 @@
 """Rows kept in files of JSON lines, whatever interrupts the writing."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from f3eo.bench import archive
-from f3eo.bench.row import Row
+from f3eo.bench import archive, disk
+from f3eo.bench.row import Row, check
 
 
 class Store:
     """The rows of one comparison: `results.jsonl`, and `earlier.jsonl` for what it outgrew.
 
-    Rows that are only in `results.parquet` (see `compact`) count as those of the lines do.
+    Rows that are only in `results.parquet` (see `compact`) count as those of the lines do. Lines
+    that are no rows are moved to `damaged.jsonl`.
 
     Args:
         folder: where the files are; made if missing.
-        name: what they are called; default "results". Others have `earlier-NAME.jsonl`.
+        name: what they are called; default "results". Others have `earlier-NAME.jsonl`
+            and `damaged-NAME.jsonl`.
 
     Attributes:
-        damaged: lines found damaged and dropped when the files were read.
+        moved: lines found damaged and moved to `damaged`.
+
+    Raises:
+        OSError: nothing can be written there.
     """
 
     def __init__(self, folder: Path, name: str = "results") -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        disk.prepare(folder)
+        end = "" if name == "results" else f"-{name}"
         self.results = folder / f"{name}.jsonl"
-        self.earlier = folder / f"earlier{'' if name == 'results' else f'-{name}'}.jsonl"
+        self.earlier = folder / f"earlier{end}.jsonl"
+        self.damaged = folder / f"damaged{end}.jsonl"
         self.packed = folder / f"{name}.parquet"
-        self.damaged = 0
+        self.moved = 0
+        with disk.named(self.results):
+            self.results.open("ab").close()
 
     def arrange(
         self, agrees: Callable[[Row], bool], asked: Callable[[Row], bool]
@@ -41,7 +49,7 @@ class Store:
         Returns:
             The rows that agree, the newest of each key; how many were set aside just now.
         """
-        results, earlier = self._read(self.results), self._read(self.earlier)
+        (results, junk), (earlier, more) = read(self.results), read(self.earlier)
         packed = archive.read(self.packed)
         newest = {row["key"]: row for row in packed + earlier + results}
         away = {row["key"] for row in earlier} - {row["key"] for row in results}
@@ -49,10 +57,13 @@ class Store:
         for key, row in newest.items():
             stays = agrees(row) and (key not in away or asked(row))
             (kept if stays else aside).append(row)
-        # In this order a crash in between leaves a row in both files, never in none.
-        if aside != earlier:
+        # In this order a crash in between leaves a line in both files, never in none.
+        if lines := junk + more:
+            disk.append(self.damaged, b"".join(line.rstrip(b"\n") + b"\n" for line in lines))
+            self.moved += len(lines)
+        if aside != earlier or more:
             _replace(self.earlier, earlier + [row for row in aside if row not in earlier])
-        if kept != results or self.damaged:
+        if kept != results or junk:
             _replace(self.results, kept)
         if aside != earlier:
             _replace(self.earlier, aside)
@@ -60,42 +71,41 @@ class Store:
 
     def compact(self, rows: Sequence[Row]) -> None:
         """Write rows as a table, small enough to be published; a crash leaves the old one."""
-        draft = self.packed.with_suffix(".tmp")
-        archive.write(rows, draft)
-        draft.replace(self.packed)
+        archive.write(rows, self.packed)
 
     def append(self, row: Row) -> None:
         """Add one row to the results, on the disk before this returns."""
-        line = _line(row)
-        with self.results.open("ab", buffering=0) as file:
-            file.write(line)
-            os.fsync(file.fileno())
-
-    def _read(self, path: Path) -> list[Row]:
-        rows, damaged = read(path)
-        self.damaged += damaged
-        return rows
+        disk.append(self.results, _line(row))
 
 
-def read(path: Path) -> tuple[list[Row], int]:
-    """The rows of a file, and how many damaged lines were passed over.
+def read(path: Path) -> tuple[list[Row], list[bytes]]:
+    """The rows of a file, and the lines that are none.
 
-    A line counts if it ends in a newline and holds an object with a key: a process killed while
-    writing leaves a line that does not.
+    A line counts if it ends in a newline and holds a row: a process killed while writing leaves a
+    line that does not.
     """
     if not path.exists():
-        return [], 0
-    lines = path.read_bytes().splitlines(keepends=True)
-    rows = [row for line in lines if (row := _parse(line)) is not None]
-    return rows, len(lines) - len(rows)
+        return [], []
+    with disk.named(path):
+        lines = path.read_bytes().splitlines(keepends=True)
+    parsed = [(line, _parse(line)) for line in lines]
+    return (
+        [row for _, row in parsed if row is not None],
+        [line for line, row in parsed if row is None],
+    )
 
 
 def _parse(line: bytes) -> Row | None:
     try:
-        row = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+        row = json.loads(line, parse_constant=_refused) if line.endswith(b"\n") else None
+        check(row)
+    except (ValueError, TypeError, RecursionError):
         return None
-    return row if isinstance(row, dict) and "key" in row else None
+    return row
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is never written")
 
 
 def _line(row: Row) -> bytes:
@@ -104,9 +114,4 @@ def _line(row: Row) -> bytes:
 
 def _replace(path: Path, rows: Iterable[Row]) -> None:
     """Write a file anew; a reader, or a crash, meets the old one or the new one."""
-    draft = path.with_suffix(".tmp")
-    with draft.open("wb") as file:
-        file.writelines(_line(row) for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    disk.write(path, b"".join(_line(row) for row in rows))

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from f3eo.bench import tuning
+from f3eo.bench import disk, tuning
 from f3eo.bench.clock import prices, work
 from f3eo.bench.given import check_counts, check_folder, check_names
 from f3eo.bench.methods import METHODS
@@ -31,6 +31,14 @@ from f3eo.bench.variants import (
     Variant,
 )
 from f3eo.bench.wrapped import over
+
+WHERE = (
+    f"ablation is of f3eo and its bases on {', '.join(ABLATION_TASKS)}, sensitivity on "
+    f"{', '.join(SENSITIVITY_TASKS)}"
+)
+"""What parts other than results ask for."""
+ASKED = "move it away: it then says what this command asks for, and nothing of those before"
+"""What to do about a damaged study.json."""
 
 NAMES = (
     *("digits-mlp", "mnist1d-mlp", "mnist1d-cnn", "fashion-cnn", "fashion-cnn-noise40"),
@@ -115,6 +123,11 @@ class Study:
             check_names("task", self.base, TASKS, may_be_empty=True)
             check_names("base", list(dict.fromkeys(self.base.values())), BASES, may_be_empty=True)
         check_counts(trials=self.trials, seeds=self.seeds, workers=self.workers)
+        if set(self.idle_parts) == set(self.parts):
+            raise ValueError(
+                f"nothing to do for {', '.join(self.parts)}: {WHERE}; received the tasks "
+                f"{', '.join(self.tasks)} and the methods {', '.join(self.methods)}"
+            )
         for name in ("scale", "minutes"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
@@ -162,7 +175,7 @@ class Study:
         ]
         runs += [
             (replace(self._run(task, v.method, options), variant=v.label), seeds)
-            for task, v, seeds in self._variants()
+            for _, task, v, seeds in self._variants()
             if (options := _options(v, task, chosen)) != chosen[task, v.method]
         ]
         return [
@@ -172,8 +185,8 @@ class Study:
             if seed < seeds
         ]
 
-    def _variants(self) -> Iterator[tuple[str, Variant, int]]:
-        """Task, variant, number of seeds; without those whose methods are not tuned here."""
+    def _variants(self) -> Iterator[tuple[str, str, Variant, int]]:
+        """Part, task, variant, number of seeds; without those whose methods are not tuned here."""
         parts = (
             ("ablation", ABLATION_TASKS, ABLATION, self.seeds),
             ("sensitivity", SENSITIVITY_TASKS, SENSITIVITY, min(self.seeds, SENSITIVITY_SEEDS)),
@@ -182,7 +195,13 @@ class Study:
             for task in tasks if part in self.parts else ():
                 for variant in variants if task in self.tasks else ():
                     if variant.needs <= set(self.methods):
-                        yield task, variant, seeds
+                        yield part, task, variant, seeds
+
+    @property
+    def idle_parts(self) -> list[str]:
+        """Those of its parts that have nothing to do on its tasks with its methods."""
+        doing = {part for part, *_ in self._variants()}
+        return [part for part in self.parts if part not in {"results", *doing}]
 
     def options(self, task: str, method: str, own: Mapping[str, Any]) -> dict[str, Any]:
         """All options of a method on a task: what is known of the task and its base, and `own`."""
@@ -209,11 +228,13 @@ class Outcome:
     Attributes:
         trials, results: its rows, earlier ones included.
         missing: runs that are still to be done.
+        failure: the error of the last run if all of its last part failed, else None.
     """
 
     trials: list[Row]
     results: list[Row]
     missing: int
+    failure: str | None
 
 
 def tune(study: Study, console: Console) -> Outcome:
@@ -235,7 +256,7 @@ def bench(study: Study, console: Console) -> Outcome:
         return tuned
     runs = study.result_runs(choose(study, tuned.trials))
     results = _carry_out(study, "results", runs, console, deadline, price)
-    return Outcome(tuned.trials, results.rows, results.missing)
+    return Outcome(tuned.trials, results.rows, results.missing, results.failure)
 
 
 def settle(study: Study, rows: Sequence[Row]) -> Study:
@@ -314,11 +335,11 @@ def _tuned(
         alone = replace(study, methods=tuple(BASES), base="usual", parts=("results",))
         trials = _tune(alone, console, deadline, _prices(alone, console))
         if trials.missing:
-            return study, Outcome(trials.rows, [], trials.missing), {}
+            return study, Outcome(trials.rows, [], trials.missing, trials.failure), {}
         study = settle(study, trials.rows)
     price = _prices(study, console)
     trials = _tune(study, console, deadline, price)
-    return study, Outcome(trials.rows, [], trials.missing), price
+    return study, Outcome(trials.rows, [], trials.missing, trials.failure), price
 
 
 def _tune(study: Study, console: Console, deadline: float, price: Mapping[str, float]) -> Carried:
@@ -349,7 +370,8 @@ def _deadline(study: Study) -> float:
 def _write_down(study: Study) -> None:
     """`study.json`: what was asked, beside the tasks, methods and parts asked for before."""
     path = study.path / "study.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
+    disk.prepare(study.path)
+    before = disk.read_json(path, ASKED, check_asked)
     names = ("name", "trials", "seeds", "scale", "command")
     asked: dict[str, Any] = {name: getattr(study, name) for name in names}
     for name in ("parts", "methods"):
@@ -365,10 +387,21 @@ def _write_down(study: Study) -> None:
         for method in asked["methods"]
         for base in (bases if method in WRAPPERS else ("sgd",))
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(asked, indent=1) + "\n")
-    draft.replace(path)
+    disk.write(path, json.dumps(asked, indent=1) + "\n")
+
+
+def check_asked(found: Mapping[str, Any]) -> None:
+    """Refuse what `study.json` cannot hold.
+
+    Raises:
+        TypeError, AttributeError: with what it was taken for.
+    """
+    for entries in found.get("tasks", {}).values():
+        entries.items()
+    for names in (found.get("parts", ()), found.get("methods", ())):
+        "".join(names)
+    found.get("spaces", {}).items()
+    int(found.get("seeds", 0))
 
 
 def _described(study: Study, name: str) -> dict[str, Any]:

@@ -120,7 +120,9 @@ def table(task: str, methods: Sequence[str], rows: Sequence[Row]) -> Table:
     score = TASKS[task].score
     grid = Table(box=box.SIMPLE_HEAD, title=f"{task}, tuned", title_justify="left")
     for name in ("method", "options", f"validation {score}", "trials", "lost"):
-        grid.add_column(name, justify="left" if name in ("method", "options") else "right")
+        grid.add_column(
+            name, justify="left" if name in ("method", "options") else "right", overflow="fold"
+        )
     for method in methods:
         own = [row for row in rows if (row["task"], row["method"]) == (task, method)]
         found = best(task, own)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
 from tyro.conf import arg
 
 from f3eo.bench.compare import Comparison
@@ -13,7 +12,7 @@ from f3eo.bench.methods import METHODS, USUAL
 from f3eo.bench.ranking import EQUALS
 from f3eo.bench.run import Equal
 from f3eo.bench.tasks import USUAL as USUAL_TASKS
-from f3eo.cli.app import ALL, app, tell_failures, tell_rest, typed
+from f3eo.cli.app import ALL, Output, app, tell_end, tell_failures, typed
 
 BOTH = "(default: cost; with all methods both)"
 OWN, NONE = "(default: each task's own, at most 2500)", "(default: tuned)"
@@ -45,11 +44,11 @@ def compare(
         seeds: Runs of each method on each task.
         budget: Cost of a run in plain gradients, or its time in those of one.
         equal: What the budget counts: cost, time, or both, with runs for each.
-        set: Hyper-parameters, e.g. sgd.lr=0.1 f3eo.ratio=0.2.
+        set: Hyper-parameters, e.g. sgd.lr=0.1 f3eo.weight=cap f3eo.value=0.03.
         workers: Processes side by side, one thread each.
         folder: Where comparisons are kept.
     """
-    console = Console()
+    console = Output()
     comparison = Comparison(
         name=name,
         tasks=tasks,
@@ -65,20 +64,27 @@ def compare(
     outcome = carry_out(comparison, console)
     tell_failures(console, outcome.rows)
     if outcome.rows:
-        console.print(f"Report: [bold]{outcome.report}[/bold]", highlight=False, soft_wrap=True)
-    return tell_rest(console, outcome.missing)
+        console.print(f"Report: {outcome.report}", soft_wrap=True)
+    return tell_end(console, outcome.missing, outcome.failure)
 
 
 def _overrides(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """`("sgd.lr=0.1",)` as `{"sgd": {"lr": 0.1}}`."""
+    """`("sgd.lr=0.1", "f3eo.weight=cap")` as `{"sgd": {"lr": 0.1}, "f3eo": {"weight": "cap"}}`."""
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         method, dot, option = name.partition(".")
         if not (equals and dot and method and option):
             raise ValueError(f"--set takes METHOD.OPTION=VALUE, e.g. sgd.lr=0.1, got {text!r}")
-        try:
-            found.setdefault(method, {})[option] = json.loads(value)
-        except ValueError:
-            raise ValueError(f"--set takes a number as value, got {value!r} in {text!r}") from None
+        if option in found.setdefault(method, {}):
+            raise ValueError(f"--set has {method}.{option} twice; give it once")
+        found[method][option] = _value(value)
     return found
+
+
+def _value(text: str) -> Any:
+    """A number, or a name with or without quotes."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.strip("'\"")

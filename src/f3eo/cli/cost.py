@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from tyro.conf import arg
 
 from f3eo.bench.cost import METHODS as PRICED
 from f3eo.bench.cost import USUAL as USUAL_MODELS
 from f3eo.bench.cost import Plan
 from f3eo.bench.cost import measure as carry_out
-from f3eo.cli.app import INTERRUPTED, app
+from f3eo.bench.cost.measure import SECONDS
+from f3eo.cli.app import Output, app, tell
+from f3eo.cli.guard import FAILED, INTERRUPTED
 
+TIME = f"(default: {SECONDS:g})"
 TIMED = "(default: as many as fit into --seconds)"
 
 
@@ -20,7 +22,7 @@ def cost(
     models: Annotated[tuple[str, ...], arg(metavar="MODEL ...")] = USUAL_MODELS,
     methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = tuple(PRICED),
     rounds: Annotated[int | None, arg(metavar="N", help_behavior_hint=TIMED)] = None,
-    seconds: Annotated[float, arg(metavar="S")] = 60.0,
+    seconds: Annotated[float | None, arg(metavar="S", help_behavior_hint=TIME)] = None,
     threads: Annotated[int, arg(metavar="N")] = 1,
     memory: bool = True,
     file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="")] = None,
@@ -36,7 +38,7 @@ def cost(
         models: What to measure on; resnet20 and gpt256 may be asked for.
         methods: What to measure; the plain gradient always comes along.
         rounds: Measurements of each method.
-        seconds: Time for the rounds of each model, without --rounds.
+        seconds: Time for the rounds of each model, instead of --rounds.
         threads: Threads of torch.
         memory: Whether to measure memory, too.
         file: File to write the rows to.
@@ -50,4 +52,10 @@ def cost(
         memory=memory,
         file=file,
     )
-    return INTERRUPTED if carry_out(plan, Console()).interrupted else 0
+    outcome = carry_out(plan, Output())
+    if outcome.interrupted:
+        return INTERRUPTED
+    if all(row["time_ratio"] is None for row in outcome.rows):
+        tell("Error: nothing could be measured; the errors stand below the tables")
+        return FAILED
+    return 0

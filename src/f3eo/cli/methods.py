@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from tyro.conf import arg
 
-from f3eo.bench.catalogue import NOTE, catalogue, remarks, table
+from f3eo.bench.catalogue import NOTE, catalogue, remarks, tables
+from f3eo.bench.disk import prepare_file, write
+from f3eo.bench.given import check_names
 from f3eo.bench.methods import METHODS
-from f3eo.cli.app import ALL, app
+from f3eo.cli.app import ALL, Output, app
 
 
 @app.command
@@ -28,18 +29,21 @@ def methods(
         measure: Whether to time steps, too.
         file: File to write the list to.
     """
-    if file and (file.is_dir() or not file.parent.is_dir()):
-        raise ValueError(f"json must be a file in a folder that exists, got {file}")
     names = tuple(METHODS) if methods == (ALL,) else methods
-    for name in names:
-        if name not in METHODS:
-            raise ValueError(f"unknown method {name!r}; choose from {ALL}, {', '.join(METHODS)}")
-    console = Console()
+    check_names("method", names, {ALL: None, **METHODS})
+    if ALL in names:
+        raise ValueError(f"{ALL} is every method, and stands alone; got {' '.join(names)}")
+    if file:
+        prepare_file(file)
+    console = Output()
     with console.status("") as status:
         lines = catalogue(names, measure, status.update)
-    console.print(table(lines))
-    console.print(remarks(lines), highlight=False)
-    console.print(NOTE, style="dim", highlight=False)
-    if file:
-        file.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n")
+    try:
+        if file:
+            write(file, json.dumps(lines, indent=1, ensure_ascii=False) + "\n")
+    finally:  # a file that cannot be written is no reason to show nothing
+        for grid in tables(lines):
+            console.print(grid)
+        console.print(remarks(lines))
+        console.print(NOTE, style="dim")
     return 0

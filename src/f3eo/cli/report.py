@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
 from f3eo.bench.evidence.report import report as carry_out
-from f3eo.cli.app import app
+from f3eo.cli.app import Output, app, tell
 
 
 @app.command
@@ -20,8 +19,8 @@ def report(folder: Positional[Annotated[Path, arg(metavar="PATH")]] = Path("runs
     Args:
         folder: Folder of the study.
     """
-    console = Console()
+    console = Output()
     with console.status("reading and testing …"):
-        written = carry_out(folder)
-    console.print(f"Report: [bold]{written}[/bold]", highlight=False, soft_wrap=True)
+        written = carry_out(folder, tell)
+    console.print(f"Report: {written}", soft_wrap=True)
     return 0

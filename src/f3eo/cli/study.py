@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from rich.console import Console
 from tyro.conf import arg
 
 from f3eo.bench import tuning
-from f3eo.bench.study import CHOICES, QUICK, USUAL, Study
+from f3eo.bench.spaces import WRAPPERS
+from f3eo.bench.study import CHOICES, QUICK, USUAL, WHERE, Study
 from f3eo.bench.study import bench as carry_out_bench
 from f3eo.bench.study import tune as carry_out_tune
-from f3eo.cli.app import app, tell_failures, tell_rest, typed
+from f3eo.cli.app import Output, app, tell_end, tell_failures, typed
 
 
 def _hint(name: str) -> str:
@@ -74,12 +74,12 @@ def tune(
     study = _study(
         quick, workers, folder, minutes, name, tasks, methods, trials, None, scale, base, ()
     )
-    console = Console()
+    console = Output()
     outcome = carry_out_tune(study, console)
     for task in study.tasks:
         console.print(tuning.table(task, study.methods, outcome.trials))
     tell_failures(console, outcome.trials)
-    return tell_rest(console, outcome.missing)
+    return tell_end(console, outcome.missing, outcome.failure)
 
 
 @app.command
@@ -124,12 +124,12 @@ def bench(
     study = _study(
         quick, workers, folder, minutes, name, tasks, methods, trials, seeds, scale, base, only
     )
-    console = Console()
+    console = Output()
     outcome = carry_out_bench(study, console)
     tell_failures(console, [*outcome.trials, *outcome.results])
     if outcome.results:
-        console.print(f"Results: [bold]{study.path}[/bold]", highlight=False, soft_wrap=True)
-    return tell_rest(console, outcome.missing)
+        console.print(f"Results: {study.path}", soft_wrap=True)
+    return tell_end(console, outcome.missing, outcome.failure)
 
 
 def _study(quick: bool, workers: int, folder: Path, minutes: float | None, *given: Any) -> Study:
@@ -137,4 +137,12 @@ def _study(quick: bool, workers: int, folder: Path, minutes: float | None, *give
     names = ("name", "tasks", "methods", "trials", "seeds", "scale", "base", "parts")
     chosen = {n: value for n, value in zip(names, given, strict=True) if value not in (None, ())}
     settings = {**(QUICK if quick else USUAL), **chosen}
-    return Study(**settings, workers=workers, folder=folder, minutes=minutes, command=typed())
+    study = Study(**settings, workers=workers, folder=folder, minutes=minutes, command=typed())
+    if chosen.get("base", "usual") != "usual" and not set(study.methods) & set(WRAPPERS):
+        raise ValueError(
+            f"--base {study.base} has no effect: none of the methods wraps a base; add one of "
+            f"{', '.join(WRAPPERS)}"
+        )
+    if "parts" in chosen and study.idle_parts:
+        raise ValueError(f"--only {study.idle_parts[0]} has no effect: {WHERE}")
+    return study

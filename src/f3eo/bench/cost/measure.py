@@ -1,6 +1,7 @@
 """Measure what steps cost: model by model, all methods of a model interleaved."""
 
 import json
+import math
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +19,12 @@ from f3eo.bench.cost.row import Row, rows
 from f3eo.bench.cost.table import NOTE, table
 from f3eo.bench.cost.timing import Runner, Timing, clock_for, interleave, threads
 from f3eo.bench.cost.work import SEED, start
+from f3eo.bench.disk import prepare_file, write
 
 FEWEST = 5
 """Rounds that are taken even if there is no time for them."""
+SECONDS = 60.0
+"""Time for the rounds of a model, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Plan:
     Args:
         models, methods: names; the plain gradient, which all is compared with, always comes along.
         rounds: measurements of each method; None takes as many as fit into `seconds`.
-        seconds: time for the rounds of a model, warm-up included.
+        seconds: time for the rounds of a model, warm-up included, without `rounds`;
+            None is SECONDS.
         threads: torch may use.
         memory: whether to measure it.
         file: where rows go as JSON, or None.
@@ -42,7 +47,7 @@ class Plan:
     models: Sequence[str] = USUAL
     methods: Sequence[str] = tuple(METHODS)
     rounds: int | None = None
-    seconds: float = 60.0
+    seconds: float | None = None
     threads: int = 1
     memory: bool = True
     file: Path | None = None
@@ -54,10 +59,15 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if not self.seconds > 0:
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise ValueError(f"seconds must be more than 0, got {self.seconds}")
-        if self.file and (self.file.is_dir() or not self.file.parent.is_dir()):
-            raise ValueError(f"json must be a file in a folder that exists, got {self.file}")
+        if self.seconds is not None and self.rounds is not None:
+            raise ValueError(
+                f"seconds={self.seconds:g} has no effect beside rounds={self.rounds}, which says "
+                "how often is measured; give one of them"
+            )
+        if self.file:
+            prepare_file(self.file)
 
     @property
     def contenders(self) -> list[str]:
@@ -97,9 +107,12 @@ def measure(plan: Plan, console: Console) -> Outcome:
             if timing.rounds or timing.errors:
                 found = rows(MODELS[name], plan.contenders, timing, memory, errors)
                 outcome.rows += found
-                console.print(table(found))
-            if plan.file:
-                plan.file.write_text(json.dumps(outcome.rows, indent=1, ensure_ascii=False) + "\n")
+                try:
+                    if plan.file:
+                        text = json.dumps(outcome.rows, indent=1, ensure_ascii=False)
+                        write(plan.file, text + "\n")
+                finally:  # a file that cannot be written is no reason to show nothing
+                    console.print(table(found))
             if outcome.interrupted:
                 break
     if outcome.rows:
@@ -109,7 +122,7 @@ def measure(plan: Plan, console: Console) -> Outcome:
 
 def _time(plan: Plan, name: str, timing: Timing, status: Status) -> None:
     """Rounds into `timing`, until there are enough."""
-    begin = time.monotonic()
+    begin, seconds = time.monotonic(), plan.seconds or SECONDS
     runners: dict[str, Runner] = {}
     for method in plan.contenders:
         try:
@@ -125,9 +138,9 @@ def _time(plan: Plan, name: str, timing: Timing, status: Status) -> None:
     with closing(counts):
         for count in counts:
             passed = time.monotonic() - begin
-            aim = f"of {plan.rounds}" if plan.rounds else f"in {passed:.0f} of {plan.seconds:.0f} s"
+            aim = f"of {plan.rounds}" if plan.rounds else f"in {passed:.0f} of {seconds:.0f} s"
             status.update(f"{name}: {count} rounds {aim}")
-            if count >= (plan.rounds or FEWEST) and (plan.rounds or passed >= plan.seconds):
+            if count >= (plan.rounds or FEWEST) and (plan.rounds or passed >= seconds):
                 break
 
 

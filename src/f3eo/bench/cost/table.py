@@ -33,7 +33,7 @@ def table(rows: Sequence[Row]) -> Table:
         padding=(0, 1),
     )
     grid.add_column("method", no_wrap=True)
-    grid.add_column("", no_wrap=True, style="dim")
+    grid.add_column("", overflow="fold", style="dim")
     for name in ("time", "quartiles", "memory"):
         grid.add_column(name, justify="right", no_wrap=True)
     for row in rows:

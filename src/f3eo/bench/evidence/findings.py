@@ -1,20 +1,24 @@
 """A study as it lies in its folder: results, trials, and what was asked."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from f3eo.bench import archive
+from f3eo.bench import archive, disk
+from f3eo.bench.clock import check_prices
 from f3eo.bench.methods import METHODS
 from f3eo.bench.metrics import ACCURACY, TEST_LOSS, Metric
 from f3eo.bench.row import Row
 from f3eo.bench.store import read
+from f3eo.bench.study import check_asked
 from f3eo.bench.tasks import TASKS
 
 SENSITIVITY = "sensitivity"
 """Variants whose label begins so are points of the grids of learning rate and weight."""
+
+AWAY = "put the original back, or move it away: the report then does without"
+"""What to do about a damaged study.json or prices.json."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Findings:
         trials: rows of the tuning; default none.
         asked: `study.json`; default nothing.
         prices: `prices.json`; default nothing.
+        damaged: what was passed over in reading, in sentences; default nothing.
     """
 
     name: str
@@ -34,6 +39,7 @@ class Findings:
     trials: Sequence[Row] = ()
     asked: Mapping[str, Any] = field(default_factory=dict)
     prices: Any = None
+    damaged: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "results", sorted(self.results, key=self._place))
@@ -114,21 +120,25 @@ def load(folder: Path) -> Findings:
     Raises:
         ValueError: the folder holds no results.
     """
-    results, trials = _rows(folder, "results"), _rows(folder, "trials")
+    damaged: list[str] = []
+    results, trials = (_rows(folder, name, damaged) for name in ("results", "trials"))
     if not results:
         raise ValueError(
             f"no results in {folder}: a study's folder holds results.jsonl or results.parquet, "
             "which `f3eo bench` writes"
         )
-    asked, prices = (_json(folder / f"{name}.json") for name in ("study", "prices"))
-    return Findings(folder.resolve().name, results, trials, asked or {}, prices)
+    asked = disk.read_json(folder / "study.json", AWAY, check_asked)
+    prices = disk.read_json(folder / "prices.json", AWAY, check_prices)
+    return Findings(folder.resolve().name, results, trials, asked, prices, damaged)
 
 
-def _rows(folder: Path, name: str) -> list[Row]:
+def _rows(folder: Path, name: str, damaged: list[str]) -> list[Row]:
     """The newest row of each key."""
-    found = archive.read(folder / f"{name}.parquet") + read(folder / f"{name}.jsonl")[0]
+    rows, junk = read(lines := folder / f"{name}.jsonl")
+    if junk:
+        damaged.append(
+            f"{lines} has {len(junk)} damaged line(s), which are left out; "
+            "`f3eo bench` of that name moves them away and repeats their runs."
+        )
+    found = archive.read(folder / f"{name}.parquet") + rows
     return list({row["key"]: {"variant": "", "kind": "result", **row} for row in found}.values())
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -3,14 +3,14 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import polars as pl
 
-from f3eo.bench import page
+from f3eo.bench import disk, page
 from f3eo.bench.evidence import figures, tables
 from f3eo.bench.evidence.analysis import Analysis, price
 from f3eo.bench.evidence.findings import Findings, load
@@ -34,8 +34,12 @@ OTHERS: Sequence[tuple[Metric, bool]] = (
 """Measured at the end, and whether it is better or worse by itself."""
 
 
-def report(folder: Path) -> Path:
+def report(folder: Path, tell: Callable[[str], object] = lambda text: None) -> Path:
     """Write `report.html`, `summary.md`, `summary.json` and `pictures/` into a study's folder.
+
+    Args:
+        folder: of the study.
+        tell: called with what was passed over in reading.
 
     Returns:
         The page.
@@ -43,15 +47,18 @@ def report(folder: Path) -> Path:
     Raises:
         ValueError: the folder holds no results.
     """
-    analysis = Analysis(load(folder))
+    study = load(folder)
+    for sentence in study.damaged:
+        tell(sentence)
+    disk.prepare(folder / "pictures")
+    analysis = Analysis(study)
     drawn = pictures(analysis)
-    (folder / "pictures").mkdir(exist_ok=True)
     for name, svg in drawn.items():
-        (folder / "pictures" / f"{name}.svg").write_bytes(svg)
-    found = facts(analysis)
-    page.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n", folder / "summary.json")
-    page.write(text(analysis), folder / "summary.md")
-    page.write(render(analysis, drawn), folder / "report.html")
+        disk.write(folder / "pictures" / f"{name}.svg", svg)
+    facts_text = json.dumps(facts(analysis), indent=1, ensure_ascii=False)
+    disk.write(folder / "summary.json", facts_text + "\n")
+    disk.write(folder / "summary.md", text(analysis))
+    disk.write(folder / "report.html", render(analysis, drawn))
     return folder / "report.html"
 
 
@@ -165,7 +172,7 @@ def sensitivity(study: Findings, task: str) -> dict[tuple[str, str], figures.Gri
 
 def gaps(study: Findings) -> list[str]:
     """What a whole study would have and this one does not, in sentences."""
-    found = []
+    found = list(study.damaged)
     seen = {(row["task"], row["method"]) for row in study.rows}
     for task in study.tasks:
         if absent := [method for method in study.methods if (task, method) not in seen]:

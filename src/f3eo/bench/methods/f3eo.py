@@ -26,7 +26,7 @@ from f3eo import (
     Ratio,
     Sign,
 )
-from f3eo.bench.methods.bases import built
+from f3eo.bench.methods.bases import BASES, built
 from f3eo.bench.methods.method import Closure, Method, Source, Stepper
 from f3eo.extend import DecoupledPerTensor, Direct
 
@@ -40,6 +40,8 @@ ESTIMATORS: Mapping[str, Callable[[float], Any]] = {
     "model_sampled": lambda power: ModelSampled(),
 }
 """From the power of the norms, where there is one."""
+TRACE_ALONE = ("sign", "batch", "model_sampled")
+"""Those without one."""
 RULES: Mapping[str, Callable[[], Any]] = {
     "decoupled": Decoupled,
     "per_tensor": DecoupledPerTensor,
@@ -122,6 +124,23 @@ def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
     return FisherStepper(optimizer)
 
 
+def idle(options: Mapping[str, Any]) -> dict[str, str]:
+    """Options without an effect beside the others: see `Method.idle`."""
+    kind, estimator = options["weight"], options["estimator"]
+    number, other = ("ratio", "value") if kind == "ratio" else ("value", "ratio")
+    cure = "another f3eo.weight" if kind == "ratio" else "f3eo.weight=ratio"
+    found = {other: f"the number of weight={kind} is f3eo.{number}; set that, or {cure} with it"}
+    if estimator in TRACE_ALONE:
+        found["power"] = (
+            f"estimator={estimator} knows Tr F alone, which is power 2; leave it out, or take "
+            f"f3eo.estimator={' or '.join(name for name in ESTIMATORS if name not in TRACE_ALONE)}"
+        )
+    if options[number] == 0:
+        off = f"with f3eo.{number}=0 nothing is measured; set a number above 0"
+        found |= dict.fromkeys(("estimator", "rule", "power", "fraction", "every"), off)
+    return found
+
+
 def _named(part: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
     if name not in known:
         raise ValueError(f"unknown {part} {name!r}; choose from {', '.join(known)}")
@@ -151,6 +170,8 @@ METHOD = Method(
         "ratio": 0.1,
     },
     build=build,
+    choices={"base": BASES, "estimator": ESTIMATORS, "rule": RULES, "weight": WEIGHTS},
+    idle=idle,
     note="value is the number of all weights but weight=ratio, which has ratio; with "
     "power=1 it is a distance, as the rho of SAM",
 )

@@ -1,8 +1,8 @@
 """A method: an optimizer behind one way to take a step, and what is known of where it is from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -132,6 +132,9 @@ class Method:
             name.
         build: (model, options, seed) -> the stepper; `options` holds every name of `defaults`.
         note: what a user should know; default nothing.
+        choices: by option that is a name, the names it may have; default none is.
+        idle: all options -> those that have no effect beside the others, each with the reason and
+            the cure, as the end of a sentence; default none.
     """
 
     name: str
@@ -144,6 +147,8 @@ class Method:
     defaults: Mapping[str, Any]
     build: Callable[[nn.Module, Mapping[str, Any], int], Stepper]
     note: str = ""
+    choices: Mapping[str, Collection[str]] = field(default_factory=dict)
+    idle: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda options: {}
 
     def options(self, *overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The full hyper-parameters: the defaults, overridden from left to right.

@@ -7,7 +7,7 @@ from pytorch_optimizer import SAM
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from f3eo.bench.methods.bases import base, groups, own
+from f3eo.bench.methods.bases import BASES, base, groups, own
 from f3eo.bench.methods.method import Closure, Method, Source, Stepper, evaluation
 
 TWICE = "gradient at the weights and at perturbed ones"
@@ -47,4 +47,5 @@ METHOD = Method(
     source=Source("pytorch-optimizer", "pytorch_optimizer.SAM", "arXiv 2010.01412"),
     defaults={"lr": 0.3, "momentum": 0.9, "weight_decay": 1e-3, "rho": 0.1, "base": "sgd"},
     build=build,
+    choices={"base": BASES},
 )

@@ -9,7 +9,7 @@ from pytorch_optimizer import BSAM, GSAM, SAM, WSAM, FriendlySAM, LookSAM
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from f3eo.bench.methods.bases import OPTIONS, base, groups, own
+from f3eo.bench.methods.bases import BASES, OPTIONS, base, groups, own
 from f3eo.bench.methods.method import (
     Closure,
     ClosureStepper,
@@ -127,7 +127,14 @@ def _row(
     **more: Any,
 ) -> Method:
     source = Source("pytorch-optimizer", f"pytorch_optimizer.{kind}", paper)
-    given = {"needs": TWICE, "order": 1, "kind": "sharpness-aware", "defaults": {**BASE, **own}}
+    choices = {"base": BASES} if "base" in own else {}
+    given = {
+        "choices": choices,
+        "needs": TWICE,
+        "order": 1,
+        "kind": "sharpness-aware",
+        "defaults": {**BASE, **own},
+    }
     return Method(
         name=name, label=label, colour=colour, source=source, build=build, **{**given, **more}
     )
