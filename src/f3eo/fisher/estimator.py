@@ -112,7 +112,7 @@ class Estimator(Shown, ABC):
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Per-sample losses (B,) whose mean is L, and Tr F (scalar), both attached to the graph."""
 
-    def forget(self) -> None:  # noqa: B027  (most keep nothing)
+    def forget(self) -> None:
         """Check anew what was found on earlier batches, if anything is kept of them."""
 
     def loss_gradient(self, problem: Problem) -> Gradients:

@@ -119,7 +119,8 @@ class PerSample(Estimator):
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
         check = not problem.repeatable and self._watch.due(problem)
-        if not self._differs:
+        engine = self.engine
+        if not (self._differs and isinstance(engine, FiniteDifference)):
             return self._exact(self.capture(problem, check=check), problem)
         replay = Replay(
             lambda: self.capture(problem, twice=False, check=check),
@@ -134,7 +135,7 @@ class PerSample(Estimator):
             losses, shares = ghost.losses.detach(), ghost.output.shares
             first = FirstPass(losses, shares, ghost.probes, found, recorded)
             del ghost
-            return differences(replay, first, problem, self.engine, self.power)
+            return differences(replay, first, problem, engine, self.power)
         except NotRepeatable as reason:
             self._obstacle = str(reason)
             self._tell(self._obstacle)

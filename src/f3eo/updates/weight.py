@@ -65,7 +65,7 @@ class Weight(Shown, ABC):
             )
         return self.value * factor
 
-    def see(self, found: Ends, losses: Tensor) -> None:  # noqa: B027
+    def see(self, found: Ends, losses: Tensor) -> None:
         """Learn what the losses are, for weights that heed it.
 
         Args:
