@@ -1,4 +1,4 @@
-"""Refusals of models and parameters that F3EO cannot train correctly, each with its cure."""
+"""Refusals of what F3EO cannot train correctly, and of bad arguments, each with its cure."""
 
 import warnings
 from typing import Any
@@ -26,6 +26,43 @@ def in_range(
         bound = f"in ({low}, {high}]" if high is not None else f"> {low}"
         raise ValueError(f"{name} must be {bound}, received {value!r}")
     return value
+
+
+def check_part(kind: type, part: Any) -> None:
+    """Refuse what is no part of this kind; None stands for the default.
+
+    Raises:
+        TypeError: with the received value.
+    """
+    if part is not None and not isinstance(part, kind):
+        raise TypeError(
+            f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, "
+            f"received {part!r}; pass an object: PerSample(), Decoupled(), Fitted(0.04)"
+        )
+
+
+def check_policy(on_nonfinite: Any) -> str:
+    """What is to be done with what is not finite, "skip" or "raise".
+
+    Raises:
+        ValueError: anything else.
+    """
+    if on_nonfinite not in ("skip", "raise"):
+        raise ValueError(f'on_nonfinite must be "skip" or "raise", received {on_nonfinite!r}')
+    return on_nonfinite
+
+
+def check_generator(generator: Any) -> None:
+    """Refuse what is no source of random numbers.
+
+    Raises:
+        TypeError: with the received value.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator or None, received {generator!r}; a seed "
+            f"becomes one by torch.Generator().manual_seed(seed)"
+        )
 
 
 def check_model(model: nn.Module | None, estimator: Estimator) -> None:

@@ -62,6 +62,31 @@ def called(base: Optimizer) -> str:
     return f"{type(base).__name__}({', '.join(differing(values, known))})"
 
 
+def described(optimizer: Wrapper, parts: tuple[str, ...], always: tuple[str, ...]) -> str:
+    """The call that makes an optimizer, and a line for each of its groups if there are several.
+
+    Args:
+        optimizer: keeps the arguments of its `__init__` under their names.
+        parts: arguments that speak for themselves.
+        always: arguments that are shown even where they are the default.
+    """
+    own = inspect.signature(type(optimizer).__init__).parameters
+    rest = {k: getattr(optimizer, k) for k in own if k not in parts and hasattr(optimizer, k)}
+    rest = {k: v for k, v in rest.items() if k not in (*always, "model", "base")}
+    shown = [
+        called(optimizer.base),
+        *(repr(getattr(optimizer, name)) for name in parts),
+        *(f"{name}={getattr(optimizer, name)!r}" for name in always),
+        *differing(rest, own),
+    ]
+    lines = [f"{type(optimizer).__name__}({', '.join(shown)})"]
+    groups = optimizer.param_groups if len(optimizer.param_groups) > 1 else []
+    for i, group in enumerate(groups):
+        values = differing(group, {k: v for k, v in optimizer.defaults.items() if k in group})
+        lines.append(", ".join([f"  group {i}: {len(group['params'])} parameters", *values]))
+    return "\n".join(lines)
+
+
 def differing(values: dict[str, Any], known: Mapping[str, Any]) -> list[str]:
     """`name=value` of lr and of every value that is not the default.
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable
-from inspect import signature
 from typing import Any
 
 import torch
@@ -14,13 +13,21 @@ from f3eo.fisher import Estimator, Gradients, PerSample
 from f3eo.measurement import USUAL_FRACTION, Measurement
 from f3eo.notices import Notices
 from f3eo.optimizer.accumulated import Settled, handed_out
-from f3eo.optimizer.base import CURE, Base, built, called, differing
+from f3eo.optimizer.base import CURE, Base, built, described
 from f3eo.optimizer.checkpoint import asked_for_blank, blank
 from f3eo.optimizer.descent import Descent
 from f3eo.optimizer.trained import Trained, trained
 from f3eo.optimizer.wrapper import Wrapper
 from f3eo.updates import Decoupled, Fitted, Rule, Weight, is_known
-from f3eo.validation import check_alone, check_model, in_range, tell_skipped
+from f3eo.validation import (
+    check_alone,
+    check_generator,
+    check_model,
+    check_part,
+    check_policy,
+    in_range,
+    tell_skipped,
+)
 
 
 class F3EO(Wrapper):
@@ -88,12 +95,9 @@ class F3EO(Wrapper):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> None:
-        for part, kind in ((estimator, Estimator), (rule, Rule), (weight, Weight)):
-            if part is not None and not isinstance(part, kind):
-                raise TypeError(
-                    f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, "
-                    f"received {part!r}; pass an object: PerSample(), Decoupled(), Fitted(0.04)"
-                )
+        check_part(Estimator, estimator)
+        check_part(Rule, rule)
+        check_part(Weight, weight)
         self.estimator = estimator if estimator is not None else PerSample()
         self.rule = rule if rule is not None else Decoupled()
         self.weight = weight if weight is not None else Fitted(0.04)
@@ -101,19 +105,13 @@ class F3EO(Wrapper):
         self.every = in_range("every", every, 0, None, integer=True)
         self.chunk = None if chunk is None else in_range("chunk", chunk, 0, None, integer=True)
         self.max_norm = None if max_norm is None else in_range("max_norm", max_norm, 0.0, None)
-        if on_nonfinite not in ("skip", "raise"):
-            raise ValueError(f'on_nonfinite must be "skip" or "raise", received {on_nonfinite!r}')
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"generator must be a torch.Generator or None, received {generator!r}; a seed "
-                f"becomes one by torch.Generator().manual_seed(seed)"
-            )
+        self.on_nonfinite = check_policy(on_nonfinite)
+        check_generator(generator)
         if self.fraction is not None and self.fraction < 1 and not self.estimator.additive:
             raise ValueError(
                 f"fraction={fraction} needs an estimator that is a mean over samples, received "
                 f"{type(self.estimator).__name__}: use PerSample(), Sign() or ModelSampled()"
             )
-        self.on_nonfinite = on_nonfinite
         module = model if isinstance(model, nn.Module) else None
         check_model(module, self.estimator)
         super().__init__(built(base, model, options), module, generator)
@@ -354,30 +352,4 @@ class F3EO(Wrapper):
         tell_skipped(what, self, stacklevel=5)
 
     def __repr__(self) -> str:
-        options = {
-            name: getattr(self, name) for name in ("chunk", "max_norm", "on_nonfinite", "generator")
-        }
-        parts = [
-            called(self.base),
-            repr(self.estimator),
-            repr(self.rule),
-            repr(self.weight),
-            f"fraction={self.fraction}",
-            f"every={self.every}",
-            *differing(options, signature(F3EO.__init__).parameters),
-        ]
-        lines = [f"F3EO({', '.join(parts)})"]
-        groups = self.param_groups if len(self.param_groups) > 1 else []
-        for i, group in enumerate(groups):
-            own = differing(group, {k: v for k, v in self.defaults.items() if k in group})
-            lines.append(", ".join([f"  group {i}: {len(group['params'])} parameters", *own]))
-        return "\n".join(lines)
-
-    @property
-    def _step_supports_amp_scaling(self) -> bool:
-        # torch.amp.GradScaler asks for this before it steps an optimizer.
-        raise RuntimeError(
-            "F3EO does not work with GradScaler: a loss scale S multiplies the gradient by S and "
-            "the structure gradient by S²; use bfloat16 autocast, which needs no scaling, and call "
-            "optimizer.step(closure, *batch) itself"
-        )
+        return described(self, ("estimator", "rule", "weight"), ("fraction", "every"))

@@ -169,6 +169,15 @@ class Wrapper(Optimizer, ABC):
         for name, value in parts.items():
             setattr(self, name, value)
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        # torch.amp.GradScaler asks for this before it steps an optimizer.
+        raise RuntimeError(
+            "F3EO does not work with GradScaler: a loss scale S multiplies the gradient by S and "
+            "the structure gradient by S²; use bfloat16 autocast, which needs no scaling, and call "
+            "optimizer.step(closure, *batch) itself"
+        )
+
 
 def _listed(parameters: Any) -> Any:
     """Parameters as a list, an iterator's too; a set, which torch refuses, as it is."""

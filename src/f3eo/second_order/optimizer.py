@@ -17,7 +17,14 @@ from f3eo.second_order.quadratic import Quadratic
 from f3eo.second_order.report import Report
 from f3eo.second_order.vectors import split
 from f3eo.tensors import fetched
-from f3eo.validation import check_alone, check_model, check_parameters, in_range, tell_skipped
+from f3eo.validation import (
+    check_alone,
+    check_model,
+    check_parameters,
+    check_policy,
+    in_range,
+    tell_skipped,
+)
 
 
 class SecondOrder(Optimizer, ABC):
@@ -46,9 +53,7 @@ class SecondOrder(Optimizer, ABC):
             in_range("lr", lr, 0.0, None)
         self.max_iterations = in_range("max_iterations", max_iterations, 0, None, integer=True)
         self.tolerance = in_range("tolerance", tolerance, 0.0, 1.0)
-        if on_nonfinite not in ("skip", "raise"):
-            raise ValueError(f'on_nonfinite must be "skip" or "raise", received {on_nonfinite!r}')
-        self.on_nonfinite = on_nonfinite
+        self.on_nonfinite = check_policy(on_nonfinite)
         self.model = model if isinstance(model, nn.Module) else None
         check_model(self.model, PerSample())
         super().__init__(model.parameters() if isinstance(model, nn.Module) else model, {"lr": lr})
