@@ -61,8 +61,11 @@ class F3EO(Optimizer):
         fraction: part of each batch, drawn at random, on which h is measured; in (0, 1]. Unbiased;
             a step that measures costs 3 + 3·fraction forward passes, with
             `PerSample(DoubleBackward())` 3 + 4·fraction. Default ¼, and the whole batch where it
-            cannot be split: the closure is not given it, batch statistics tie it together, or the
-            estimator is no mean over samples.
+            cannot be split: the closure is not given it, batch statistics or the closure itself tie
+            it together, or the estimator is no mean over samples. Whether a closure does is looked
+            at where its uses are a power of four, by forward passes without gradients through the
+            batch and through a part: losses of a part that are other ones than in the whole are
+            refused where a `fraction`, a `chunk` or `accumulate` was asked for.
         every: steps from one measurement of h to the next, whose direction is used in between;
             default 5.
         chunk: largest number of samples that go through the model at once; default no bound.
@@ -164,9 +167,11 @@ class F3EO(Optimizer):
 
         Args:
             closure: called with `batch`; runs the forward pass once and returns per-sample losses
-                (dimension 0 counts the samples, further ones are averaged) or a likelihood. It does
-                not call `backward`. Without one, what `accumulate` gathered is used.
-            batch: tensors, or nestings of them, with the samples in dimension 0.
+                (dimension 0 counts the samples, further ones are averaged), `Weighted(losses,
+                weights)` or a likelihood. It does not call `backward`. Without one, what
+                `accumulate` gathered is used.
+            batch: tensors, or nestings of them, with the samples in dimension 0; `f3eo.batch` says
+                what else holds samples.
 
         Returns:
             The mean loss, detached.
