@@ -64,7 +64,7 @@ def test_the_example_of_the_help_is_accepted():
         ({"methods": ("sgd",), "base": "muon"}, "--base muon has no effect: none of the methods"),
         (
             {"tasks": ("wine",), "parts": ("ablation",)},
-            "nothing to do for ablation: ",
+            "--only ablation has no effect: ablation is of f3eo",
         ),
         ({"tasks": ("wine",), "parts": ("results", "ablation")}, "--only ablation has no effect"),
     ],

@@ -123,11 +123,6 @@ class Study:
             check_names("task", self.base, TASKS, may_be_empty=True)
             check_names("base", list(dict.fromkeys(self.base.values())), BASES, may_be_empty=True)
         check_counts(trials=self.trials, seeds=self.seeds, workers=self.workers)
-        if set(self.idle_parts) == set(self.parts):
-            raise ValueError(
-                f"nothing to do for {', '.join(self.parts)}: {WHERE}; received the tasks "
-                f"{', '.join(self.tasks)} and the methods {', '.join(self.methods)}"
-            )
         for name in ("scale", "minutes"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
