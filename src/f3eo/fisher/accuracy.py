@@ -34,10 +34,12 @@ class Width:
 
     Args:
         distance: root mean square over the samples of how far their weights move, s; a scalar.
+        moved: x, the relative change of gradients; a scalar.
         error: expected relative error of h; a scalar.
     """
 
     distance: Tensor
+    moved: Tensor
     error: Tensor
 
 
@@ -68,8 +70,9 @@ def width(
     else:
         best = (unit_loss / 2) ** (1 / 3) if engine.central else unit_loss.sqrt()
         distance = torch.minimum(best * ratio, REACH[engine.central] * unit**0.5 * length)
-    error = _error(distance / ratio, unit_loss, engine.central)
-    return Width(distance, torch.where(loss > 0, error, 0))
+    moved = distance / ratio
+    error = torch.where(loss > 0, _error(moved, unit_loss, engine.central), 0)
+    return Width(distance, moved, error)
 
 
 @torch.no_grad()

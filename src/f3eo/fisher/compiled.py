@@ -1,8 +1,9 @@
 """An estimator recorded once and run as one compiled graph."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -103,9 +104,13 @@ class Compiled(Estimator):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kinds": {}}
 
-    def forget(self) -> None:
+    def counters(self) -> Mapping[str, int]:
+        """See `Estimator.counters`."""
+        return self.estimator.counters()
+
+    def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """See `Estimator.forget`; what is recorded is recorded again."""
-        self.estimator.forget()
+        self.estimator.forget(counters)
         self._kinds = {}
 
     def gradients(self, problem: Problem) -> Gradients:

@@ -119,7 +119,8 @@ def differences(
     if not problem.repeatable:
         rise = size * (squared if own is None else own * squared)  # s_i ‖∇ℓ_i‖
         for sign, second in zip((1, -1), passes, strict=False):
-            if float(mismatch(first.losses, second.losses, sign * rise, found.unit)) > 1:
+            apart_by = mismatch(first.losses, second.losses, sign * rise, wide.moved, found.unit)
+            if float(apart_by) > 1:
                 raise Differs(
                     "the second pass gave other losses than the first predicts (random numbers or "
                     "state outside of torch, or something that changes gradients)"

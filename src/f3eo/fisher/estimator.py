@@ -15,6 +15,8 @@ the weights move along −∇L and −h. The factor p of ∇‖v‖^p = p ‖v�
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,8 +114,16 @@ class Estimator(Shown, ABC):
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Per-sample losses (B,) whose mean is L, and Tr F (scalar), both attached to the graph."""
 
-    def forget(self) -> None:
-        """Check anew what was found on earlier batches, if anything is kept of them."""
+    def counters(self) -> Mapping[str, int]:
+        """What `forget` does not, by name; saved with the optimizer."""
+        return {}
+
+    def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Check anew what was found on earlier batches, if anything is kept of them.
+
+        Args:
+            counters: what `counters` once gave; default none.
+        """
 
     def loss_gradient(self, problem: Problem) -> Gradients:
         """∇L alone."""

@@ -13,15 +13,18 @@ ROUNDING = 256
 """Rounding of a loss between two passes, in units of 1 + |ℓ| (docs/performance.md has how often
 what was seen in training came near it)."""
 
-BENT = 0.5
-"""Part of the predicted change of a loss by which curvature may change it."""
+BENT, BENDING = 0.05, 64
+"""Part of its own and of the mean predicted change by which curvature may change a loss; the latter
+times x, the relative change of gradients (`accuracy.py`)."""
 
 TOLERANCE = 0.05
 """Relative error of one sample's h that no rounding explains, where 20 times the expected one is
 less."""
 
 
-def mismatch(losses: Tensor, moved: Tensor, predicted: Tensor, unit: float) -> Tensor:
+def mismatch(
+    losses: Tensor, moved: Tensor, predicted: Tensor, bending: Tensor, unit: float
+) -> Tensor:
     """By how much the second pass is not the first, in units of what is allowed; above 1 it is not.
 
     Along its own gradient, by a distance s, a loss grows by s‖∇ℓ_i‖. If closures draw other
@@ -31,12 +34,14 @@ def mismatch(losses: Tensor, moved: Tensor, predicted: Tensor, unit: float) -> T
         losses: ℓ_i of the first pass, (B,).
         moved: ℓ_i of the second.
         predicted: s_i ‖∇ℓ_i‖.
+        bending: x, a scalar.
         unit: u.
 
     Returns:
         the largest over the samples; a scalar. Losses that are not finite do not count.
     """
-    allowed = BENT * predicted + ROUNDING * unit * (1 + losses.abs())
+    size = predicted.abs()
+    allowed = BENT * size + BENDING * bending * size.mean() + ROUNDING * unit * (1 + losses.abs())
     found = (moved - losses - predicted).abs() / allowed
     return torch.where(found.isfinite(), found, 0).max()
 

@@ -1,6 +1,8 @@
 """The exact per-sample trace, (1/B) Σ_i ‖∇ℓ_i‖²."""
 
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -81,12 +83,16 @@ class PerSample(Estimator):
         """See `Estimator.forwards`."""
         return 3.0 + self.engine.forwards if self._differs else 7.0
 
-    def forget(self) -> None:
-        """Check everything anew: layouts, h, and whether differences serve."""
+    def counters(self) -> Mapping[str, int]:
+        """See `Estimator.counters`: how often differences did not serve."""
+        return {"coarse": self._coarse, "alarms": self._alarms}
+
+    def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """See `Estimator.forget`: layouts, h, and whether differences serve."""
         self._known: dict[Any, list[Evidence]] = {}
         self._watch = Watch()
         self._numpy = False  # whether the closure draws from numpy
-        self._alarms = self._coarse = 0
+        self._coarse, self._alarms = counters.get("coarse", 0), counters.get("alarms", 0)
         self._obstacle: str | None = None
         self._told: set[str] = set()
 
@@ -95,7 +101,7 @@ class PerSample(Estimator):
         return (
             isinstance(self.engine, FiniteDifference)
             and self._obstacle is None
-            and self._coarse < PATIENCE
+            and max(self._coarse, self._alarms) < PATIENCE
         )
 
     @property
@@ -145,8 +151,6 @@ class PerSample(Estimator):
         except Differs as reason:
             self._alarms += 1
             self._tell(str(reason))
-            if self._alarms == PATIENCE:
-                self._obstacle = str(reason)
             check = True
         return self._exact(replay.once_more(lambda: self.capture(problem, check=check)), problem)
 

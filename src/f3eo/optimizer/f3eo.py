@@ -59,8 +59,8 @@ class F3EO(Wrapper):
         fraction: part of each batch, drawn at random, on which h is measured; in (0, 1]. Unbiased;
             a step that measures costs 3 + 3·fraction forward passes, with
             `PerSample(DoubleBackward())` 3 + 4·fraction. Default ¼, and the whole batch where it
-            cannot be split: the closure is not given it, batch statistics tie it together, or the
-            estimator is no mean over samples.
+            cannot be split: the closure is not given it, batch statistics or the closure itself tie
+            it together (`f3eo.coupling`), or the estimator is no mean over samples.
         every: steps from one measurement of h to the next, whose direction is used in between;
             default 5.
         chunk: largest number of samples that go through the model at once; default no bound.
@@ -145,9 +145,11 @@ class F3EO(Wrapper):
 
         Args:
             closure: called with `batch`; runs the forward pass once and returns per-sample losses
-                (dimension 0 counts the samples, further ones are averaged) or a likelihood. It does
-                not call `backward`. Without one, what `accumulate` gathered is used.
-            batch: tensors, or nestings of them, with the samples in dimension 0.
+                (dimension 0 counts the samples, further ones are averaged), `Weighted(losses,
+                weights)` or a likelihood. It does not call `backward`. Without one, what
+                `accumulate` gathered is used.
+            batch: tensors, or nestings of them, with the samples in dimension 0; `f3eo.batch` says
+                what else holds samples.
 
         Returns:
             The mean loss, detached.
@@ -279,6 +281,13 @@ class F3EO(Wrapper):
         if self.weight.at(self.steps) == 0 or not own.chosen:
             return False
         return self.steps % self.every == 0 or any(p not in self._stored for p in own.chosen)
+
+    def _counters(self) -> dict[str, Any]:
+        return {**super()._counters(), **self.estimator.counters()}
+
+    def _load_counters(self, counters: dict[str, Any]) -> None:
+        super()._load_counters(counters)
+        self.estimator.forget(counters)
 
     @property
     def _directions(self) -> bool:

@@ -145,14 +145,17 @@ class Wrapper(Optimizer, ABC):
 
     def _load_parts(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         own, state_dict = parted(state_dict, self.base)
-        steps, skipped, trace = own["steps"], own["skipped"], own.get("trace")
         self.base.load_state_dict(state_dict["base"])
-        self.steps, self.skipped = steps, skipped
-        self.trace = None if trace is None or trace.isnan() else trace
-        if self.generator is not None and own.get("generator") is not None:
-            self.generator.set_state(own["generator"].cpu())
+        self._load_counters(own)
         self._pending = self._blank = None
         return state_dict
+
+    def _load_counters(self, counters: dict[str, Any]) -> None:
+        steps, skipped, trace = counters["steps"], counters["skipped"], counters.get("trace")
+        self.steps, self.skipped = steps, skipped
+        self.trace = None if trace is None or trace.isnan() else trace
+        if self.generator is not None and counters.get("generator") is not None:
+            self.generator.set_state(counters["generator"].cpu())
 
     # Copies.
 
