@@ -7,6 +7,7 @@ The estimand, the factor and the sign, once for the whole package:
 
 ℓ_i is a negative log-probability, to be made small, and the update descends both L and Tr F: the
 weights move along −∇L and −h. The factor 2 of ∇‖v‖² = 2 H v is left out of h everywhere.
+Where samples have weights, ω_i stands for 1/B (`f3eo.weighted`).
 """
 
 from abc import ABC, abstractmethod
