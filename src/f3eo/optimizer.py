@@ -63,8 +63,8 @@ class F3EO(Optimizer):
             `PerSample(DoubleBackward())` 3 + 4·fraction. Default ¼, and the whole batch where it
             cannot be split: the closure is not given it, batch statistics or the closure itself tie
             it together, or the estimator is no mean over samples. Whether a closure does is looked
-            at where its uses are a power of sixteen, by forward passes without gradients through the
-            batch and through a part: losses of a part that are other ones than in the whole are
+            at where its uses are a power of sixteen, by forward passes without gradients through
+            the batch and through a part: losses of a part that are other ones than in the whole are
             refused where a `fraction`, a `chunk` or `accumulate` was asked for.
         every: steps from one measurement of h to the next, whose direction is used in between;
             default 5.
