@@ -45,7 +45,7 @@ class Finding:
 
 
 class Coupling:
-    """Checks parts at the first use of a closure's code, and where uses are a power of four.
+    """Checks parts at the first use of a closure's code, and where uses are a power of sixteen.
 
     A check costs a forward pass without gradients through the whole batch and one through the part.
     """
@@ -76,7 +76,7 @@ class Coupling:
             closure = closure.func
         code = getattr(closure, "__code__", type(closure))
         uses = self._uses.get(code, 0) + 1
-        if uses & (uses - 1) == 0 and uses.bit_length() % 2:
+        if uses & (uses - 1) == 0 and uses.bit_length() % 4 == 1:
             found = couples(problem, index)
             if found is None:  # nothing can be found on this batch
                 return self._found.get(code, Finding(known=False))

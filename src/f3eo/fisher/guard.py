@@ -9,7 +9,7 @@ from f3eo.evaluation import Problem, evaluate
 from f3eo.fisher.estimator import chosen
 from f3eo.tensors import filled, plus, scaled, squared_norm
 
-ROUNDING = 256
+ROUNDING = 64
 """Rounding of a loss between two passes, in units of 1 + |ℓ| (docs/performance.md has how often
 what was seen in training came near it)."""
 
