@@ -7,7 +7,7 @@ computes again for the backward pass must be made of the same operations as the 
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ def _recomputed_alike(twice: bool) -> Iterator[None]:
     def generator(fn: Any, preserve: Any, context_fn: Any, *args: Any, **kwargs: Any) -> Any:
         def contexts() -> Any:
             forward, recompute = context_fn()
-            return forward, _both(recompute, twice)
+            return forward, _Both(recompute, twice)
 
         return original(fn, preserve, contexts, *args, **kwargs)
 
@@ -54,7 +54,24 @@ def _recomputed_alike(twice: bool) -> Iterator[None]:
         setattr(checkpoint, _GENERATOR, original)
 
 
-@contextmanager
-def _both(recompute: Any, twice: bool) -> Iterator[None]:
-    with recompute, Decomposed(twice=twice):
-        yield
+class _Both:
+    """A context and `Decomposed`, as often as they are entered.
+
+    Args:
+        other: the context, which may be entered again.
+        twice: see `Decomposed`.
+    """
+
+    def __init__(self, other: Any, twice: bool) -> None:
+        self._other = other
+        self._twice = twice
+        self._entered: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        stack = ExitStack()
+        stack.enter_context(self._other)
+        stack.enter_context(Decomposed(twice=self._twice))
+        self._entered.append(stack)
+
+    def __exit__(self, *exc: Any) -> bool | None:
+        return self._entered.pop().__exit__(*exc)

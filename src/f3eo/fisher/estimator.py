@@ -5,17 +5,12 @@ The estimand, the factor and the sign, once for the whole package:
     Tr F = (1/B) Σ_i ‖∇ℓ_i‖²        (empirical: observed labels; true: labels drawn from the model)
     structure gradient h = (1/p) ∇ (1/B) Σ_i ‖∇ℓ_i‖^p = (1/B) Σ_i ‖∇ℓ_i‖^(p−2) H_i ∇ℓ_i
 
-<<<<<<< HEAD
 p is the estimator's power. At p = 2 that is ½∇Tr F, as of every estimator but `PerSample`, whose
 default is p = 1, the mean of the norms themselves. What is reported as the trace is Tr F for all.
 
 ℓ_i is a negative log-probability, to be made small, and the update descends both L and the mean:
 the weights move along −∇L and −h. The factor p of ∇‖v‖^p = p ‖v‖^(p−2) H v is left out of h.
-=======
-ℓ_i is a negative log-probability, to be made small, and the update descends both L and Tr F: the
-weights move along −∇L and −h. The factor 2 of ∇‖v‖² = 2 H v is left out of h everywhere.
 Where samples have weights, ω_i stands for 1/B (`f3eo.weighted`).
->>>>>>> h-batch
 """
 
 from abc import ABC, abstractmethod

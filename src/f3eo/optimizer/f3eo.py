@@ -235,16 +235,7 @@ class F3EO(Wrapper):
                 f"the closure must be a function that returns per-sample losses, received "
                 f"{closure!r}; the batch follows it: step(closure, *batch)"
             )
-        problem = Problem(
-            closure,
-            batch,
-            own.parameters,
-            own.inside,
-            self.model,
-            self.generator,
-            names=own.names,
-            watch=lambda output: self._notices(output, self.weight),
-        )
+        problem = self._problem(closure, batch, own)
         if further:
             self._measurement().refuse_coupled("a second micro-batch", problem)
         world = World(problem)
@@ -255,6 +246,21 @@ class F3EO(Wrapper):
             world.restore()
             raise
         return gradients, world
+
+    def _problem(
+        self, closure: Closure, batch: tuple[Any, ...], own: Trained | None = None
+    ) -> Problem:
+        own = own if own is not None else trained(self.param_groups)
+        return Problem(
+            closure,
+            batch,
+            own.parameters,
+            own.inside,
+            self.model,
+            self.generator,
+            names=own.names,
+            watch=lambda output: self._notices(output, self.weight),
+        )
 
     def _settled(self, own: Trained, stacklevel: int) -> Settled | None:
         """What was accumulated, as .grad has it by now; None if nothing was."""

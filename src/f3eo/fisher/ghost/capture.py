@@ -322,6 +322,7 @@ class Capture(Decomposed):
                 outputs=list(outputs),
                 edges=[get_gradient_edge(t) for t in outputs.values()],
                 shapes=[t.shape for t in outputs.values()],
+                strides=[t.stride() for t in outputs.values()],
                 versions=[(t, t._version) for t in tensors],
                 call=self._calls,
                 order=orders[0] if orders else None,

@@ -128,20 +128,35 @@ def _fits(layout: Layout, gradient: Tensor, sample: int, samples: int) -> bool:
 def _mixed(
     use: Use, shape: Sequence[int], deltas: Sequence[tuple[int, Tensor]], samples: int
 ) -> str:
-    moved = any(_alone(layout, deltas, samples) for layout in candidates(shape, samples, None))
-    does = "permutes" if moved else "mixes"
+    """What a user is told: mixed is only what more than one sample's loss depends on."""
+    seen = [(i, d != 0) for i, d in deltas if bool(d.any())]
+    overlap = any(bool((a & b).any()) for k, (_, a) in enumerate(seen) for _, b in seen[:k])
+    output = f"{use.name} with output of shape {tuple(shape)}"
+    advice = (
+        f"hand the batch to the closure as arguments, or use estimator=Batch(); where a table of "
+        f"constants is {samples} long, too, take another batch size"
+    )
+    if overlap:
+        return (
+            f"{output} mixes the {samples} samples of the batch, so per-sample gradients are not "
+            f"defined there: keep every sample's output a function of that sample alone (no batch "
+            f"statistics), {advice}"
+        )
+    if any(_alone(layout, seen, samples) for layout in candidates(shape, samples, None)):
+        return (
+            f"{output} has the {samples} samples of the batch in another order, which is only "
+            f"followed where they are indexed by a permutation (x[order]): keep their order, "
+            f"{advice}"
+        )
     return (
-        f"{use.name} with output of shape {tuple(shape)} {does} the {samples} samples of the "
-        f"batch, so per-sample gradients are not known there: keep every sample's output a "
-        f"function of that sample alone (no batch statistics)"
-        + (", in the order of the batch or indexed by a permutation (x[order])" if moved else "")
-        + f", hand the batch to the closure as arguments, or use estimator=Batch(); where a table "
-        f"of constants is {samples} long, too, take another batch size"
+        f"{output} does not hold the {samples} samples of the batch in equal parts of one "
+        f"dimension, so it cannot be told whose they are: run all samples as one batch, padded to "
+        f"one size, {advice}"
     )
 
 
-def _alone(layout: Layout, deltas: Sequence[tuple[int, Tensor]], samples: int) -> bool:
+def _alone(layout: Layout, seen: Sequence[tuple[int, Tensor]], samples: int) -> bool:
     """Whether every gradient stays within one sample's part, if another's than its own."""
-    owners = [layout.owners(d, samples).expand_as(d)[d != 0].unique().tolist() for _, d in deltas]
+    owners = [layout.owners(s, samples).expand_as(s)[s].unique().tolist() for _, s in seen]
     places = [o[0] for o in owners if len(o) == 1]
-    return len(places) == len(deltas) == len(set(places)) and len(places) > 1
+    return len(places) == len(seen) == len(set(places)) and len(places) > 1

@@ -29,13 +29,14 @@ class Place:
 
     Args:
         operation: the function.
-        shape: of its output.
+        shape, stride: of its output.
         layout: where the output keeps the samples.
         sampled: for each tensor among the arguments in order, whether it carries samples.
     """
 
     operation: Callable[..., Any]
     shape: tuple[int, ...]
+    stride: tuple[int, ...]
     layout: Layout
     sampled: tuple[bool, ...]
 
@@ -44,7 +45,7 @@ def place(use: Use, layouts: list[Layout]) -> Place:
     """The place of a recorded use."""
     tensors = flat((*use.args, *use.kwargs.values()))
     sampled = tuple(id(t) in use.sampled for t in tensors)
-    return Place(use.operation, tuple(use.shapes[0]), layouts[0], sampled)
+    return Place(use.operation, tuple(use.shapes[0]), use.strides[0], layouts[0], sampled)
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,14 @@ class Perturbed(Decomposed):
 
         arguments = mapped_arguments(visited, (args, kwargs))
         if use.operation in EXPANSIONS:
-            return use.layout.join(self._repeated(use, arguments[0][0]))
+            return _laid_out(use.layout.join(self._repeated(use, arguments[0][0])), use.stride)
         result = None
         if (function := PERTURBED.get(use.operation)) is not None:
             args, kwargs = mapped_arguments(lambda v: v.tensor, arguments, Sample)
             result = function(*args, **kwargs)
         if result is None:
             result = over_samples(use.operation, arguments)
-        return use.layout.join(result)
+        return _laid_out(use.layout.join(result), use.stride)
 
     def _repeated(self, use: Place, weights: Weights) -> Tensor:
         """A parameter repeated for every sample: each sample's own, once."""
@@ -148,6 +149,14 @@ class Perturbed(Decomposed):
 
     def _own(self, tensor: Tensor) -> Any:
         return self._weights.get(id(tensor), tensor)
+
+
+def _laid_out(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """In memory as in the first pass: dropout draws its mask in the order of memory."""
+    sizes = zip(tensor.shape, tensor.stride(), stride, strict=True)
+    if all(size == 1 or own == first for size, own, first in sizes):
+        return tensor
+    return tensor.new_empty_strided(tensor.shape, stride).copy_(tensor)
 
 
 def over_samples(function: Callable[..., Any], arguments: Arguments) -> Any:

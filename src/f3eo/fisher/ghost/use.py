@@ -21,7 +21,8 @@ class Use:
         args, kwargs: as it was called.
         sampled: ids of the tensors among them that carry samples.
         parameters: the tensors among them that are, or derive from, parameters.
-        outputs, edges, shapes: places, graph nodes and shapes of the outputs that need a gradient.
+        outputs, edges, shapes, strides: places, graph nodes, shapes and strides of the outputs that
+            need a gradient.
         versions: the tensors among the arguments, and how often each had been written to.
         call: its place among all calls of torch functions in the forward pass.
         order: which sample stands where, (B,), if the samples are in another order; see `Capture`.
@@ -36,6 +37,7 @@ class Use:
     outputs: list[int]
     edges: list[GradientEdge]
     shapes: list[torch.Size]
+    strides: list[tuple[int, ...]]
     versions: list[tuple[Tensor, int]]
     call: int
     order: Tensor | None
