@@ -18,7 +18,13 @@ from f3eo.fisher.ghost.evidence import Probe
 from f3eo.fisher.ghost.gathered import Gathered
 from f3eo.fisher.ghost.perturbed import Perturbed, SecondPass
 from f3eo.fisher.ghost.weights import Shifted
-from f3eo.fisher.guard import TOLERANCE, apart, exact_products, mismatch
+from f3eo.fisher.guard import (
+    TOLERANCE,
+    apart,
+    exact_products,
+    mismatch,
+    no_second_derivative,
+)
 from f3eo.products import FiniteDifference
 from f3eo.products.finite_difference import above_rounding
 from f3eo.tensors import filled, plus, scaled, squared_norm
@@ -57,6 +63,16 @@ class FirstPass:
     recorded: SecondPass
 
 
+def first_pass(ghost: Ghost) -> FirstPass:
+    """What a second pass needs of a first; the ghost forgets it.
+
+    Raises:
+        NotRepeatable: why there can be none.
+    """
+    found, recorded = ghost.gathered()
+    return FirstPass(ghost.losses.detach(), ghost.output.shares, ghost.probes, found, recorded)
+
+
 @dataclass(frozen=True)
 class _Moved:
     """A second pass: Σ ω_i ∇ℓ_i/ε, ∇ℓ_i of the samples that are checked, and all losses."""
@@ -72,6 +88,8 @@ def differences(
     problem: Problem,
     engine: FiniteDifference,
     power: float,
+    *,
+    coarse: bool = False,
 ) -> Gradients:
     """∇L and Tr F of the first pass, and h by a second (or two, central).
 
@@ -81,9 +99,10 @@ def differences(
         problem: closure, batch and parameters.
         engine: how wide the differences are.
         power: p.
+        coarse: whether they are taken though double backward would be more exact.
 
     Raises:
-        Coarse: double backward is more exact, and the engine has no step of its own.
+        Coarse: it would, and the engine has no step of its own.
         Differs: the second pass is another function, or h is not what double backward gives.
     """
     parameters, shares, found = chosen(problem), first.shares, first.found
@@ -91,7 +110,8 @@ def differences(
     own = None if power == 2 else torch.where(squared > 0, squared, torch.inf) ** (power / 2 - 1)
     moves = squared if own is None else own.square() * squared  # squared lengths, over ε²
     wide = width(engine, parameters, first.losses, squared.sqrt(), shares, found.unit)
-    if not problem.repeatable and engine.step is None and float(wide.error) > LIMIT:
+    heeded = not (coarse or problem.repeatable or engine.step is not None)
+    if heeded and float(wide.error) > LIMIT:
         raise Coarse
     length = shares.average(moves).sqrt()
     size = wide.distance / torch.where(length == 0, 1, length)  # ε
@@ -204,6 +224,8 @@ def _check(
     try:
         exact = replay.once_more(lambda: exact_products(problem, samples, power))
     except (RuntimeError, NotImplementedError) as error:
+        if not no_second_derivative(error):
+            raise
         logger.info("h is not checked, the closure has no second derivative: %s", error)
         return
     parameters = chosen(problem)

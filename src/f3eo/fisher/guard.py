@@ -86,3 +86,8 @@ def apart(found: Sequence[Tensor], exact: Sequence[Tensor], expected: float) -> 
     length = float(squared_norm(list(exact)).sqrt())
     error = float(squared_norm(plus(list(found), list(exact), -1.0)).sqrt())
     return error > max(TOLERANCE, 20 * expected) * length
+
+
+def no_second_derivative(error: Exception) -> bool:
+    """Whether torch says that an operation has none."""
+    return "is not implemented" in str(error) or "once_differentiable" in str(error)

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from f3eo.evaluation import Problem, Replay
 from f3eo.fisher.accuracy import LIMIT, rounding
-from f3eo.fisher.differences import Coarse, Differs, FirstPass, differences
+from f3eo.fisher.differences import Coarse, Differs, differences, first_pass
 from f3eo.fisher.estimator import Estimator, Gradients, in_order, structure_gradient
 from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.ghost.evidence import Evidence
 from f3eo.fisher.ghost.ghost import NotRepeatable
+from f3eo.fisher.guard import no_second_derivative
 from f3eo.fisher.watch import Watch
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
 
@@ -94,6 +95,7 @@ class PerSample(Estimator):
         self._numpy = False  # whether the closure draws from numpy
         self._coarse, self._alarms = counters.get("coarse", 0), counters.get("alarms", 0)
         self._obstacle: str | None = None
+        self._once_only = False  # the closure is known to have no second derivative
         self._told: set[str] = set()
 
     @property
@@ -101,7 +103,8 @@ class PerSample(Estimator):
         return (
             isinstance(self.engine, FiniteDifference)
             and self._obstacle is None
-            and max(self._coarse, self._alarms) < PATIENCE
+            and (self._coarse < PATIENCE or self._once_only)
+            and self._alarms < PATIENCE
         )
 
     @property
@@ -137,22 +140,48 @@ class PerSample(Estimator):
         replay.generators |= ghost.generators
         self._numpy = self._numpy or replay.drawn_from_numpy()
         try:
-            found, recorded = ghost.gathered()
-            losses, shares = ghost.losses.detach(), ghost.output.shares
-            first = FirstPass(losses, shares, ghost.probes, found, recorded)
+            first = first_pass(ghost)
             del ghost
-            return differences(replay, first, problem, engine, self.power)
-        except NotRepeatable as reason:
-            self._obstacle = str(reason)
-            self._tell(self._obstacle)
+            return differences(replay, first, problem, engine, self.power, coarse=self._once_only)
         except Coarse:
             self._coarse += 1
             self._tell(f"they are expected to err by more than {LIMIT:.0%}", logging.INFO)
+            try:
+                return self._again(replay, problem, check=check)
+            except (RuntimeError, NotImplementedError) as error:
+                if not no_second_derivative(error):
+                    raise
+            self._once_only = True
+            self._tell_once_only()
+            first = first_pass(replay.once_more(lambda: self.capture(problem, twice=False)))
+            return differences(replay, first, problem, engine, self.power, coarse=True)
+        except NotRepeatable as reason:
+            self._obstacle = cause = str(reason)
         except Differs as reason:
             self._alarms += 1
-            self._tell(str(reason))
-            check = True
+            cause, check = str(reason), True
+        self._tell(cause)
+        try:
+            return self._again(replay, problem, check=check)
+        except (RuntimeError, NotImplementedError) as error:
+            if not no_second_derivative(error):
+                raise
+            raise RuntimeError(
+                f"h cannot be had by finite differences ({cause}) nor by double backward "
+                f"({error}): use operations that have second derivatives, or "
+                f"estimator=Sign(FiniteDifference())"
+            ) from error
+
+    def _again(self, replay: Replay[Ghost], problem: Problem, *, check: bool) -> Gradients:
+        """By double backward, in the surroundings of the first pass."""
         return self._exact(replay.once_more(lambda: self.capture(problem, check=check)), problem)
+
+    def _tell_once_only(self) -> None:
+        logger.warning(
+            "h by finite differences though they are expected to err by more than %.0f %%: the "
+            "closure has no second derivative",
+            100 * LIMIT,
+        )
 
     def heed(self, found: Gradients) -> None:
         """Take note of how exact a recorded measurement was.

@@ -1,5 +1,8 @@
 """Forms in which per-sample gradients of a parameter come, and what can be had without their sum.
 
+Squares, and with them the cotangents of norms, are taken in float32 or wider: in float16 those of
+fitted samples vanish.
+
 Letters: N samples, T positions of a sample, m × n the parameter as a matrix.
 """
 
@@ -8,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from f3eo.tensors import wide
 
 
 class Term(ABC):
@@ -50,7 +55,7 @@ class Dense(Term):
 
     def squared_norms(self) -> Tensor:
         """See `Term.squared_norms`."""
-        return squared_rows(rows_of(self.values))
+        return squared_rows(wide(rows_of(self.values)))
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,10 @@ class Outer(Term):
 
     def squared_norms(self) -> Tensor:
         """‖G_i‖² = Σ_ts (left_t·left_s)(right_t·right_s) for every sample; (N,)."""
-        if self.left.shape[1] == 1:
-            return self.left.square().sum((1, 2)) * self.right.square().sum((1, 2))
-        gram = self.left @ self.left.mT
-        return (gram * (self.right @ self.right.mT)).sum((1, 2))
+        left, right = wide(self.left), wide(self.right)
+        if left.shape[1] == 1:
+            return left.square().sum((1, 2)) * right.square().sum((1, 2))
+        return ((left @ left.mT) * (right @ right.mT)).sum((1, 2))
 
 
 @dataclass(frozen=True)
@@ -124,10 +129,11 @@ class Rows(Term):
 
     def squared_norms(self) -> Tensor:
         """‖G_i‖² = Σ_ts [index_t = index_s] (values_t·values_s); (N,)."""
+        values = wide(self.values)
         if self.index.shape[1] == 1:
-            return self.values.square().sum((1, 2))
+            return values.square().sum((1, 2))
         same = self.index.unsqueeze(1) == self.index.unsqueeze(2)
-        return ((self.values @ self.values.mT) * same).sum((1, 2))
+        return ((values @ values.mT) * same).sum((1, 2))
 
 
 def rows_of(values: Tensor) -> Tensor:
