@@ -272,7 +272,7 @@ def test_two_rounds_from_the_command_line(typed, tmp_path):
     "words, message",
     [
         (["--models", "nope"], "unknown model 'nope'; choose from mlp, resnet, resnet20, gpt"),
-        (["--methods", "adam"], "unknown method 'adam'; choose from gradient, sam, batch"),
+        (["--methods", "adam"], "unknown method 'adam'; choose from gradient, sam, default, batch"),
         (["--rounds", 0], "rounds must be at least 1, got 0"),
         (["--threads", 0], "threads must be at least 1, got 0"),
         (["--seconds", 0], "seconds must be more than 0, got 0"),

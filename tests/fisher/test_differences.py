@@ -110,6 +110,8 @@ def test_without_the_pieces_of_the_first_pass_kinks_spoil_it(name, monkeypatch):
     """So the test above tests something."""
     monkeypatch.setattr("f3eo.fisher.ghost.perturbed.KINKED", set())
     monkeypatch.setattr("f3eo.fisher.ghost.capture._cuts", lambda *_: False)
+    monkeypatch.setattr("f3eo.fisher.guard.TOLERANCE", torch.inf)  # they would be told
+    monkeypatch.setattr("f3eo.fisher.differences.mismatch", lambda *_: torch.zeros(()))
     model, batch = mlp(STRAIGHT[name])
     expected = h(model, batch, EXACT)
     assert relative(h(*single(model, batch), FiniteDifference(central=True)), expected) > 1
@@ -243,16 +245,17 @@ def test_what_is_detached_stays_what_it_was(way):
     assert relative(*found) < 1e-5 and torch.equal(*after)
 
 
-def test_a_closure_that_does_something_else_the_second_time_is_refused():
+def test_a_closure_that_does_something_else_the_second_time_is_measured_once(caplog):
     c, calls = case("mlp"), []
 
     def closure(x, y):
         calls.append(len(x))
-        first = c.model[0](x) if len(calls) == 1 else torch.add(c.model[0].bias, x.sum(1)[:, None])
+        odd = len(calls) % 2
+        first = c.model[0](x) if odd else torch.add(c.model[0].bias, x.sum(1)[:, None])
         return losses(c.model[1:])(first, y)
 
-    with pytest.raises(RuntimeError, match=r"ran torch\.add where.*linear.*same twice.*DoubleBack"):
-        h(c.model, c.batch, closure=closure)
+    assert relative(h(c.model, c.batch, closure=closure), h(c.model, c.batch, EXACT)) < 1e-9
+    assert "torch.add where it ran torch.nn.functional.linear" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "attention", "tied", "no_rules"])

@@ -244,7 +244,7 @@ def test_what_is_remembered_of_a_reparametrised_model_does_not_grow(norm):
     optimizer = F3EO(model, SGD, lr=0.01, estimator=estimator, fraction=1, every=1)
     for batch in batches(12):
         optimizer.step(losses(model), *batch)
-    assert len(estimator._layouts) == 1
+    assert len(estimator._known) == 1
 
 
 @pytest.mark.parametrize("central", [False, True])

@@ -144,7 +144,6 @@ FAILING = {  # needs a closure, the graph of the gradient, matrices alone
     "AdaHessian": lambda m: po.AdaHessian(m.parameters(), lr=0.1),
     "SophiaH": lambda m: po.SophiaH(m.parameters(), lr=0.1),
     "SpectralSphere": lambda m: po.SpectralSphere(m.parameters(), lr=0.1),
-    "LOMO": lambda m: po.LOMO(m),
 }
 
 
@@ -156,6 +155,13 @@ def test_what_fails_at_its_first_step_is_refused_by_name(name):
     with pytest.raises(TypeError, match=rf"^{name} failed at its first step.*use SGD") as caught:
         optimizer.step(losses(model), *batches(1)[0])
     assert torch.equal(before, weights(model)) and caught.value.__cause__ is not None
+
+
+def test_what_hooks_gradients_is_refused_by_them():
+    model = network().model
+    optimizer = F3EO(model, po.LOMO(model))
+    with pytest.raises(ValueError, match=r"0.weight has a hook on its gradient.*LOMO"):
+        optimizer.step(losses(model), *batches(1)[0])
 
 
 def test_what_has_no_groups_is_refused_by_name():

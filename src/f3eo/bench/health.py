@@ -103,6 +103,9 @@ def _logistic(outputs: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(outputs, y, reduction="none")
 
 
+CHECKING = ("f3eo",)
+"""Methods that run the closure without gradients, to see whether it couples its samples."""
+
 PROBLEMS = {"least squares": _squares, "logistic regression": _logistic}
 
 
@@ -114,7 +117,7 @@ def _closure(method: str) -> list[str]:
     def watched(x: Tensor, y: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and method not in CHECKING:
             found.append("the closure is called with gradients switched off")
         if not {tuple(row) for row in x.tolist()} <= samples:
             found.append("the closure is called with other samples than the batch's")

@@ -13,6 +13,7 @@ from f3eo.bench.curvature import top_eigenvalue
 from f3eo.bench.methods import Closure
 from f3eo.bench.tasks import Samples
 from f3eo.evaluation import Problem
+from f3eo.fisher.ghost.ghost import NotRepeatable
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits, y) -> per-sample losses (N,)."""
@@ -112,8 +113,9 @@ def _trace(model: nn.Module, closure: Closure, x: Tensor, y: Tensor) -> tuple[Te
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     problem = Problem(closure, (x, y), parameters, [True] * len(parameters), model)
     ghost = PerSample().capture(problem, twice=False)
-    found = ghost.gathered()
-    if not isinstance(found, str):  # norms of the gradients of ℓ_i/B
-        return ghost.losses.detach(), found[0].squared.sum() * len(x)
-    losses, trace = fisher_trace(model, closure, x, y)
-    return losses.detach(), trace.detach()
+    try:
+        found, _ = ghost.gathered()
+    except NotRepeatable:
+        losses, trace = fisher_trace(model, closure, x, y)
+        return losses.detach(), trace.detach()
+    return ghost.losses.detach(), found.squared.sum() * len(x)  # of the gradients of ℓ_i/B

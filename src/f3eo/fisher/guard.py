@@ -38,12 +38,14 @@ def mismatch(
         unit: u.
 
     Returns:
-        the largest over the samples; a scalar. Losses that are not finite do not count.
+        the largest over the samples; a scalar, infinite where a second loss is not finite. Losses
+        that are not so at first do not count.
     """
     size = predicted.abs()
     allowed = BENT * size + BENDING * bending * size.mean() + ROUNDING * unit * (1 + losses.abs())
     found = (moved - losses - predicted).abs() / allowed
-    return torch.where(found.isfinite(), found, 0).max()
+    found = torch.where(found.isfinite(), found, torch.inf)
+    return torch.where(losses.isfinite(), found, 0).max()
 
 
 def exact_products(problem: Problem, samples: Sequence[int], power: float) -> list[list[Tensor]]:

@@ -199,7 +199,8 @@ class Capture(Decomposed):
             self.cuts[self._calls] = result, result._version
         if met and func in BENT and any(t.requires_grad for t in inputs):
             self._hinder(MOVING)
-        if func in HOOKS:
+        # Hooks of torch itself, as of its counters, leave gradients as they are.
+        if func in HOOKS and not getattr(args[1], "__module__", "").startswith("torch."):
             self._hinder(HOOKED)
 
         role = Role.SAMPLES if met else Role.CONSTANT

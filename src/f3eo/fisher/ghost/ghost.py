@@ -306,7 +306,8 @@ class Ghost:
                 problem.structured,
                 problem.name,
             )
-        self._log_fallbacks()
+        if len(self.losses) > 1:  # one sample alone has other operations
+            self._log_fallbacks()
 
     def _log_fallbacks(self) -> None:
         for use in self._uses:

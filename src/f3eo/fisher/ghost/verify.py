@@ -26,7 +26,8 @@ def refuse_hooks(parameters: Sequence[Tensor], name: Callable[[Tensor], str]) ->
             raise ValueError(
                 f"{name(p)} has a hook on its gradient (register_hook), which has no meaning for "
                 f"the gradients of single samples: remove it; to clip use max_norm=, to change "
-                f"gradients a hook of the base (optimizer.base.register_step_pre_hook)"
+                f"gradients a hook of the base (optimizer.base.register_step_pre_hook); optimizers "
+                f"that step from such hooks (LOMO) cannot be a base"
             )
 
 
