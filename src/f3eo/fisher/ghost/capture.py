@@ -208,8 +208,10 @@ class Capture(Decomposed):
             role = frozenset().union(*derived)
             if any(t.requires_grad for t in flat((result,))):
                 self.derived.add(self._calls)
-        order = self._reordered(func, args, kwargs, inputs) if met and func in INDEXING else None
-        if met and order is None and self._permuted:
+        order = None
+        if met and func in INDEXING:
+            order = self._reordered(func, args, kwargs, inputs)
+        elif met and self._permuted:
             order = next((o for t in inputs if (o := self.order(t)) is not None), None)
         for output in flat((result,)):
             self._mark(output, role, order)
