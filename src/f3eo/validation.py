@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3eo.fisher import Batch, Estimator, Sign
-
 
 def in_range(
     name: str, value: Any, low: float, high: float | None, *, integer: bool = False
@@ -65,7 +63,7 @@ def check_generator(generator: Any) -> None:
         )
 
 
-def check_model(model: nn.Module | None, estimator: Estimator) -> None:
+def check_model(model: nn.Module | None) -> None:
     """Refuse wrappers and layers whose gradients would be wrong.
 
     Raises:
@@ -80,14 +78,6 @@ def check_model(model: nn.Module | None, estimator: Estimator) -> None:
             f"F3EO does not average over processes: with {found[0]} every process "
             f"would train on its own gradient; train on one process, with the module from "
             f"before it was wrapped (model.module)"
-        )
-    twice = not isinstance(estimator, (Batch, Sign)) or estimator.engine.twice
-    compiled = any(module._compiled_call_impl is not None for module in model.modules())
-    if (compiled or "OptimizedModule" in kinds) and twice:
-        raise NotImplementedError(
-            "a compiled model cannot be differentiated twice (pytorch#91469): pass the module from "
-            "before torch.compile or compile() and compile the whole step by estimator=Compiled(), "
-            "or use estimator=Sign(FiniteDifference())"
         )
     for name, module in model.named_modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:

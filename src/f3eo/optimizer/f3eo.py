@@ -113,7 +113,7 @@ class F3EO(Wrapper):
                 f"{type(self.estimator).__name__}: use PerSample(), Sign() or ModelSampled()"
             )
         module = model if isinstance(model, nn.Module) else None
-        check_model(module, self.estimator)
+        check_model(module)
         super().__init__(built(base, model, options), module, generator)
         self._told = False
         self._coupling = Coupling()

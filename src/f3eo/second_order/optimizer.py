@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from f3eo.evaluation import Closure, Output, Problem, Replay, World, evaluate
-from f3eo.fisher import PerSample
 from f3eo.second_order.conjugate_gradients import Solution
 from f3eo.second_order.damping import accepts, agreement
 from f3eo.second_order.quadratic import Quadratic
@@ -55,7 +54,7 @@ class SecondOrder(Optimizer, ABC):
         self.tolerance = in_range("tolerance", tolerance, 0.0, 1.0)
         self.on_nonfinite = check_policy(on_nonfinite)
         self.model = model if isinstance(model, nn.Module) else None
-        check_model(self.model, PerSample())
+        check_model(self.model)
         super().__init__(model.parameters() if isinstance(model, nn.Module) else model, {"lr": lr})
         self.steps = 0
         """Steps made, rejected ones counted, skipped ones not."""
