@@ -1,4 +1,4 @@
-"""Every Python block of the README runs as it stands."""
+"""Every Python block of the README and of the pages beside it runs as it stands."""
 
 import re
 from pathlib import Path
@@ -12,8 +12,14 @@ import f3eo
 from dense import relative, truth
 from f3eo.fisher.ghost.registry import RULES
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "docs" / "choose.md", ROOT / "docs" / "benchmark.md"]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+]
 
 
 class MyScale(nn.Module):
@@ -54,4 +60,14 @@ def test_block(block):
 
 
 def test_there_are_blocks():
-    assert len(BLOCKS) >= 3
+    assert len(BLOCKS) >= 4
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").split()) <= 900
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)", page.read_text(encoding="utf-8"))
+    assert links and all((page.parent / link).exists() for link in links)

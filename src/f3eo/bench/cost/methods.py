@@ -24,7 +24,9 @@ from f3eo import (
 from f3eo.bench.methods.f3eo import FisherStepper
 from f3eo.bench.methods.method import GradientStepper, Stepper
 from f3eo.bench.methods.sam import SharpnessAwareStepper
+from f3eo.evaluation import Problem
 from f3eo.extend import Estimator
+from f3eo.fisher.watch import Watch
 
 RATE = 1e-4
 """Learning rate of all: so small that the weights, and with them the work, stay as they are."""
@@ -68,6 +70,20 @@ def _fisher(options: Callable[[], dict[str, Any]] = dict) -> Callable[[nn.Module
 
 def _compiled() -> dict[str, Any]:
     return {"estimator": Compiled()}
+
+
+class _Always(Watch):
+    """Every measurement is checked."""
+
+    def due(self, problem: Problem) -> bool:
+        super().due(problem)
+        return True
+
+
+def _checked() -> dict[str, Any]:
+    estimator = PerSample()
+    estimator._watch = _Always()
+    return {"estimator": estimator, "fraction": 0.25}
 
 
 def _exact() -> Estimator:
@@ -117,6 +133,7 @@ METHODS: Mapping[str, Method] = {
             _fisher(lambda: {"estimator": Sign(FiniteDifference())}),
         ),
         Method("fraction", "per sample, ¼ of the batch", _fisher(lambda: {"fraction": 0.25})),
+        Method("checked", "the same, checked at every step", _fisher(_checked)),
         Method("every", "per sample, every 2nd step", _fisher(lambda: {"every": 2}), steps=2),
         Method(
             "compiled-coupled",
