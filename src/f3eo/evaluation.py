@@ -302,7 +302,7 @@ class Replay(Generic[R]):
         numpy: whether numpy's random state is, too; that takes a third of a millisecond.
     """
 
-    def __init__(self, function: Callable[[], R], problem: Problem, *, numpy: bool = True) -> None:
+    def __init__(self, function: Callable[..., R], problem: Problem, *, numpy: bool = True) -> None:
         self._function = function
         self._problem = problem
         self._numpy = numpy
@@ -310,12 +310,12 @@ class Replay(Generic[R]):
         self.generators: dict[torch.Generator, Tensor] = {}
         """Generators of the user's, and their states when the first call began."""
 
-    def __call__(self) -> R:
+    def __call__(self, *args: Any) -> R:
         """The function's result."""
         if self._first is None:
             self._first = self._states()
-            return self._function()
-        return self.once_more(self._function)
+            return self._function(*args)
+        return self.once_more(lambda: self._function(*args))
 
     def drawn(self) -> bool:
         """Whether torch's random numbers have been drawn since the first call began."""
@@ -326,6 +326,11 @@ class Replay(Generic[R]):
         """Whether numpy's have been; False where its state is not looked after."""
         assert self._first is not None
         return self._first.drawn_from_numpy()
+
+    def drawn_outside(self) -> bool:
+        """Whether Python's or numpy's have been."""
+        assert self._first is not None
+        return self._first.drawn_from_python() or self._first.drawn_from_numpy()
 
     def once_more(self, function: Callable[[], S]) -> S:
         """The result of another function, in the surroundings of the first call."""

@@ -109,7 +109,7 @@ def test_kinks_leave_h_as_it_is_in_float32(name, central):
 def test_without_the_pieces_of_the_first_pass_kinks_spoil_it(name, monkeypatch):
     """So the test above tests something."""
     monkeypatch.setattr("f3eo.fisher.ghost.perturbed.KINKED", set())
-    monkeypatch.setattr("f3eo.fisher.ghost.capture._cuts", lambda *_: False)
+    monkeypatch.setattr("f3eo.cuts.Cuts.see", lambda *_: False)
     model, batch = mlp(STRAIGHT[name])
     expected = h(model, batch, EXACT)
     assert relative(h(*single(model, batch), FiniteDifference(central=True)), expected) > 1

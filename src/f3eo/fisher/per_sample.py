@@ -10,19 +10,16 @@ from torch import Tensor
 
 from f3eo.evaluation import Problem, Replay
 from f3eo.fisher.accuracy import LIMIT, rounding
-from f3eo.fisher.differences import Coarse, Differs, differences, first_pass
+from f3eo.fisher.differences import Coarse, differences, first_pass
 from f3eo.fisher.estimator import Estimator, Gradients, in_order, structure_gradient
 from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.ghost.evidence import Evidence
-from f3eo.fisher.ghost.ghost import NotRepeatable
-from f3eo.fisher.guard import no_second_derivative
 from f3eo.fisher.watch import Watch
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
+from f3eo.products.guard import Differs, NotRepeatable, no_second_derivative
+from f3eo.products.guarded import PATIENCE
 
 logger = logging.getLogger("f3eo")
-
-PATIENCE = 3
-"""Measurements in which differences did not serve, before none are taken any more."""
 
 
 class PerSample(Estimator):
