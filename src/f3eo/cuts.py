@@ -3,6 +3,7 @@
 A pass at other weights that is to tell a derivative gives these results back as they were.
 """
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,10 @@ import torch
 from torch import Tensor
 
 from f3eo.arguments import flat, name_of, writes
+
+DETACHING = {torch.Tensor.detach, torch.detach, torch.Tensor.item, torch.Tensor.__float__}
+
+APPLY = torch.autograd.Function.apply.__func__.__code__  # pyright: ignore
 
 
 @dataclass
@@ -36,9 +41,11 @@ class Cuts:
     Args:
         moving: tensors that are written into between the passes: what shares their memory is
             copied.
+        through: whether graphs go on through custom functions: what these compute is no end.
     """
 
-    def __init__(self, moving: Iterable[Tensor] = ()) -> None:
+    def __init__(self, moving: Iterable[Tensor] = (), *, through: bool = False) -> None:
+        self._through = through
         self._kept: dict[int, _Kept] = {}
         self._moving = {_memory(t) for t in moving}
         self._at: dict[int, list[_Kept]] = {}
@@ -75,15 +82,19 @@ class Cuts:
         Returns:
             whether floating point numbers were kept.
         """
+        if any(map(_wrapped, inputs)):  # whether they have a gradient is not said there
+            self.transformed |= not torch.is_grad_enabled() or func in DETACHING
+            return False
         if not any(t.requires_grad for t in inputs) or _valueless(func):
             return False
         written = writes(func, args)
         value = args[0] if written else result
         tensors = flat((value,))
-        if any(t.requires_grad for t in tensors) or not (tensors or isinstance(value, float)):
+        if not (tensors or isinstance(value, float)) or any(map(_goes_on, tensors)):
             return False
-        if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors):  # pyright: ignore
-            self.transformed = True
+        if not written and any(t is given for t in tensors for given in inputs):
+            return False
+        if self._through and _in_custom_function():
             return False
         if written or any(_memory(t) in self._moving for t in tensors):
             self._kept[call] = _Kept(func, _copied(value), [], written)
@@ -119,6 +130,23 @@ class Cuts:
                 args[0].copy_(kept.value)
             return result
         return kept.value if kept.versions else _copied(kept.value)
+
+
+def _wrapped(tensor: Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # pyright: ignore
+
+
+def _goes_on(tensor: Tensor) -> bool:
+    """A view that no_grad() makes of a leaf says that it requires a gradient, and has no graph."""
+    return tensor.requires_grad and tensor.grad_fn is not None
+
+
+def _in_custom_function() -> bool:
+    """Whether the forward of a `torch.autograd.Function` is running."""
+    frame = None if torch.is_grad_enabled() else sys._getframe()
+    while frame is not None and frame.f_code is not APPLY:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _valueless(func: Any) -> bool:

@@ -1,6 +1,6 @@
 """What stands in the graph behind a tensor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ from torch.autograd.function import BackwardCFunction
 OWN = ("f3eo.", "torch._functorch.")
 """Modules whose functions have a backward that is their derivative: this package's, and what
 torch.compile makes of whole graphs."""
+
+ONCE_ONLY = "torch::autograd::Error"
+"""The node that `once_differentiable` puts in place of a second derivative."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,30 @@ def contents(scalar: Tensor) -> Contents:
     return Contents(coarsest(found), custom)
 
 
-def nodes(tensor: Tensor) -> Iterator[Any]:
+def refuse_once_differentiable(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Refuse to differentiate again what goes through `once_differentiable` functions.
+
+    torch raises only where their error is on the way to an input; it is not, and that part of the
+    derivative would be missing in silence.
+
+    Args:
+        values: whose gradients were taken; custom functions are looked for there.
+        gradients: with their graph.
+
+    Raises:
+        RuntimeError: one is in the way.
+    """
+    names = sorted({name for value in values for name in contents(value).custom})
+    if names and any(node.name() == ONCE_ONLY for node in nodes(*gradients)):
+        raise RuntimeError(
+            f"a function that was marked with @once_differentiable has no second derivative (one "
+            f"of {', '.join(names)})"
+        )
+
+
+def nodes(*tensors: Tensor) -> Iterator[Any]:
     """Every node of the graph, each once."""
-    waiting, seen = [tensor.grad_fn], set()
+    waiting, seen = [tensor.grad_fn for tensor in tensors], set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

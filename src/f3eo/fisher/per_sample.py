@@ -15,6 +15,7 @@ from f3eo.fisher.estimator import Estimator, Gradients, in_order, structure_grad
 from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.ghost.evidence import Evidence
 from f3eo.fisher.watch import Watch
+from f3eo.graph import refuse_once_differentiable
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
 from f3eo.products.guard import Differs, NotRepeatable, no_second_derivative
 from f3eo.products.guarded import PATIENCE
@@ -198,6 +199,7 @@ class PerSample(Estimator):
         """See `Estimator.trace`; by double backward, whatever the engine."""
         ghost = self.capture(problem)
         squared = ghost.norms(ghost.losses).squared
+        refuse_once_differentiable([ghost.losses], [squared])
         shares = ghost.output.shares
         return shares.joined(ghost.losses), shares.average(squared)
 
@@ -211,6 +213,7 @@ class PerSample(Estimator):
             moves = own > 0  # where it is 0, so is its part of h, and a root has no derivative
             powers = torch.where(moves, own, 1) ** (self.power / 2) * moves
             objective = shares.average(powers) * (2 / self.power)
+        refuse_once_differentiable([losses], [objective])
         lengths = own.detach().sqrt()
         return Gradients(
             loss=shares.mean(losses.detach()),

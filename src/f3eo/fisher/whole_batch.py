@@ -12,6 +12,7 @@ from f3eo.fisher.accuracy import product_error
 from f3eo.fisher.estimator import Estimator, Gradients, chosen
 from f3eo.fisher.ghost.verify import refuse_hooks
 from f3eo.fisher.objective import Scalars
+from f3eo.graph import refuse_once_differentiable
 from f3eo.products import DoubleBackward, Engine, Guarded
 from f3eo.tensors import inner, squared_norm
 
@@ -83,9 +84,10 @@ def attached_gradient(
 
     Raises:
         ValueError: a hook on the gradient of a parameter.
+        RuntimeError: a function that is differentiable once.
     """
     refuse_hooks(problem.parameters, problem.name)
-    return list(
+    vector = list(
         torch.autograd.grad(
             value,
             chosen(problem),
@@ -95,3 +97,5 @@ def attached_gradient(
             materialize_grads=True,
         )
     )
+    refuse_once_differentiable([value], vector)
+    return vector

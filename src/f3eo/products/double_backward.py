@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from f3eo.evaluation import check_reached
-from f3eo.graph import contents
+from f3eo.graph import contents, refuse_once_differentiable
 from f3eo.products.engine import Engine, Objective, Product
 from f3eo.tensors import Vector, filled, plus, scaled
 
@@ -36,6 +36,7 @@ class DoubleBackward(Engine):
         vector = weighted_sum(gradients, weights, structured, chosen)
         # A vector that depends on no parameter (a loss linear in them) has no graph: H v = 0.
         graphed = [v for v in vector if v.requires_grad]
+        refuse_once_differentiable(values, graphed)
         product = (
             torch.autograd.grad(graphed, chosen, [v.detach() for v in graphed], allow_unused=True)
             if graphed

@@ -79,7 +79,7 @@ class FiniteDifference(Engine):
             Differs: it is another function.
         """
         chosen = [p for p, s in zip(parameters, structured, strict=True) if s]
-        modes = [Recorded(chosen) for _ in objectives]
+        modes = [Recorded(chosen, through=trusting) for _ in objectives]
         first = _pass(objectives, parameters, modes)
         check_reached([g for gs in first.gradients for g in gs], parameters)
         if first.custom and not trusting:

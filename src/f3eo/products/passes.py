@@ -24,11 +24,12 @@ class Recorded(Decomposed):
 
     Args:
         moving: the parameters that will be moved, in place.
+        through: see `Cuts`.
     """
 
-    def __init__(self, moving: Iterable[Tensor]) -> None:
+    def __init__(self, moving: Iterable[Tensor], *, through: bool = False) -> None:
         super().__init__(twice=False)
-        self.cuts = Cuts(moving)
+        self.cuts = Cuts(moving, through=through)
         self.generators: dict[torch.Generator, Tensor] = {}
         """Generators of the user's that were drawn from, and their states before."""
         self._obstacle: str | None = None

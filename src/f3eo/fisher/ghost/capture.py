@@ -200,7 +200,8 @@ class Capture(Decomposed):
             self.cuts.see(self._calls, func, args, inputs, result)
             if self.cuts.transformed:
                 self._hinder(TRANSFORMED)
-        if met and func in BENT and any(t.requires_grad for t in inputs):
+        bent = func in BENT and self._calls not in self.cuts
+        if met and bent and any(t.requires_grad for t in inputs):
             self._hinder(MOVING)
         if func in HOOKS:
             self._hinder(HOOKED)
