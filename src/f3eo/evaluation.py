@@ -260,15 +260,20 @@ class World:
         """Whether random numbers have been drawn from torch's generators since."""
         return self._random.drawn()
 
-    def lend_buffers(self) -> None:
+    def lend_buffers(self, first: "World | None" = None) -> None:
         """Let a forward pass write into copies.
+
+        Args:
+            first: whose values they have; default those of now.
 
         `restore` then writes into no tensor that the graph of that pass has kept: a BatchNorm in
         training keeps its running statistics.
         """
         copies: dict[int, Tensor] = {}
-        for module, name, buffer, value in self._buffers:
-            if buffer is not None and value is not None:
+        for module, name, buffer, value in (first or self)._buffers:
+            if buffer is None or value is None:
+                module._buffers[name] = None
+            else:
                 module._buffers[name] = copies.setdefault(id(buffer), value.clone())
 
     def restore_buffers(self) -> None:
@@ -293,8 +298,8 @@ class Replay(Generic[R]):
     """A function of no arguments that can be run again as if it were the first time.
 
     The first call draws random numbers and updates buffers as usual. Every further one sees the
-    random state of the first (the same dropout masks) and leaves no trace: random states and
-    buffers are as before the call.
+    random state and the buffers of the first (the same dropout masks, the same running means) and
+    leaves no trace: random states and buffers are as before the call.
 
     Args:
         function: what to run.
@@ -302,20 +307,22 @@ class Replay(Generic[R]):
         numpy: whether numpy's random state is, too; that takes a third of a millisecond.
     """
 
-    def __init__(self, function: Callable[[], R], problem: Problem, *, numpy: bool = True) -> None:
+    def __init__(self, function: Callable[..., R], problem: Problem, *, numpy: bool = True) -> None:
         self._function = function
         self._problem = problem
         self._numpy = numpy
         self._first: RandomStates | None = None
+        self._before: World | None = None
         self.generators: dict[torch.Generator, Tensor] = {}
         """Generators of the user's, and their states when the first call began."""
 
-    def __call__(self) -> R:
+    def __call__(self, *args: Any) -> R:
         """The function's result."""
         if self._first is None:
             self._first = self._states()
-            return self._function()
-        return self.once_more(self._function)
+            self._before = None if self._problem.repeatable else World(self._problem)
+            return self._function(*args)
+        return self.once_more(lambda: self._function(*args))
 
     def drawn(self) -> bool:
         """Whether torch's random numbers have been drawn since the first call began."""
@@ -327,13 +334,18 @@ class Replay(Generic[R]):
         assert self._first is not None
         return self._first.drawn_from_numpy()
 
+    def drawn_outside(self) -> bool:
+        """Whether Python's or numpy's have been."""
+        assert self._first is not None
+        return self._first.drawn_from_python() or self._first.drawn_from_numpy()
+
     def once_more(self, function: Callable[[], S]) -> S:
         """The result of another function, in the surroundings of the first call."""
         assert self._first is not None
         if self._problem.repeatable:
             return function()
         world, now = World(self._problem), self._states()
-        world.lend_buffers()
+        world.lend_buffers(self._before)
         self._first.restore()
         for generator, state in self.generators.items():
             generator.set_state(state)

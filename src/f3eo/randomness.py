@@ -44,6 +44,10 @@ class RandomStates:
         now = _torch_states(self._devices)
         return any(not torch.equal(a, b) for (_, a), (_, b) in zip(self._torch, now, strict=True))
 
+    def drawn_from_python(self) -> bool:
+        """Whether numbers have been drawn from Python's since."""
+        return self._others[0][1] != random.getstate()
+
     def drawn_from_numpy(self) -> bool:
         """Whether numbers have been drawn from numpy's global state since, if that counts."""
         return self._numpy is not None and dumps(self._numpy) != dumps(_numpy_state())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from f3eo.products import FiniteDifference
+from f3eo.products.engine import Product
 from f3eo.tensors import Vector, squared_norm
 from f3eo.weighted import Shares
 
@@ -89,6 +90,24 @@ def expected_error(
         central: whether the difference is.
     """
     return _error(distance * norm / loss, unit / loss.clamp(unit, 1.0), central)
+
+
+@torch.no_grad()
+def product_error(product: Product, loss: Tensor, norm: Tensor) -> Tensor | None:
+    """Expected relative error of H v, but for kinks; None where the engine does not say.
+
+    Args:
+        product: H v, and how it was had.
+        loss: mean loss.
+        norm: root mean square of ‖∇ℓ_i‖.
+    """
+    if product.unit is None:
+        return None
+    loss = loss.abs()
+    if product.distance == 0:
+        return product.unit / loss.clamp(product.unit, 1.0)
+    distance = torch.full_like(loss, product.distance)
+    return expected_error(distance, loss, norm.to(loss), product.unit, central=product.central)
 
 
 def _error(moved: Tensor, unit_loss: Tensor, central: bool) -> Tensor:

@@ -23,10 +23,10 @@ from f3eo.fisher.guard import (
     apart,
     exact_products,
     mismatch,
-    no_second_derivative,
 )
 from f3eo.products import FiniteDifference
 from f3eo.products.finite_difference import above_rounding
+from f3eo.products.guard import OTHER_LOSSES, Differs, failed_again, no_second_derivative
 from f3eo.tensors import filled, plus, scaled, squared_norm
 from f3eo.weighted import Shares
 
@@ -38,10 +38,6 @@ CHECKED = 2
 
 class Coarse(Exception):
     """Differences would err by more than `LIMIT`."""
-
-
-class Differs(Exception):
-    """Why differences of these two passes are not h."""
 
 
 @dataclass(frozen=True)
@@ -141,10 +137,7 @@ def differences(
         for sign, second in zip((1, -1), passes, strict=False):
             apart_by = mismatch(first.losses, second.losses, sign * rise, wide.moved, found.unit)
             if float(apart_by) > 1:
-                raise Differs(
-                    "the second pass gave other losses than the first predicts (random numbers or "
-                    "state outside of torch, or something that changes gradients)"
-                )
+                raise Differs(OTHER_LOSSES)
         if checked:
             distances = size * moves.sqrt()
             _check(replay, problem, first, checked, passes, share, distances, engine, power)
@@ -184,10 +177,7 @@ def _again(replay: Replay[Ghost], moved, size: Tensor) -> _Moved:
     try:
         return replay.once_more(lambda: moved(size))
     except Exception as error:  # whatever it was, the first pass had none
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise Differs(
-            f"the closure failed when run again, {type(error).__name__}: {line}"
-        ) from error
+        raise failed_again(error) from error
 
 
 def _telling(probes: Sequence[Probe], problem: Problem) -> list[Probe]:

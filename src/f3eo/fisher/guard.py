@@ -7,15 +7,12 @@ from torch import Tensor
 
 from f3eo.evaluation import Problem, evaluate
 from f3eo.fisher.estimator import chosen
+from f3eo.products.guard import BENT, ROUNDING
 from f3eo.tensors import filled, plus, scaled, squared_norm
 
-ROUNDING = 64
-"""Rounding of a loss between two passes, in units of 1 + |ℓ| (docs/performance.md has how often
-what was seen in training came near it)."""
-
-BENT, BENDING = 0.05, 64
-"""Part of its own and of the mean predicted change by which curvature may change a loss; the latter
-times x, the relative change of gradients (`accuracy.py`)."""
+BENDING = 64
+"""Part of the mean predicted change, times x, the relative change of gradients (`accuracy.py`), by
+which curvature may change a loss, beside `BENT` of its own."""
 
 TOLERANCE = 0.05
 """Relative error of one sample's h that no rounding explains, where 20 times the expected one is
@@ -88,8 +85,3 @@ def apart(found: Sequence[Tensor], exact: Sequence[Tensor], expected: float) -> 
     length = float(squared_norm(list(exact)).sqrt())
     error = float(squared_norm(plus(list(found), list(exact), -1.0)).sqrt())
     return error > max(TOLERANCE, 20 * expected) * length
-
-
-def no_second_derivative(error: Exception) -> bool:
-    """Whether torch says that an operation has none."""
-    return "is not implemented" in str(error) or "once_differentiable" in str(error)

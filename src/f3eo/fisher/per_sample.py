@@ -10,19 +10,17 @@ from torch import Tensor
 
 from f3eo.evaluation import Problem, Replay
 from f3eo.fisher.accuracy import LIMIT, rounding
-from f3eo.fisher.differences import Coarse, Differs, differences, first_pass
+from f3eo.fisher.differences import Coarse, differences, first_pass
 from f3eo.fisher.estimator import Estimator, Gradients, in_order, structure_gradient
 from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.ghost.evidence import Evidence
-from f3eo.fisher.ghost.ghost import NotRepeatable
-from f3eo.fisher.guard import no_second_derivative
 from f3eo.fisher.watch import Watch
+from f3eo.graph import refuse_once_differentiable
 from f3eo.products import DoubleBackward, Engine, FiniteDifference
+from f3eo.products.guard import Differs, NotRepeatable, no_second_derivative
+from f3eo.products.guarded import PATIENCE
 
 logger = logging.getLogger("f3eo")
-
-PATIENCE = 3
-"""Measurements in which differences did not serve, before none are taken any more."""
 
 
 class PerSample(Estimator):
@@ -201,6 +199,7 @@ class PerSample(Estimator):
         """See `Estimator.trace`; by double backward, whatever the engine."""
         ghost = self.capture(problem)
         squared = ghost.norms(ghost.losses).squared
+        refuse_once_differentiable([ghost.losses], [squared])
         shares = ghost.output.shares
         return shares.joined(ghost.losses), shares.average(squared)
 
@@ -214,6 +213,7 @@ class PerSample(Estimator):
             moves = own > 0  # where it is 0, so is its part of h, and a root has no derivative
             powers = torch.where(moves, own, 1) ** (self.power / 2) * moves
             objective = shares.average(powers) * (2 / self.power)
+        refuse_once_differentiable([losses], [objective])
         lengths = own.detach().sqrt()
         return Gradients(
             loss=shares.mean(losses.detach()),

@@ -1,14 +1,22 @@
 """Random signs: an unbiased estimate of the per-sample trace for any architecture."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from f3eo import batch as batches
 from f3eo.coupling import Coupling
-from f3eo.evaluation import Problem, Replay, evaluate, mixing
+from f3eo.decompositions import Decomposed
+from f3eo.evaluation import Output, Problem, evaluate, mixing
+from f3eo.fisher.accuracy import product_error
 from f3eo.fisher.estimator import Estimator, Gradients
+from f3eo.fisher.ghost.verify import refuse_hooks
+from f3eo.fisher.objective import Scalars
 from f3eo.fisher.whole_batch import attached_gradient
-from f3eo.products import DoubleBackward, Engine, Objective
+from f3eo.products import DoubleBackward, Engine, Guarded, Objective
 from f3eo.tensors import inner, scaled, squared_norm
 
 
@@ -22,7 +30,9 @@ class Sign(Estimator):
     B^{-1/2}), both come from one forward pass by two backward passes.
 
     Args:
-        engine: how the Hessian product is computed; default `DoubleBackward()`.
+        engine: how the Hessian product is computed; default `DoubleBackward()`, which also takes
+            the place of `FiniteDifference()`, logged once, where that gives none
+            (`f3eo.products.guard`).
         balanced: as many positive as negative signs; for even B the expectation is then
             (1/(B−1)) Σ‖∇ℓ_i − ∇L‖² = Tr Cov(∇ℓ), the trace without the mean gradient's part.
     """
@@ -32,16 +42,31 @@ class Sign(Estimator):
     def __init__(self, engine: Engine | None = None, *, balanced: bool = False) -> None:
         self.engine = engine or DoubleBackward()
         self.balanced = balanced
-        self.forwards = 3.0 + self.engine.forwards
+        self._products = Guarded(self.engine)
         self._coupling = Coupling()
+
+    @property
+    def forwards(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See `Estimator.forwards`."""
+        return 3.0 + self._products.engine.forwards
+
+    def counters(self) -> Mapping[str, int]:
+        """See `Estimator.counters`."""
+        return self._products.counters()
+
+    def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """See `Estimator.forget`: whether differences serve."""
+        self._products.forget(counters)
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
+        refuse_hooks(problem.parameters, problem.name)
         count = batches.size(problem.batch)
         whole = None
         if not count or not self._splits(problem, count):
             together = _Together(self, problem)
-            objectives, weights = [Replay(together, problem)], [1.0, -1.0]
+            objectives = [Scalars(together, problem, per_sample=True)]
+            weights = [1.0, -1.0]
         else:
             together = None
             signs = self.signs(count, problem.generator)
@@ -50,18 +75,20 @@ class Sign(Estimator):
             objectives = [self._part(problem.part(index), count) for _, index in halves]
             weights = [w for w, _ in halves]
             whole = self._whole(problem, signs, objectives)
-        result = self.engine.product(
+        result = self._products.product(
             objectives, weights, problem.parameters, problem.structured, whole
         )
         samples = together.samples if together is not None else count or 1
+        loss, trace = torch.stack(result.values).sum(), squared_norm(result.vector) * samples
         # f± as without weights: (1/B) Σ ℓ_i over the positive and the negative samples; v and H v
         # want B^½ and B.
         return Gradients(
-            loss=torch.stack(result.values).sum(),
+            loss=loss,
             weight=together.weight if together is not None else samples,
             gradient=[_total(column) for column in zip(*result.gradients, strict=True)],
             structure=scaled(result.product, samples),
-            trace=squared_norm(result.vector) * samples,
+            trace=trace,
+            error=product_error(result, loss, trace.sqrt()),
         )
 
     def _splits(self, problem: Problem, count: int) -> bool:
@@ -88,9 +115,8 @@ class Sign(Estimator):
             return 1.0 - 2.0 * (order % 2)
         return 1.0 - 2.0 * torch.randint(0, 2, (count,), generator=generator, device=device)
 
-    def _part(self, problem: Problem, count: int) -> Replay[list[Tensor]]:
-        def objective() -> list[Tensor]:
-            output = evaluate(problem, per_sample=True, twice=self.engine.twice)
+    def _part(self, problem: Problem, count: int) -> Scalars:
+        def share(output: Output) -> list[Tensor]:
             if output.shares.weights is not None:
                 raise ValueError(
                     "the closure returned weights, and none when Sign() first ran it: let it "
@@ -98,18 +124,18 @@ class Sign(Estimator):
                 )
             return [output.losses.sum() / count]
 
-        return Replay(objective, problem)
+        return Scalars(share, problem, per_sample=True)
 
-    def _whole(
-        self, problem: Problem, signs: Tensor, parts: list[Replay[list[Tensor]]]
-    ) -> Objective:
+    def _whole(self, problem: Problem, signs: Tensor, parts: list[Scalars]) -> Objective:
         """(1/B) Σ r_i ℓ_i from one forward pass; nothing where the parts drew random numbers."""
 
-        def objective() -> list[Tensor]:
-            losses = evaluate(problem, per_sample=True, twice=self.engine.twice).losses
-            return [torch.dot(signs.to(losses), losses) / len(losses)]
+        def signed(output: Output) -> list[Tensor]:
+            return [torch.dot(signs.to(output.losses), output.losses) / len(output.losses)]
 
-        return lambda: [] if parts[0].drawn() else parts[0].once_more(objective)
+        def objective(*, twice: bool = True, mode: Decomposed | None = None) -> list[Tensor]:
+            return [] if parts[0].drawn() else parts[0].once_more(signed, problem)
+
+        return objective
 
 
 class _Together:
@@ -125,13 +151,12 @@ class _Together:
         self.samples = 0
         self.weight: Tensor | int = 0
 
-    def __call__(self) -> list[Tensor]:
-        estimator, problem = self._estimator, self._problem
-        output = evaluate(problem, per_sample=True, twice=estimator.engine.twice)
+    def __call__(self, output: Output) -> list[Tensor]:
         losses, shares = output.losses, output.shares
         if self._signs is None:
+            signs = self._estimator.signs(len(losses), self._problem.generator)
             self.samples, self.weight = len(losses), shares.total
-            self._signs = estimator.signs(self.samples, problem.generator).to(losses.device)
+            self._signs = signs.to(losses.device)
         if shares.weights is None:
             positive, means = (self._signs > 0).to(losses), losses / self.samples
             return [torch.dot(means, positive), torch.dot(means, 1 - positive)]

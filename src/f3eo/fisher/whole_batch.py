@@ -1,11 +1,19 @@
 """The source document's estimate: the squared norm of the mini-batch gradient."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from f3eo.evaluation import Problem, Replay, evaluate
+from f3eo.evaluation import Output, Problem, evaluate
+from f3eo.fisher.accuracy import product_error
 from f3eo.fisher.estimator import Estimator, Gradients, chosen
-from f3eo.products import DoubleBackward, Engine
+from f3eo.fisher.ghost.verify import refuse_hooks
+from f3eo.fisher.objective import Scalars
+from f3eo.graph import refuse_once_differentiable
+from f3eo.products import DoubleBackward, Engine, Guarded
 from f3eo.tensors import inner, squared_norm
 
 
@@ -16,7 +24,8 @@ class Batch(Estimator):
     BatchNorm included; a scalar loss is taken too. (f3eo-theory, section "Matrix-Free HVP".)
 
     Args:
-        engine: how H g_B is computed; default `DoubleBackward()`.
+        engine: how H g_B is computed; default `DoubleBackward()`, which also takes the place of
+            `FiniteDifference()`, logged once, where that gives none (`f3eo.products.guard`).
     """
 
     additive = False
@@ -24,27 +33,41 @@ class Batch(Estimator):
 
     def __init__(self, engine: Engine | None = None) -> None:
         self.engine = engine or DoubleBackward()
-        self.forwards = 3.0 + self.engine.forwards
+        self._products = Guarded(self.engine)
+
+    @property
+    def forwards(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See `Estimator.forwards`."""
+        return 3.0 + self._products.engine.forwards
+
+    def counters(self) -> Mapping[str, int]:
+        """See `Estimator.counters`."""
+        return self._products.counters()
+
+    def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """See `Estimator.forget`: whether differences serve."""
+        self._products.forget(counters)
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
+        refuse_hooks(problem.parameters, problem.name)
         weight: Tensor | int = 1
 
-        def objective() -> list[Tensor]:
+        def mean(output: Output) -> list[Tensor]:
             nonlocal weight
-            output = evaluate(problem, per_sample=False, twice=self.engine.twice)
             weight = output.shares.total
             return [output.mean()]
 
-        result = self.engine.product(
-            [Replay(objective, problem)], [1.0], problem.parameters, problem.structured
-        )
+        objective = Scalars(mean, problem, per_sample=False)
+        result = self._products.product([objective], [1.0], problem.parameters, problem.structured)
+        trace = squared_norm(result.vector)
         return Gradients(
             loss=result.values[0],
             weight=weight,
             gradient=result.gradients[0],
             structure=result.product,
-            trace=squared_norm(result.vector),
+            trace=trace,
+            error=product_error(result, result.values[0], trace.sqrt()),
         )
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -57,8 +80,14 @@ class Batch(Estimator):
 def attached_gradient(
     value: Tensor, problem: Problem, cotangent: Tensor | None = None
 ) -> list[Tensor]:
-    """Jᵀ·cotangent (∇ of a scalar) in the structured parameters, differentiable."""
-    return list(
+    """Jᵀ·cotangent (∇ of a scalar) in the structured parameters, differentiable.
+
+    Raises:
+        ValueError: a hook on the gradient of a parameter.
+        RuntimeError: a function that is differentiable once.
+    """
+    refuse_hooks(problem.parameters, problem.name)
+    vector = list(
         torch.autograd.grad(
             value,
             chosen(problem),
@@ -68,3 +97,5 @@ def attached_gradient(
             materialize_grads=True,
         )
     )
+    refuse_once_differentiable([value], vector)
+    return vector

@@ -118,6 +118,7 @@ class F3EO(Wrapper):
         self._told = False
         self._coupling = Coupling()
         self._notices = Notices()
+        self._error: Tensor | None = None
         if not is_known(self.base) and not self.rule.replaces_gradient and self.weight.value:
             warnings.warn(
                 f"F3EO knows no metric of {type(self.base).__name__}: the structure term is "
@@ -137,6 +138,11 @@ class F3EO(Wrapper):
         fraction = usual if self.fraction is None else self.fraction
         fresh = fraction * self.estimator.forwards + (1 - fraction) * 3
         return (fresh + 3 * (self.every - 1)) / self.every / 3
+
+    @property
+    def structure_error(self) -> float | None:
+        """Expected relative error of the h last measured, but for kinks; None if not known."""
+        return None if self._error is None else float(self._error)
 
     # One step.
 
@@ -314,6 +320,7 @@ class F3EO(Wrapper):
             # Where everything is maximized, what the closure returned is a log-likelihood.
             upward = all(group.get("maximize") for group in self.param_groups)
             self.trace = gradients.trace if gradients.trace is not None else self.trace
+            self._error = gradients.error if gradients.structure is not None else self._error
             value = self.weight.at(self.steps, -descent.mean if upward else descent.mean)
             value *= self._unit()
             keep = self.every > 1

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from f3eo.evaluation import check_reached
+from f3eo.graph import contents, refuse_once_differentiable
 from f3eo.products.engine import Engine, Objective, Product
 from f3eo.tensors import Vector, filled, plus, scaled
 
@@ -25,7 +26,8 @@ class DoubleBackward(Engine):
         whole: Objective | None = None,
     ) -> Product:
         """See `Engine.product`."""
-        values = [value for objective in objectives for value in objective()]
+        values = [value for objective in objectives for value in objective(twice=True)]
+        unit = max(contents(v).unit for v in values)
         gradients = [
             torch.autograd.grad(v, parameters, create_graph=True, allow_unused=True) for v in values
         ]
@@ -34,6 +36,7 @@ class DoubleBackward(Engine):
         vector = weighted_sum(gradients, weights, structured, chosen)
         # A vector that depends on no parameter (a loss linear in them) has no graph: H v = 0.
         graphed = [v for v in vector if v.requires_grad]
+        refuse_once_differentiable(values, graphed)
         product = (
             torch.autograd.grad(graphed, chosen, [v.detach() for v in graphed], allow_unused=True)
             if graphed
@@ -44,6 +47,7 @@ class DoubleBackward(Engine):
             gradients=[[None if g is None else g.detach() for g in gs] for gs in gradients],
             vector=[v.detach() for v in vector],
             product=filled(product, chosen),
+            unit=unit,
         )
 
 

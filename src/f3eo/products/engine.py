@@ -1,15 +1,27 @@
 """The interface of everything that multiplies the Hessian of a loss with its own gradient."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
+from f3eo.decompositions import Decomposed
 from f3eo.shown import Shown
 
-Objective = Callable[[], list[Tensor]]
-"""Evaluates scalars with their graph; may be called again and then gives the same function."""
+
+class Objective(Protocol):
+    """Evaluates scalars with their graph; may be called again and then gives the same function."""
+
+    def __call__(self, *, twice: bool = True, mode: Decomposed | None = None) -> list[Tensor]:
+        """The scalars.
+
+        Args:
+            twice: whether their graph is differentiated twice.
+            mode: around the user's code, where that is not compiled.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,12 +33,18 @@ class Product:
         gradients: ∇f_k for every k, detached, a tensor per parameter.
         vector: v on the structured parameters.
         product: H v on the structured parameters, detached.
+        unit: the coarsest rounding unit in the graph.
+        distance: how far the weights were moved for it; 0 where they were not.
+        central: whether they were in both directions.
     """
 
     values: list[Tensor]
     gradients: list[list[Tensor | None]]
     vector: list[Tensor]
     product: list[Tensor]
+    unit: float | None = None
+    distance: float = 0.0
+    central: bool = False
 
 
 class Engine(Shown, ABC):

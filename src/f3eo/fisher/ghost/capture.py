@@ -17,17 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import resolve_name
-from torch.utils import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from f3eo import batch as batches
+from f3eo.arguments import flat, out_of_place, writes
+from f3eo.as_written import recomputes
+from f3eo.cuts import Cuts
 from f3eo.decompositions import Decomposed
 from f3eo.decompositions.normalisation import repeated
 from f3eo.evaluation import refuse_mixing
-from f3eo.fisher.ghost.arguments import flat, out_of_place, writes
 from f3eo.fisher.ghost.kinks import BENT, KINKED, RELU, kept
 from f3eo.fisher.ghost.registry import RULES, has_module_rules
 from f3eo.fisher.ghost.use import Use
+from f3eo.products.passes import HOOKED, HOOKS, TRANSFORMED
 
 
 class Role(Enum):
@@ -48,7 +50,6 @@ EXPANSIONS = {
     torch.broadcast_to,
 }
 INDEXING = {torch.index_select, torch.Tensor.index_select, torch.Tensor.__getitem__}
-HOOKS = {torch.Tensor.register_hook}
 _FILLS = {torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn}
 
 
@@ -56,7 +57,6 @@ WRITTEN = "parameters are written into other tensors"
 CHECKPOINT = "parameters are used under activation checkpointing"
 MODULE_RULE = "a module has a rule of its own"
 MOVING = "an operation has kinks that move (max, sort, hardswish, a clamp between activations)"
-HOOKED = "a hook on an activation changes gradients"
 
 
 class Capture(Decomposed):
@@ -64,7 +64,7 @@ class Capture(Decomposed):
 
     After it, `uses` holds the uses, `derived` the places (as `Use.call`) of the calls that made
     one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and its
-    version), `cuts` values without a gradient that were made of some with one (and their version),
+    version), `cuts` values without a gradient that were made of some with one,
     `generators` the generators that were drawn from and their states before, `dtypes` those of all
     results with a gradient, and `obstacle` why the calls alone do not repeat the pass, if so.
 
@@ -88,7 +88,7 @@ class Capture(Decomposed):
         self.uses: list[Use] = []
         self.derived: set[int] = set()
         self.kinks: dict[int, tuple[Tensor, int]] = {}
-        self.cuts: dict[int, tuple[Tensor, int]] = {}
+        self.cuts = Cuts()
         self.generators: dict[torch.Generator, Tensor] = {}
         self.dtypes: set[torch.dtype] = set()
         self.obstacle: str | None = None
@@ -174,6 +174,7 @@ class Capture(Decomposed):
         written = writes(func, args)
         kinked = func in KINKED and inputs and inputs[0].is_floating_point()
         version = inputs[0]._version if kinked else 0
+        self.cuts.before(func, args)
 
         if met and derived:
             result = self._meet(func, args, kwargs, inputs, roles)
@@ -190,14 +191,17 @@ class Capture(Decomposed):
             still = not any(t.requires_grad for t in inputs[1:])
             if not still:
                 self._hinder(MOVING)
-            if _recomputes():
+            if recomputes():
                 self._hinder(CHECKPOINT)
             first = kept(func, inputs[0], result)
             self.kinks[self._calls] = first, first._version if func in RELU else version
 
-        if met and not written and _cuts(inputs, result):
-            self.cuts[self._calls] = result, result._version
-        if met and func in BENT and any(t.requires_grad for t in inputs):
+        if met:
+            self.cuts.see(self._calls, func, args, inputs, result)
+            if self.cuts.transformed:
+                self._hinder(TRANSFORMED)
+        bent = func in BENT and self._calls not in self.cuts
+        if met and bent and any(t.requires_grad for t in inputs):
             self._hinder(MOVING)
         # Hooks of torch itself, as of its counters, leave gradients as they are.
         if func in HOOKS and not getattr(args[1], "__module__", "").startswith("torch."):
@@ -311,7 +315,7 @@ class Capture(Decomposed):
             )
         if not outputs or not parameters:
             return
-        if _recomputes():
+        if recomputes():
             self._hinder(CHECKPOINT)
         orders = [o for t in tensors if self._permuted and (o := self.order(t)) is not None]
         self.uses.append(
@@ -354,18 +358,6 @@ def _index(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor |
         whole = all(isinstance(p, Tensor) or p == slice(None) for p in place)
         return found[0] if len(found) == 1 and whole else None
     return kwargs.get("index", args[2] if len(args) > 2 else None)
-
-
-def _cuts(inputs: list[Tensor], result: Any) -> bool:
-    """Whether the graph ends here: detach(), no_grad(), comparisons. No derivative goes on."""
-    ends = isinstance(result, Tensor) and not result.requires_grad
-    return ends and any(t.requires_grad for t in inputs)
-
-
-def _recomputes() -> bool:
-    """Whether activations are computed again, out of any mode's sight, for the backward pass."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore
-    return hooks is not None and hooks[0].__module__ == checkpoint.__name__
 
 
 def _refuse(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from f3eo.fisher.ghost.arguments import Arguments, Slot, flat, mapped_arguments
+from f3eo.arguments import Arguments, Slot, flat, mapped_arguments
 from f3eo.fisher.ghost.norms import Contribution
 from f3eo.fisher.ghost.use import Use
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 import f3eo.fisher.ghost.rules  # noqa: F401  (registers the rules)
+from f3eo.arguments import mapped_arguments
 from f3eo.evaluation import Output, Problem, check_reached, evaluate
-from f3eo.fisher.ghost.arguments import mapped_arguments
 from f3eo.fisher.ghost.capture import Capture
 from f3eo.fisher.ghost.evidence import PROBES, Evidence, Probe, evidence, wanted
 from f3eo.fisher.ghost.fallback import Sample, fallback
@@ -27,13 +27,11 @@ from f3eo.fisher.ghost.perturbed import SecondPass, place
 from f3eo.fisher.ghost.registry import Rule
 from f3eo.fisher.ghost.use import Use
 from f3eo.fisher.ghost.verify import refuse_hooks, verify
-from f3eo.graph import coarsest, custom_functions
+from f3eo.graph import coarsest, contents
+from f3eo.products.guard import NotRepeatable, custom
+from f3eo.products.passes import OVERWRITTEN
 
 logger = logging.getLogger("f3eo")
-
-
-class NotRepeatable(Exception):
-    """Why a forward pass cannot be run a second time with weights of its own for every sample."""
 
 
 class Ghost:
@@ -172,23 +170,21 @@ class Ghost:
             raise NotRepeatable(
                 "a piecewise linear operation's argument or result is written to afterwards"
             )
-        if self._known is None and (custom := custom_functions(self.losses)):
-            raise NotRepeatable(
-                f"a custom autograd.Function ({', '.join(custom)}) is in the graph, whose backward "
-                f"need not be the derivative of its forward"
-            )
+        if self._capture.cuts.overwritten():
+            raise NotRepeatable(OVERWRITTEN)
+        if self._known is None and (names := contents(self.losses).custom):
+            raise custom(names)
 
     def _recorded(self) -> SecondPass:
         uses = list(zip(self._uses, self._layouts, strict=True)) if self._layouts else []
         derives, counts = self._capture.derives, Counter[int]()
         for p in (p for use, _ in uses for p in use.parameters):
             counts.update(dict.fromkeys(self._capture.sources(p), 2 if derives(p) else 1))
-        cuts = {k: t for k, (t, version) in self._capture.cuts.items() if t._version == version}
         return SecondPass(
             places={use.call: place(use, layouts) for use, layouts in uses},
             derived=self._capture.derived,
             kinks={call: first for call, (first, _) in self._capture.kinks.items()},
-            cuts=cuts,
+            cuts=self._capture.cuts,
             once={i for i, n in counts.items() if n == 1},
             samples=len(self.losses),
         )

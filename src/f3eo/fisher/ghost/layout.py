@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f3eo.fisher.ghost.arguments import name_of
+from f3eo.arguments import name_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.func import vmap
 from torch.overrides import resolve_name
 
+from f3eo.arguments import Arguments, Slot, flat, mapped_arguments
+from f3eo.cuts import Cuts
 from f3eo.decompositions import Decomposed
-from f3eo.fisher.ghost.arguments import Arguments, Slot, flat, mapped_arguments
 from f3eo.fisher.ghost.capture import EXPANSIONS
 from f3eo.fisher.ghost.fallback import Sample, without_loop_warnings
 from f3eo.fisher.ghost.kinks import KINKED, on_piece
@@ -56,7 +57,7 @@ class SecondPass:
         places: the uses by the number of their call.
         derived: numbers of the calls that make one parameter of others.
         kinks: what keeps piecewise linear operations on their piece, by the number of their call.
-        cuts: results without a gradient, which are what they were, by the number of their call.
+        cuts: results without a gradient, which are what they were.
         once: ids of the leaves that a single use takes, as they are.
         samples: B.
     """
@@ -64,7 +65,7 @@ class SecondPass:
     places: Mapping[int, Place]
     derived: set[int]
     kinks: Mapping[int, Tensor]
-    cuts: Mapping[int, Tensor]
+    cuts: Cuts
     once: set[int]
     samples: int
 
@@ -94,9 +95,8 @@ class Perturbed(Decomposed):
             return self._derive(func, args, kwargs)
         if (first := self._kinks.get(self._calls)) is not None and func in KINKED:
             return on_piece(func, first, args, kwargs)
-        if (value := self._cuts.get(self._calls)) is not None:
-            func(*args, **kwargs)  # for the random numbers that it may draw
-            return value
+        if self._calls in self._cuts:
+            return self._cuts.again(self._calls, func, args, kwargs)
         use = self._places.get(self._calls)
         if use is None or not self._moves(args, kwargs):
             return func(*args, **kwargs)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from f3eo.fisher.ghost.arguments import name_of
+from f3eo.arguments import name_of
 from f3eo.fisher.ghost.registry import Rule
 
 

@@ -16,7 +16,9 @@ UNDERFLOW = 1e-30
 
 
 def refuse_hooks(parameters: Sequence[Tensor], name: Callable[[Tensor], str]) -> None:
-    """Refuse hooks on the gradients of parameters: they act on a batch's, not on single samples'.
+    """Refuse hooks on the gradients of parameters.
+
+    They act on a batch's gradient, not on single samples', and on H v as if it were one, too.
 
     Raises:
         ValueError: names the parameter and the cure.
@@ -25,7 +27,7 @@ def refuse_hooks(parameters: Sequence[Tensor], name: Callable[[Tensor], str]) ->
         if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
             raise ValueError(
                 f"{name(p)} has a hook on its gradient (register_hook), which has no meaning for "
-                f"the gradients of single samples: remove it; to clip use max_norm=, to change "
+                f"those of single samples and for h: remove it; to clip use max_norm=, to change "
                 f"gradients a hook of the base (optimizer.base.register_step_pre_hook); optimizers "
                 f"that step from such hooks (LOMO) cannot be a base"
             )

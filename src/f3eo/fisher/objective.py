@@ -1,0 +1,58 @@
+"""Scalars of one evaluation of the closure, which can be had again as if it were the first time."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from f3eo.as_written import compiled
+from f3eo.decompositions import Decomposed
+from f3eo.evaluation import Output, Problem, Replay, evaluate
+from f3eo.products.passes import Recorded
+
+
+class Scalars:
+    """An `Objective`: what a function makes of the closure's losses.
+
+    A compiled model stays compiled where it is differentiated once; nothing is seen inside of it.
+
+    Args:
+        function: of what the closure gave.
+        problem: closure, batch and parameters.
+        per_sample: see `evaluate`.
+    """
+
+    def __init__(
+        self, function: Callable[[Output], list[Tensor]], problem: Problem, *, per_sample: bool
+    ) -> None:
+        self._function = function
+        self._problem = problem
+        self._per_sample = per_sample
+        self._compiled = compiled(problem.model)
+        self._replay = Replay(self._evaluated, problem)
+
+    def __call__(self, *, twice: bool = True, mode: Decomposed | None = None) -> list[Tensor]:
+        """See `Objective`."""
+        found = self._replay(twice, mode)
+        if isinstance(mode, Recorded):
+            self._replay.generators |= mode.generators
+        return found
+
+    def drawn(self) -> bool:
+        """Whether random numbers have been drawn since the first call, but from the user's own."""
+        return self._replay.drawn() or self._replay.drawn_outside()
+
+    def once_more(
+        self, function: Callable[[Output], list[Tensor]], problem: Problem
+    ) -> list[Tensor]:
+        """Another function of another batch, differentiated once, in the same surroundings.
+
+        Args:
+            function, problem: see there.
+        """
+        other = Scalars(function, problem, per_sample=self._per_sample)
+        return self._replay.once_more(lambda: other._evaluated(twice=False, mode=None))
+
+    def _evaluated(self, twice: bool, mode: Decomposed | None) -> list[Tensor]:
+        mode = None if self._compiled else mode
+        output = evaluate(self._problem, per_sample=self._per_sample, twice=twice, mode=mode)
+        return self._function(output)
