@@ -7,16 +7,18 @@ computes again for the backward pass must be made of the same operations as the 
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
 from f3eo.decompositions import Decomposed
 
 _GENERATOR = "_checkpoint_without_reentrant_generator"
+_REENTRANT = "CheckpointFunction"
 
 
 @contextmanager
@@ -24,11 +26,14 @@ def as_written(*, twice: bool) -> Iterator[None]:
     """Run what `torch.compile` made as the Python it was, and recompute in the mode of the pass.
 
     Args:
-        twice: see `Decomposed`.
+        twice: see `Decomposed`; fused attention, which has no second derivative, is left out then.
+
+    Raises:
+        RuntimeError: a checkpoint is reentrant.
     """
     compiles = "torch._dynamo" in sys.modules  # not imported for this: it takes a second
     eager = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
-    with eager, _recomputed_alike(twice):
+    with eager, _unfused(twice), _recomputed_alike(twice), _swapped(_REENTRANT, _Reentrant):
         yield
 
 
@@ -47,6 +52,10 @@ def recomputes() -> bool:
     return hooks is not None and hooks[0].__module__ == checkpoint.__name__
 
 
+def _unfused(twice: bool) -> AbstractContextManager[Any]:
+    return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
+
+
 @contextmanager
 def _recomputed_alike(twice: bool) -> Iterator[None]:
     """Checkpoints that are not reentrant compute again under `Decomposed`."""
@@ -63,15 +72,42 @@ def _recomputed_alike(twice: bool) -> Iterator[None]:
 
         return original(fn, preserve, contexts, *args, **kwargs)
 
-    setattr(checkpoint, _GENERATOR, generator)
+    with _swapped(_GENERATOR, generator):
+        yield
+
+
+@contextmanager
+def _swapped(name: str, value: Any) -> Iterator[None]:
+    """Another value under a name of torch.utils.checkpoint, if it is known there."""
+    original = getattr(checkpoint, name, None)
+    if original is None:
+        yield
+        return
+    setattr(checkpoint, name, value)
     try:
         yield
     finally:
-        setattr(checkpoint, _GENERATOR, original)
+        setattr(checkpoint, name, original)
+
+
+class _Reentrant:
+    """In place of the function behind reentrant checkpoints.
+
+    It hides what it computes from every mode, and its backward works under `backward()` alone.
+    """
+
+    @staticmethod
+    def apply(*args: Any) -> Any:
+        raise RuntimeError(
+            "activation checkpointing with use_reentrant=True hides its parameters and has no "
+            "second derivative: pass use_reentrant=False to torch.utils.checkpoint.checkpoint (in "
+            "transformers gradient_checkpointing_enable(gradient_checkpointing_kwargs="
+            '{"use_reentrant": False}))'
+        )
 
 
 class _Both:
-    """A context and `Decomposed`, as often as they are entered.
+    """A context and that of the first pass, as often as they are entered.
 
     Args:
         other: the context, which may be entered again.
@@ -86,6 +122,7 @@ class _Both:
     def __enter__(self) -> None:
         stack = ExitStack()
         stack.enter_context(self._other)
+        stack.enter_context(_unfused(self._twice))
         stack.enter_context(Decomposed(twice=self._twice))
         self._entered.append(stack)
 

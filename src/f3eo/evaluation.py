@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from f3eo import batch as batches
@@ -114,8 +113,6 @@ def evaluate(
         _untouched_grads(problem.parameters),
         ExitStack() as stack,
     ):
-        if twice:
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if twice or mode is not None:
             stack.enter_context(as_written(twice=twice))
         with mode or (Decomposed(twice=True) if twice else nullcontext()):
@@ -131,7 +128,8 @@ def evaluate(
         if any(p.grad is not None for p in problem.parameters):
             raise RuntimeError(
                 "the closure called backward(): F3EO differentiates by itself; return the "
-                "per-sample losses and remove backward() and zero_grad() from the closure"
+                "per-sample losses and remove backward() and zero_grad() from the closure; where a "
+                "framework calls them, take over its loop (Lightning: automatic_optimization=False)"
             )
     losses = _checked(losses, problem, per_sample, attached)
     if isinstance(result, Weighted) and not problem.repeatable:  # a recording has no values yet
@@ -143,6 +141,11 @@ def evaluate(
 
 
 def _checked(losses: Any, problem: Problem, per_sample: bool, attached: bool) -> Tensor:
+    if losses is None:
+        raise TypeError(
+            "the closure returned None, per-sample losses are needed: return them, or call "
+            "accumulate(closure, *batch) before a step() without a closure"
+        )
     if not isinstance(losses, Tensor):
         raise TypeError(
             f"the closure returns per-sample losses (a tensor), Weighted(losses, weights) or a "

@@ -216,3 +216,69 @@ def test_other_parameters_than_those_accumulated_for_are_refused(name, again):
     assert torch.equal(before, weights(row.model))
     optimizer.zero_grad()
     optimizer.step(row.losses, *row.batch)
+
+
+class Outer:
+    """Steps with a closure of its own where it is given none, as Lightning's optimizer does."""
+
+    def __init__(self, inner, hook=None):
+        self.inner, self.hook = inner, hook
+
+    def step(self, closure=None):
+        def called():
+            result = closure() if closure is not None else None
+            if self.hook is not None:
+                self.hook()
+            return result
+
+        return self.inner.step(closure=called)
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_a_wrapper_that_always_has_a_closure_steps_with_what_was_accumulated(clip):
+    """Its closure is called, since that runs its hooks, and what they do to .grad counts."""
+    found = []
+    for wrapped in (True, False):
+        model = network().model
+        optimizer = F3EO(model, SGD, lr=0.1, fraction=1, every=1)
+
+        def hook(model=model):
+            if clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+
+        for batch in batches(3):
+            optimizer.accumulate(losses(model), *batch)
+            if wrapped:
+                loss = Outer(optimizer, hook).step()
+            else:
+                hook()
+                loss = optimizer.step()
+            optimizer.zero_grad()
+        assert optimizer.steps == 3
+        found.append(torch.cat([weights(model), loss[None]]))
+    assert torch.equal(*found)
+
+
+def test_a_wrapper_that_always_has_a_closure_steps_with_the_users_too():
+    model, twin = network().model, network().model
+    batch = batches(1)[0]
+    Outer(F3EO(model, SGD, lr=0.1)).step(lambda: losses(model)(*batch))
+    F3EO(twin, SGD, lr=0.1).step(lambda: losses(twin)(*batch))
+    assert torch.equal(weights(model), weights(twin))
+
+
+def test_a_closure_with_losses_after_accumulating_is_refused_and_leaves_nothing_behind():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))
+    optimizer = F3EO(model, SGD, lr=0.1)
+    x, y = torch.randn(6, 4), torch.arange(6) % 3
+    optimizer.accumulate(losses(model), x, y)
+    before = everything(model, optimizer)
+    with pytest.raises(RuntimeError, match=r"step\(closure\) after accumulate\(\)"):
+        optimizer.step(losses(model), x, y)
+    assert before == everything(model, optimizer)
+    optimizer.step()
+
+
+def test_a_step_of_a_wrapper_without_anything_accumulated_says_what_is_missing():
+    with pytest.raises(TypeError, match=r"returned None.*accumulate\(closure, \*batch\)"):
+        Outer(F3EO(network().model, SGD, lr=0.1)).step()

@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.optim import SGD, Adam
@@ -173,6 +174,35 @@ def test_reentrant_checkpointing_is_refused_with_the_cure(name):
     with pytest.raises(RuntimeError, match="use_reentrant=False"):
         stepped(model, forward, batches(1)[0], ESTIMATORS[name](), lr=0.1)
     assert torch.equal(before, weights(model))
+
+
+def test_reentrant_checkpointing_of_everything_that_is_trained_is_refused_with_the_cure():
+    """Nothing of it is seen then, as in adapters between frozen layers."""
+    model = network().model
+
+    def forward(m, x):
+        return checkpoint(m, x.detach().requires_grad_(), use_reentrant=True)
+
+    with pytest.raises(RuntimeError, match="use_reentrant=False"):
+        stepped(model, forward, batches(1)[0], PerSample())
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_fused_attention_is_recomputed_as_it_was_computed(name):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3))
+
+    def block(m, x):
+        q = m[1](m[0](x)).view(-1, 2, 4, 2)
+        return m[2](F.scaled_dot_product_attention(q, q, q).flatten(1))
+
+    found = []
+    for forward in (block, lambda m, x: checkpoint(block, m, x, use_reentrant=False)):
+        twin = copy.deepcopy(model).double()
+        batch = torch.linspace(-1, 1, 24).double().view(6, 4), torch.arange(6) % 3
+        optimizer = stepped(twin, forward, batch, ESTIMATORS[name]())
+        found.append(torch.cat([grads(twin), optimizer.trace[None]]))
+    assert relative(*found) < (1e-5 if "differences" in name else 1e-12)
 
 
 class Tokens(nn.Module):

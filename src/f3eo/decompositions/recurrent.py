@@ -108,7 +108,7 @@ def _run(cell: Cell, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     if not isinstance(args[3], (list, tuple)):
         x, state, weights, *options, batch_first = args
         x = x.transpose(0, 1) if batch_first else x
-        active = torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
+        active = torch.ones_like(x[..., :1], dtype=torch.bool)  # of samples only where x is
         out, last = _layers(cell, x, _initial(state, x), weights, tuple(options), active)
         return (out.transpose(0, 1) if batch_first else out), *last
     data, sizes, state, weights, *options = args

@@ -152,8 +152,9 @@ class F3EO(Wrapper):
         Args:
             closure: called with `batch`; runs the forward pass once and returns per-sample losses
                 (dimension 0 counts the samples, further ones are averaged), `Weighted(losses,
-                weights)` or a likelihood. It does not call `backward`. Without one, what
-                `accumulate` gathered is used.
+                weights)` or a likelihood. It does not call `backward`. Without one, or with one
+                that returns None, as wrappers of optimizers make it, what `accumulate` gathered
+                is used.
             batch: tensors, or nestings of them, with the samples in dimension 0; `f3eo.batch` says
                 what else holds samples.
 
@@ -169,13 +170,11 @@ class F3EO(Wrapper):
         if closure is None and self._pending is None and asked_for_blank(self):
             self._blank = blank(self.base)
             return torch.zeros(())
-        if closure is not None and self._pending is not None:
-            raise RuntimeError(
-                "step(closure) after accumulate(): call step() without arguments to use what "
-                "was accumulated, or zero_grad() to drop it"
-            )
         own = trained(self.param_groups)
         check_alone(self.param_groups)
+        if closure is not None and self._pending is not None:
+            self._call_hollow(closure, batch, own)
+            closure = None
         if closure is not None:
             gradients, world = self._measured(closure, batch, own)
             own.check_same(trained(self.param_groups), world)
@@ -230,6 +229,20 @@ class F3EO(Wrapper):
         """Clear gradients, and what `accumulate` gathered."""
         self._pending = None
         super().zero_grad(set_to_none)
+
+    def _call_hollow(self, closure: Closure, batch: tuple[Any, ...], own: Trained) -> None:
+        """Call the closure that a wrapper (Lightning's) puts into a `step()`: it runs hooks.
+
+        Raises:
+            RuntimeError: it returns something, so what was accumulated is not meant.
+        """
+        world = World(self._problem(closure, batch, own))
+        if closure(*batch) is not None:
+            world.restore()
+            raise RuntimeError(
+                "step(closure) after accumulate(): call step() without arguments to use what "
+                "was accumulated, or zero_grad() to drop it"
+            )
 
     # What a step measures.
 

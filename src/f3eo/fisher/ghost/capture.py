@@ -26,6 +26,7 @@ from f3eo.cuts import Cuts
 from f3eo.decompositions import Decomposed
 from f3eo.decompositions.normalisation import repeated
 from f3eo.evaluation import refuse_mixing
+from f3eo.fisher.ghost.indexing import INDEXING, index_of, takes_one_row
 from f3eo.fisher.ghost.kinks import BENT, KINKED, RELU, kept
 from f3eo.fisher.ghost.registry import RULES, has_module_rules
 from f3eo.fisher.ghost.use import Use
@@ -41,6 +42,7 @@ class Role(Enum):
 
 Sources = frozenset[int]
 _MARK = "_f3eo_role"
+_NONE: tuple[Any, Any, Any, bool] = (None, None, None, False)
 EXPANSIONS = {
     repeated,
     torch.Tensor.expand,
@@ -49,7 +51,7 @@ EXPANSIONS = {
     torch.Tensor.broadcast_to,
     torch.broadcast_to,
 }
-INDEXING = {torch.index_select, torch.Tensor.index_select, torch.Tensor.__getitem__}
+REPETITIONS = {torch.Tensor.to, torch.Tensor.contiguous, torch.Tensor.clone, torch.Tensor.long}
 _FILLS = {torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn}
 
 
@@ -135,13 +137,18 @@ class Capture(Decomposed):
 
     def order(self, tensor: Tensor) -> Tensor | None:
         """Which sample stands where, (B,), in a tensor that keeps them in another order."""
-        token, _, order = getattr(tensor, _MARK, (None, None, None))
+        token, _, order, _ = getattr(tensor, _MARK, _NONE)
         return order if token is self._token else None
+
+    def _is_repeated(self, tensor: Tensor) -> bool:
+        """Whether dimension 0 is a constant once for every sample, and nothing else is."""
+        token, _, _, repeated = getattr(tensor, _MARK, _NONE)
+        return repeated and token is self._token
 
     def _role(self, tensor: Tensor) -> Role | Sources:
         if (leaf := self._leaves.get(id(tensor))) is not None:
             return leaf
-        token, role, _ = getattr(tensor, _MARK, (None, Role.CONSTANT, None))
+        token, role, _, _ = getattr(tensor, _MARK, _NONE)
         if token is self._token:
             return role
         if self._given or tensor.ndim == 0 or id(tensor) in self._constants:
@@ -150,11 +157,18 @@ class Capture(Decomposed):
         self._mark(tensor, Role.SAMPLES)
         return Role.SAMPLES
 
-    def _mark(self, tensor: Tensor, role: Role | Sources, order: Tensor | None = None) -> None:
+    def _mark(
+        self,
+        tensor: Tensor,
+        role: Role | Sources,
+        order: Tensor | None = None,
+        repeated: bool = False,
+    ) -> None:
         if id(tensor) not in self._leaves:
             derived = isinstance(role, frozenset) and tensor.requires_grad
             kept = derived or role is Role.SAMPLES
-            setattr(tensor, _MARK, (self._token, role if kept else Role.CONSTANT, order))
+            role = role if kept else Role.CONSTANT
+            setattr(tensor, _MARK, (self._token, role, order, repeated))
 
     def _hinder(self, reason: str) -> None:
         self.obstacle = self.obstacle or reason
@@ -175,6 +189,10 @@ class Capture(Decomposed):
         kinked = func in KINKED and inputs and inputs[0].is_floating_point()
         version = inputs[0]._version if kinked else 0
         self.cuts.before(func, args)
+        copies = met and (func in REPETITIONS or func in INDEXING) and self._is_repeated(inputs[0])
+        if copies and func not in REPETITIONS:
+            # One row of a constant that was repeated for every sample is the constant.
+            met, copies = not takes_one_row(func, args), False
 
         if met and derived:
             result = self._meet(func, args, kwargs, inputs, roles)
@@ -186,6 +204,7 @@ class Capture(Decomposed):
                 met = True
                 if derived:
                     result = self._used(func, args, kwargs, result)
+                copies = not derived and self._grows_first(inputs[0], result)
         if met and kinked and isinstance(result, Tensor):
             # A bound that moves moves the kink.
             still = not any(t.requires_grad for t in inputs[1:])
@@ -218,7 +237,7 @@ class Capture(Decomposed):
         elif met and self._permuted:
             order = next((o for t in inputs if (o := self.order(t)) is not None), None)
         for output in flat((result,)):
-            self._mark(output, role, order)
+            self._mark(output, role, order, copies)
             if output.requires_grad:
                 self.dtypes.add(output.dtype)
         if written and role is not Role.CONSTANT:
@@ -278,11 +297,16 @@ class Capture(Decomposed):
         grown = any(a == b * samples for b, a in pairs)
         return grown and all(a == b * samples or b in (1, a) for b, a in pairs)
 
+    def _grows_first(self, before: Tensor, after: Tensor) -> bool:
+        """Whether dimension 0 was made of one row, and no other dimension changed."""
+        rest = after.shape[1:]
+        return after.shape[0] == self._samples and before.shape in (rest, (1, *rest))
+
     def _reordered(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[Tensor]
     ) -> Tensor | None:
         """The order of the samples where they are indexed by a permutation, or none."""
-        before, index = self.order(inputs[0]), _index(func, args, kwargs)
+        before, index = self.order(inputs[0]), index_of(func, args, kwargs)
         count = self._samples or 0
         if count < 2 or index is None or index.shape != (count,) or index.dtype.is_floating_point:
             return before
@@ -348,16 +372,6 @@ class Capture(Decomposed):
                 self._mark(output, Role.SAMPLES)
             self._hinder(MODULE_RULE)
             self._record(type(module), (module, *args), kwargs, result)
-
-
-def _index(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The one tensor that an operation indexes with, if it does so along one dimension."""
-    if func is torch.Tensor.__getitem__:
-        place = args[1] if isinstance(args[1], tuple) else (args[1],)
-        found = [p for p in place if isinstance(p, Tensor)]
-        whole = all(isinstance(p, Tensor) or p == slice(None) for p in place)
-        return found[0] if len(found) == 1 and whole else None
-    return kwargs.get("index", args[2] if len(args) > 2 else None)
 
 
 def _refuse(
