@@ -36,7 +36,7 @@ def as_written(*, twice: bool) -> Iterator[None]:
         yield
 
 
-def _unfused(twice: bool) -> AbstractContextManager[None]:
+def _unfused(twice: bool) -> AbstractContextManager[Any]:
     return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
 
 

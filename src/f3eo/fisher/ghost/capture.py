@@ -40,7 +40,7 @@ class Role(Enum):
 
 Sources = frozenset[int]
 _MARK = "_f3eo_role"
-_NONE = (None, None, None, False)
+_NONE: tuple[Any, Any, Any, bool] = None, None, None, False
 EXPANSIONS = {
     repeated,
     torch.Tensor.expand,
