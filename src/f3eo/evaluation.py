@@ -141,15 +141,14 @@ def evaluate(
 
 
 def _checked(losses: Any, problem: Problem, per_sample: bool, attached: bool) -> Tensor:
-    if losses is None:
-        raise TypeError(
-            "the closure returned None, per-sample losses are needed: return them, or call "
-            "accumulate(closure, *batch) before a step() without a closure"
-        )
     if not isinstance(losses, Tensor):
+        hollow = (
+            "; behind a wrapper's step() of no closure, accumulate(closure, *batch) comes first"
+        )
         raise TypeError(
             f"the closure returns per-sample losses (a tensor), Weighted(losses, weights) or a "
             f"likelihood (Categorical, Gaussian), received {type(losses).__name__}"
+            f"{hollow if losses is None else ''}"
         )
     if losses.ndim == 0:
         if per_sample:

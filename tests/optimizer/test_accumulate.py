@@ -280,5 +280,5 @@ def test_a_closure_with_losses_after_accumulating_is_refused_and_leaves_nothing_
 
 
 def test_a_step_of_a_wrapper_without_anything_accumulated_says_what_is_missing():
-    with pytest.raises(TypeError, match=r"returned None.*accumulate\(closure, \*batch\)"):
+    with pytest.raises(TypeError, match=r"received NoneType.*accumulate\(closure, \*batch\)"):
         Outer(F3EO(network().model, SGD, lr=0.1)).step()
