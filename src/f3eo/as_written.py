@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils import checkpoint
 
 from f3eo.decompositions import Decomposed
@@ -30,15 +29,6 @@ def as_written(*, twice: bool) -> Iterator[None]:
     eager = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
     with eager, _recomputed_alike(twice):
         yield
-
-
-def compiled(model: nn.Module | None) -> bool:
-    """Whether `torch.compile` or `compile()` made a part of it."""
-    modules = list(model.modules()) if model is not None else []
-    kinds = {kind.__name__ for module in modules for kind in type(module).__mro__}
-    return "OptimizedModule" in kinds or any(
-        module._compiled_call_impl is not None for module in modules
-    )
 
 
 def recomputes() -> bool:

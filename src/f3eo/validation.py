@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3eo.as_written import compiled
 from f3eo.fisher import Batch, Estimator, Sign
 
 
@@ -83,7 +82,8 @@ def check_model(model: nn.Module | None, estimator: Estimator) -> None:
             f"before it was wrapped (model.module)"
         )
     twice = not isinstance(estimator, (Batch, Sign)) or estimator.engine.twice
-    if twice and compiled(model):
+    compiled = any(module._compiled_call_impl is not None for module in model.modules())
+    if (compiled or "OptimizedModule" in kinds) and twice:
         raise NotImplementedError(
             "a compiled model cannot be differentiated twice (pytorch#91469): pass the module from "
             "before torch.compile or compile() and compile the whole step by estimator=Compiled(), "
