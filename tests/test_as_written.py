@@ -118,7 +118,7 @@ def test_checkpoints_with_random_signs(estimator):
     assert relative(*found) < 1e-5
 
 
-def test_dropout_behind_attention_draws_the_same_masks_twice():
+def test_dropout_behind_attention_draws_the_same_masks_twice(caplog):
     """Masks are drawn in the order of memory, which a second pass must not change."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True, norm_first=True)
@@ -129,3 +129,4 @@ def test_dropout_behind_attention_draws_the_same_masks_twice():
         torch.manual_seed(1)
         found.append(flat(measured(model, losses(model), (x, y), PerSample(engine)).structure))
     assert relative(*found) < 1e-5
+    assert not caplog.records  # it was by differences

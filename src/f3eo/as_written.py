@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
@@ -35,15 +34,6 @@ def as_written(*, twice: bool) -> Iterator[None]:
     eager = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
     with eager, _unfused(twice), _recomputed_alike(twice), _swapped(_REENTRANT, _Reentrant):
         yield
-
-
-def compiled(model: nn.Module | None) -> bool:
-    """Whether `torch.compile` or `compile()` made a part of it."""
-    modules = list(model.modules()) if model is not None else []
-    kinds = {kind.__name__ for module in modules for kind in type(module).__mro__}
-    return "OptimizedModule" in kinds or any(
-        module._compiled_call_impl is not None for module in modules
-    )
 
 
 def recomputes() -> bool:

@@ -18,6 +18,7 @@ from cases import case
 from dense import flat, hessian, relative
 from f3eo import F3EO, Batch, DoubleBackward, FiniteDifference, PerSample, Sign, fisher_trace
 from f3eo.evaluation import Problem
+from f3eo.graph import contents
 
 ESTIMATORS = {"batch": Batch, "sign": Sign, "balanced": lambda e: Sign(e, balanced=True)}
 estimators = pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
@@ -423,13 +424,26 @@ def test_hooks_on_gradients_of_parameters_are_refused(make, engine):
 # Compiled models.
 
 
-def test_a_compiled_model_stays_compiled_and_is_watched(caplog):
-    model, batch = network()
-    expected = h(Batch(DoubleBackward()), model, lambda x, y: ce(model(x), y), batch)
-    compiled = nn.Sequential(torch.compile(model, backend="aot_eager"))
-    closure = lambda x, y: ce(compiled(x), y)  # noqa: E731
-    assert relative(h(Batch(FiniteDifference()), compiled, closure, batch), expected) < 1e-5
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@estimators
+def test_what_a_compiled_model_holds_constant_stays_what_it_was(make, backend, caplog):
+    """It runs as it is written: a graph hides detach() and has no second derivative."""
+    torch.manual_seed(0)
+    model, batch = Cut("no_grad").double(), network()[1]
+    expected = h(make(DoubleBackward()), model, lambda x, y: ce(model(x), y), batch)
+    compiled = nn.Sequential(torch.compile(model, backend=backend))
+    compiled(batch[0]).sum().backward()  # compiled by now
+    compiled.zero_grad()
+    found = h(make(FiniteDifference()), compiled, lambda x, y: ce(compiled(x), y), batch)
+    assert relative(found, expected) < 1e-5
     assert not told(caplog)
+
+
+def test_what_torch_compiles_is_no_custom_function():
+    model, batch = network()
+    found = torch.compile(model, backend="aot_eager")(batch[0]).sum()
+    assert contents(found).custom == []
+    assert contents(Reverse.apply(found)).custom == ["Reverse"]
 
 
 # The expected error.

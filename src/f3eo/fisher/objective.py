@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from f3eo.as_written import compiled
 from f3eo.decompositions import Decomposed
 from f3eo.evaluation import Output, Problem, Replay, evaluate
 from f3eo.products.passes import Recorded
@@ -13,7 +12,7 @@ from f3eo.products.passes import Recorded
 class Scalars:
     """An `Objective`: what a function makes of the closure's losses.
 
-    A compiled model stays compiled where it is differentiated once; nothing is seen inside of it.
+    In a mode a compiled model runs as it is written, so that what it does is seen.
 
     Args:
         function: of what the closure gave.
@@ -24,11 +23,12 @@ class Scalars:
     def __init__(
         self, function: Callable[[Output], list[Tensor]], problem: Problem, *, per_sample: bool
     ) -> None:
-        self._function = function
-        self._problem = problem
+        def evaluated(twice: bool, mode: Decomposed | None) -> list[Tensor]:
+            # No method: the replay would hold what holds it, and the step's tensors with it.
+            return function(evaluate(problem, per_sample=per_sample, twice=twice, mode=mode))
+
         self._per_sample = per_sample
-        self._compiled = compiled(problem.model)
-        self._replay = Replay(self._evaluated, problem)
+        self._replay = Replay(evaluated, problem)
 
     def __call__(self, *, twice: bool = True, mode: Decomposed | None = None) -> list[Tensor]:
         """See `Objective`."""
@@ -49,10 +49,8 @@ class Scalars:
         Args:
             function, problem: see there.
         """
-        other = Scalars(function, problem, per_sample=self._per_sample)
-        return self._replay.once_more(lambda: other._evaluated(twice=False, mode=None))
 
-    def _evaluated(self, twice: bool, mode: Decomposed | None) -> list[Tensor]:
-        mode = None if self._compiled else mode
-        output = evaluate(self._problem, per_sample=self._per_sample, twice=twice, mode=mode)
-        return self._function(output)
+        def evaluated() -> list[Tensor]:
+            return function(evaluate(problem, per_sample=self._per_sample, twice=False))
+
+        return self._replay.once_more(evaluated)

@@ -156,7 +156,8 @@ class PerSample(Estimator):
         except NotRepeatable as reason:
             self._obstacle = cause = str(reason)
         except Differs as reason:
-            self._alarms += 1
+            # numpy may have begun to draw: it is heeded from now on.
+            self._alarms, self._numpy = self._alarms + self._numpy, True
             cause, check = str(reason), True
         self._tell(cause)
         try:

@@ -19,7 +19,7 @@ class Objective(Protocol):
 
         Args:
             twice: whether their graph is differentiated twice.
-            mode: around the user's code, where that is not compiled.
+            mode: around the user's code.
         """
         ...
 

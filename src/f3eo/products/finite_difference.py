@@ -117,7 +117,7 @@ class FiniteDifference(Engine):
         for size, end in ends.items():
             slopes = float(length.square()), float(inner(end.gradient, vector))
             if mismatch(end.value - here.value, slopes, size, scale, first.unit) > 1:
-                raise Differs(OTHER_LOSSES)
+                raise Differs(f"{OTHER_LOSSES}, or the step is too wide for the curvature")
         low = ends[-epsilon] if self.central else here
         width = 2 * epsilon if self.central else epsilon
         product = scaled(plus(ends[epsilon].gradient, low.gradient, -1.0), 1 / width)
