@@ -246,3 +246,26 @@ def test_mixed_is_said_of_what_is_mixed(word):
     optimizer = F3EO(model, torch.optim.SGD, lr=0.1, fraction=1)
     with pytest.raises(ValueError, match=word):
         optimizer.step(closure_of(lambda x: WORDS[word](model, x)), x, y)
+
+
+@torch.jit.script
+def scripted(x):
+    return x * torch.sigmoid(x)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_no_mode_sees_carries_samples(engine):
+    """A scripted activation: its operations are hidden, its result has a graph."""
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(3, 8), nn.Linear(8, 3)]).double()
+    batch = torch.randn(6, 3, dtype=torch.float64), torch.randint(3, (6,))
+    closure = closure_of(lambda x: model[1](scripted(model[0](x))))
+    check(model, closure, batch, PerSample(engine))
+
+
+def test_sparse_batches_are_refused():
+    model = nn.Linear(3, 3)
+    x, y = torch.randn(4, 3).to_sparse(), torch.randint(3, (4,))
+    optimizer = F3EO(model, torch.optim.SGD, lr=0.1)
+    with pytest.raises(ValueError, match=r"layout torch\.sparse_coo.*to_dense\(\)"):
+        optimizer.step(closure_of(lambda x: torch.sparse.mm(x, model.weight.T)), x, y)

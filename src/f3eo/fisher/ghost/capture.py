@@ -109,6 +109,13 @@ class Capture(Decomposed):
 
     def __enter__(self) -> "Capture":
         for tensor in self._given:
+            if tensor.layout is not torch.strided:
+                raise ValueError(
+                    f"the batch holds a tensor of shape {tuple(tensor.shape)} and layout "
+                    f"{tensor.layout}: per-sample gradients need dense ones (to_dense()), or use "
+                    f"estimator=Sign()"
+                )
+        for tensor in self._given:
             self._mark(tensor, Role.SAMPLES)
         modules = self._model.modules() if self._model is not None and has_module_rules() else ()
         for module in modules:
@@ -151,9 +158,12 @@ class Capture(Decomposed):
         token, role, _, _ = getattr(tensor, _MARK, _NONE)
         if token is self._token:
             return role
-        if self._given or tensor.ndim == 0 or id(tensor) in self._constants:
+        # What has a graph and was not seen comes from an operation that no mode sees, as those of
+        # torch.jit: it carries samples, or `verify` will miss parameters.
+        unseen = tensor.grad_fn is not None
+        if not unseen and (self._given or tensor.ndim == 0 or id(tensor) in self._constants):
             return Role.CONSTANT
-        self._samples = self._samples or tensor.shape[0]
+        self._samples = self._samples or (tensor.shape[0] if tensor.ndim else None)
         self._mark(tensor, Role.SAMPLES)
         return Role.SAMPLES
 
