@@ -152,3 +152,26 @@ def test_the_coarsest_part_is_heeded(dtype, inner, tolerance, caplog):
     expected = truth(exact, losses(exact), x.double(), y, power=1).structure
     assert relative(flat(found.structure).double(), expected) < tolerance
     assert ("16 bits" in caplog.text) == (inner is torch.bfloat16)
+
+
+def test_fitted_samples_do_not_vanish_in_float16():
+    """Under autocast squares of gradients below 2e-4 are none in float16, and h was not finite."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 3))
+    x, y = torch.randn(64, 10), torch.randint(3, (64,))
+    adam = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(300):
+        adam.zero_grad()
+        losses(model)(x, y).mean().backward()
+        adam.step()
+
+    def closure(x, y):
+        with torch.autocast("cpu", torch.float16):
+            z = model(x)
+        return F.cross_entropy(z.float(), y, reduction="none")
+
+    found = measured(model, closure, (x, y), PerSample())
+    expected = truth(model, losses(model), x, y, power=1)
+    assert 0 < float(found.loss) < 0.01
+    assert relative(found.trace, expected.trace) < 0.02
+    assert relative(flat(found.structure), expected.structure) < 0.1
