@@ -269,3 +269,15 @@ def test_sparse_batches_are_refused():
     optimizer = F3EO(model, torch.optim.SGD, lr=0.1)
     with pytest.raises(ValueError, match=r"layout torch\.sparse_coo.*to_dense\(\)"):
         optimizer.step(closure_of(lambda x: torch.sparse.mm(x, model.weight.T)), x, y)
+
+
+def test_what_is_refused_is_refused_again():
+    """A user may catch the error and go on: nothing is kept of layouts that did not hold."""
+    torch.manual_seed(0)
+    hidden = torch.jit.script(nn.Linear(3, 3))
+    model = nn.ModuleList([nn.Linear(3, 3), hidden])
+    x, y = torch.randn(4, 3), torch.randint(3, (4,))
+    optimizer = F3EO(model, torch.optim.SGD, lr=0.1, fraction=1, every=1)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="do not add up"):
+            optimizer.step(closure_of(lambda x: hidden(model[0](x))), x, y)

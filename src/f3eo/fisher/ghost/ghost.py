@@ -252,28 +252,25 @@ class Ghost:
             known = self._asked(deltas)
             if known is None:
                 return False
-            self._all_known[self._signature] = self._known = known
+            self._known = known
         elif self._layouts is not None:
             return True
         assert known is not None
         self._layouts = [item.layouts(use) for item, use in zip(known, uses, strict=True)]
         if open_:
             self._verify()
+            self._all_known[self._signature] = known  # not before: what is refused is asked again
         return True
 
     def _asked(self, deltas: Sequence[Tensor | None]) -> list[Evidence] | None:
         """What gradients of single samples tell; None where one is not finite."""
         samples, leaves = len(self.losses), self._problem.parameters
         refuse_hooks(leaves, self._problem.name)
-        self.probes, known = [], None
+        self.probes, known = [], list[Evidence]()
         first = [0, samples - 1] if samples > 1 else [0]
         while len(self.probes) < PROBES:
             asked = [probe.sample for probe in self.probes]
-            rest = [i for i in first if i not in asked]
-            i = rest[0] if rest else None
-            if i is None:
-                known = evidence(self._uses, self.probes, samples)
-                i = wanted(self._uses, known, deltas, samples, asked)
+            i = first.pop(0) if first else wanted(self._uses, known, deltas, samples, asked)
             if i is None:
                 break
             gradients = torch.autograd.grad(  # pyright: ignore[reportCallIssue]
@@ -286,7 +283,9 @@ class Ghost:
                 return None
             count = len(self._edges)
             self.probes.append(Probe(i, gradients[:count], gradients[count:]))
-        return evidence(self._uses, self.probes, samples)
+            if not first:
+                known = evidence(self._uses, self.probes, samples)
+        return known
 
     def _verify(self) -> None:
         """Hold what the uses add up to against the gradient of every sample that was asked."""
