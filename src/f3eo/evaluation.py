@@ -240,9 +240,10 @@ class World:
 
     Args:
         problem: whose model, parameters and generator are looked after.
+        random: the random states of now, if they have been read; default those of torch and Python.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, random: RandomStates | None = None) -> None:
         # By place, since a forward pass may put a new tensor there instead of writing into the old.
         self._buffers = [
             (module, name, b, None if b is None else b.detach().clone())
@@ -252,7 +253,7 @@ class World:
         self._grads = [(p, p.grad) for p in problem.parameters]
         self._generator = problem.generator
         self._drawn = problem.generator.get_state() if problem.generator is not None else None
-        self._random = RandomStates(_devices(problem))
+        self._random = random or RandomStates(_devices(problem))
 
     def covers(self, parameters: Sequence[Tensor]) -> bool:
         """Whether these are the problem's parameters, in order."""
@@ -322,7 +323,8 @@ class Replay(Generic[R]):
         """The function's result."""
         if self._first is None:
             self._first = self._states()
-            self._before = None if self._problem.repeatable else World(self._problem)
+            if not self._problem.repeatable:
+                self._before = World(self._problem, self._first)
             return self._function(*args)
         return self.once_more(lambda: self._function(*args))
 
@@ -346,7 +348,7 @@ class Replay(Generic[R]):
         assert self._first is not None
         if self._problem.repeatable:
             return function()
-        world, now = World(self._problem), self._states()
+        world = World(self._problem, self._states())
         world.lend_buffers(self._before)
         self._first.restore()
         for generator, state in self.generators.items():
@@ -355,7 +357,6 @@ class Replay(Generic[R]):
             return function()
         finally:
             world.restore()
-            now.restore()
 
     def _states(self) -> RandomStates:
         return RandomStates(_devices(self._problem), self.generators, numpy=self._numpy)

@@ -1,9 +1,5 @@
 """Random signs: an unbiased estimate of the per-sample trace for any architecture."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -12,15 +8,16 @@ from f3eo.coupling import Coupling
 from f3eo.decompositions import Decomposed
 from f3eo.evaluation import Output, Problem, evaluate, mixing
 from f3eo.fisher.accuracy import product_error
-from f3eo.fisher.estimator import Estimator, Gradients
+from f3eo.fisher.by_products import ByProducts
+from f3eo.fisher.estimator import Gradients
 from f3eo.fisher.ghost.verify import refuse_hooks
 from f3eo.fisher.objective import Scalars
 from f3eo.fisher.whole_batch import attached_gradient
-from f3eo.products import DoubleBackward, Engine, Guarded, Objective
+from f3eo.products import Engine, Objective
 from f3eo.tensors import inner, scaled, squared_norm
 
 
-class Sign(Estimator):
+class Sign(ByProducts):
     """‖B^{-1/2} Σ_i r_i ∇ℓ_i‖² with random signs r_i = ±1: expectation Tr F̂ over the signs.
 
     Its variance is (2/B²) Σ_{i≠j} (∇ℓ_i·∇ℓ_j)². The batch is split into its positive and its
@@ -40,23 +37,9 @@ class Sign(Estimator):
     additive = True
 
     def __init__(self, engine: Engine | None = None, *, balanced: bool = False) -> None:
-        self.engine = engine or DoubleBackward()
+        super().__init__(engine)
         self.balanced = balanced
-        self._products = Guarded(self.engine)
         self._coupling = Coupling()
-
-    @property
-    def forwards(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `Estimator.forwards`."""
-        return 3.0 + self._products.engine.forwards
-
-    def counters(self) -> Mapping[str, int]:
-        """See `Estimator.counters`."""
-        return self._products.counters()
-
-    def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """See `Estimator.forget`: whether differences serve."""
-        self._products.forget(counters)
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""

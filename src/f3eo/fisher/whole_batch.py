@@ -1,23 +1,20 @@
 """The source document's estimate: the squared norm of the mini-batch gradient."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from f3eo.evaluation import Output, Problem, evaluate
 from f3eo.fisher.accuracy import product_error
-from f3eo.fisher.estimator import Estimator, Gradients, chosen
+from f3eo.fisher.by_products import ByProducts
+from f3eo.fisher.estimator import Gradients, chosen
 from f3eo.fisher.ghost.verify import refuse_hooks
 from f3eo.fisher.objective import Scalars
 from f3eo.graph import refuse_once_differentiable
-from f3eo.products import DoubleBackward, Engine, Guarded
+from f3eo.products import Engine
 from f3eo.tensors import inner, squared_norm
 
 
-class Batch(Estimator):
+class Batch(ByProducts):
     """‖g_B‖², g_B = ∇(1/B)Σℓ_i; its ½∇ is H g_B. Exact for B = 1, biased otherwise.
 
     E‖g_B‖² = (1 − 1/B) ‖E g‖² + Tr F̂/B: a batch of 256 sees 1/256 of the trace. Any architecture,
@@ -32,21 +29,7 @@ class Batch(Estimator):
     per_sample = False
 
     def __init__(self, engine: Engine | None = None) -> None:
-        self.engine = engine or DoubleBackward()
-        self._products = Guarded(self.engine)
-
-    @property
-    def forwards(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `Estimator.forwards`."""
-        return 3.0 + self._products.engine.forwards
-
-    def counters(self) -> Mapping[str, int]:
-        """See `Estimator.counters`."""
-        return self._products.counters()
-
-    def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """See `Estimator.forget`: whether differences serve."""
-        self._products.forget(counters)
+        super().__init__(engine)
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
