@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from f3eo import DoubleBackward, FiniteDifference, PerSample
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 from f3eo.fisher.estimator import Gradients
 
 LEVELS = (1.0, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)

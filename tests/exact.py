@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dense import flat, relative, truth
 from f3eo import DoubleBackward, FiniteDifference, PerSample
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 
 ENGINES = ((DoubleBackward(), 1e-9), (FiniteDifference(), 1e-5))
 """And the largest relative error of h in float64."""

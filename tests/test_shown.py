@@ -4,7 +4,6 @@ import pytest
 
 import f3eo
 from f3eo import (
-    Batch,
     Cap,
     Compiled,
     Coupled,
@@ -13,6 +12,7 @@ from f3eo import (
     FiniteDifference,
     Fitted,
     Fixed,
+    MiniBatch,
     ModelSampled,
     PerSample,
     Ratio,
@@ -36,8 +36,8 @@ PARTS = {
     "ModelSampled()": ModelSampled(PerSample(power=2)),
     "ModelSampled(Sign(), probes=3)": ModelSampled(Sign(), probes=3),
     "ModelSampled(probes=None)": ModelSampled(probes=None),
-    "Batch()": Batch(),
-    "Batch(FiniteDifference(step=0.5))": Batch(FiniteDifference(step=0.5)),
+    "MiniBatch()": MiniBatch(),
+    "MiniBatch(FiniteDifference(step=0.5))": MiniBatch(FiniteDifference(step=0.5)),
     "DoubleBackward()": DoubleBackward(),
     "FiniteDifference(central=True, step=0.1)": FiniteDifference(central=True, step=0.1),
     "Decoupled()": Decoupled(),

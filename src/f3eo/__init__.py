@@ -3,18 +3,18 @@
 What is typed to train stands here; what a part of one's own is built from, in `f3eo.extend`.
 """
 
-from f3eo.fisher import Batch, Compiled, ModelSampled, PerSample, Sign, fisher_trace
-from f3eo.likelihood import Categorical, Gaussian
+from f3eo.closure.likelihood import Categorical, Gaussian
+from f3eo.closure.weighted import Weighted
+from f3eo.curvature import DoubleBackward, FiniteDifference
+from f3eo.direction import Coupled, Decoupled
+from f3eo.fisher import Compiled, MiniBatch, ModelSampled, PerSample, Sign, fisher_trace
 from f3eo.optimizer import F3EO
-from f3eo.products import DoubleBackward, FiniteDifference
-from f3eo.updates import Cap, Coupled, Decoupled, Fitted, Fixed, Ratio, Warmup
-from f3eo.weighted import Weighted
+from f3eo.strength import Cap, Fitted, Fixed, Ratio, Warmup
 
 __version__ = "0.1.0"
 
 __all__ = [
     "F3EO",
-    "Batch",
     "Cap",
     "Categorical",
     "Compiled",
@@ -25,6 +25,7 @@ __all__ = [
     "Fitted",
     "Fixed",
     "Gaussian",
+    "MiniBatch",
     "ModelSampled",
     "PerSample",
     "Ratio",

@@ -1,10 +1,11 @@
 """What a part of one's own is built from: interfaces, terms of layer rules, registries."""
 
+from f3eo.closure.likelihood import Likelihood
+from f3eo.curvature import Engine
+from f3eo.direction import DecoupledPerTensor, Direct, InnerProducts, Rule, register_metric
 from f3eo.fisher import Estimator, Gradients
-from f3eo.fisher.ghost import Dense, Outer, Rows, Term, register
-from f3eo.likelihood import Likelihood
-from f3eo.products import Engine
-from f3eo.updates import DecoupledPerTensor, Direct, Products, Rule, Weight, register_metric
+from f3eo.fisher.ghost import Dense, Outer, Rows, Term, register_layer
+from f3eo.strength import Strength
 
 __all__ = [
     "DecoupledPerTensor",
@@ -13,13 +14,13 @@ __all__ = [
     "Engine",
     "Estimator",
     "Gradients",
+    "InnerProducts",
     "Likelihood",
     "Outer",
-    "Products",
     "Rows",
     "Rule",
+    "Strength",
     "Term",
-    "Weight",
-    "register",
+    "register_layer",
     "register_metric",
 ]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from f3eo.bench.data import FOLDER
-from f3eo.bench.environment import machine, versions
 from f3eo.bench.methods import METHODS
-from f3eo.bench.run import Run
+from f3eo.bench.run.environment import machine, versions
+from f3eo.bench.run.run import Run
 from f3eo.bench.tasks import TASKS
+from f3eo.bench.tasks.data import FOLDER
 
 BESIDE = Path(__file__).parents[3] / "shared/data"
 if BESIDE.is_dir():

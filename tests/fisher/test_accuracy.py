@@ -13,7 +13,7 @@ from torch import nn
 
 from dense import flat, relative, truth
 from f3eo import DoubleBackward, FiniteDifference, PerSample
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 
 
 def network():

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from f3eo import F3EO, Compiled, DoubleBackward, FiniteDifference, PerSample, Sign
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 
 
 def exact() -> PerSample:

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 from dense import flat, relative, truth
 from exact import check
 from f3eo import DoubleBackward, PerSample, fisher_trace
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 
 
 class Apply(nn.Module):

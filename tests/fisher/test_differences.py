@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from cases import case
 from dense import flat, relative, truth
 from f3eo import DoubleBackward, FiniteDifference, PerSample
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 
 EXACT, DIFFERENCES = DoubleBackward(), FiniteDifference()
 
@@ -108,8 +108,8 @@ def test_kinks_leave_h_as_it_is_in_float32(name, central):
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs", "max_pool1d", "mask"])
 def test_without_the_pieces_of_the_first_pass_kinks_spoil_it(name, monkeypatch):
     """So the test above tests something."""
-    monkeypatch.setattr("f3eo.fisher.ghost.perturbed.KINKED", set())
-    monkeypatch.setattr("f3eo.cuts.Cuts.see", lambda *_: False)
+    monkeypatch.setattr("f3eo.fisher.ghost.second_pass.replay.KINKED", set())
+    monkeypatch.setattr("f3eo.curvature.cuts.Cuts.see", lambda *_: False)
     monkeypatch.setattr("f3eo.fisher.guard.TOLERANCE", torch.inf)  # they would be told
     monkeypatch.setattr("f3eo.fisher.differences.mismatch", lambda *_: torch.zeros(()))
     model, batch = mlp(STRAIGHT[name])

@@ -8,17 +8,17 @@ import torch
 from cases import case
 from dense import flat, hessian, relative, truth
 from f3eo import (
-    Batch,
     Categorical,
     DoubleBackward,
     FiniteDifference,
     Gaussian,
+    MiniBatch,
     ModelSampled,
     PerSample,
     Sign,
     fisher_trace,
 )
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 
 ENGINES = {"double backward": DoubleBackward(), "central": FiniteDifference(central=True)}
 
@@ -40,7 +40,7 @@ def seeded(seed=0):
 def test_batch_is_the_squared_norm_of_the_mean_gradient(engine):
     c = case("mlp")
     t = truth(c.model, c.losses, *c.batch)
-    found = Batch(ENGINES[engine]).gradients(problem(c))
+    found = MiniBatch(ENGINES[engine]).gradients(problem(c))
     assert relative(found.trace, t.gradient.square().sum()) < 1e-10
     assert relative(flat(found.gradient), t.gradient) < 1e-10
     h = hessian(problem(c).parameters, c.losses(*c.batch).mean())
@@ -51,7 +51,7 @@ def test_batch_is_exact_for_one_sample():
     c = case("mlp")
     one = tuple(t[:1] for t in c.batch)
     t = truth(c.model, c.losses, *one)
-    found = Batch().gradients(problem(c, batch=one))
+    found = MiniBatch().gradients(problem(c, batch=one))
     assert relative(found.trace, t.trace) < 1e-10
     assert relative(flat(found.structure), t.structure) < 1e-10
 
@@ -62,7 +62,7 @@ def test_batch_has_the_bias_that_theory_gives():
     t = truth(c.model, c.losses, *c.batch)
     x, y = c.batch
     draws = [torch.tensor(i) for i in tuples(range(len(x)), repeat=2)]
-    values = [fisher_trace(c.model, c.losses, x[i], y[i], estimator=Batch())[1] for i in draws]
+    values = [fisher_trace(c.model, c.losses, x[i], y[i], estimator=MiniBatch())[1] for i in draws]
     expected = 0.5 * t.gradient.square().sum() + 0.5 * t.trace
     assert relative(torch.stack(values).mean(), expected) < 1e-10
 
@@ -274,8 +274,8 @@ def test_scalar_losses_are_refused_where_samples_are_needed():
     for estimator in (PerSample(DoubleBackward(), power=2), Sign()):
         with pytest.raises(ValueError, match='reduction="none"'):
             estimator.gradients(problem(c, lambda x, y: c.losses(x, y).mean()))
-    found = Batch().gradients(problem(c, lambda x, y: c.losses(x, y).mean()))
-    assert relative(found.trace, Batch().gradients(problem(c)).trace) < 1e-12
+    found = MiniBatch().gradients(problem(c, lambda x, y: c.losses(x, y).mean()))
+    assert relative(found.trace, MiniBatch().gradients(problem(c)).trace) < 1e-12
 
 
 def test_categorical_needs_its_classes_last():

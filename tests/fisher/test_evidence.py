@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dense import flat, relative, truth
 from f3eo import F3EO, DoubleBackward, FiniteDifference, PerSample
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 from f3eo.fisher.watch import Watch
 from f3eo.tensors import filled
 

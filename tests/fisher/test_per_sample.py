@@ -11,9 +11,9 @@ from torch import nn
 from cases import MODELS, case
 from dense import flat, relative, truth
 from exact import ENGINES
-from f3eo import Batch, DoubleBackward, FiniteDifference, PerSample, Sign, fisher_trace
-from f3eo.evaluation import Problem
-from f3eo.extend import Dense, register
+from f3eo import DoubleBackward, FiniteDifference, MiniBatch, PerSample, Sign, fisher_trace
+from f3eo.closure.problem import Problem
+from f3eo.extend import Dense, register_layer
 from f3eo.fisher.ghost.registry import RULES
 
 EXACT = 1e-10
@@ -176,7 +176,8 @@ def _losses(model):
 
 
 @pytest.mark.parametrize(
-    "estimator", [PerSample(DoubleBackward(), power=2), Sign(), Batch(), Batch(FiniteDifference())]
+    "estimator",
+    [PerSample(DoubleBackward(), power=2), Sign(), MiniBatch(), MiniBatch(FiniteDifference())],
 )
 def test_a_closure_that_uses_another_model_is_refused(estimator):
     c, other = case("mlp"), case("mlp", seed=1)
@@ -226,7 +227,7 @@ def test_a_hidden_use_is_an_error_that_names_the_parameter(custom):
 def test_a_rule_for_a_module_of_ones_own(custom):
     c = case("mlp")
 
-    @register(Custom)
+    @register_layer(Custom)
     def rule(delta, module, x):
         return {"w": Dense((delta * x).sum(1))}
 
@@ -240,7 +241,7 @@ def test_a_rule_for_a_module_of_ones_own(custom):
 def test_a_wrong_rule_is_an_error(custom):
     c = case("mlp")
 
-    @register(Custom)
+    @register_layer(Custom)
     def rule(delta, module, x):
         return {"w": Dense(2 * (delta * x).sum(1))}
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from dense import truth
 from f3eo import DoubleBackward, FiniteDifference, ModelSampled, PerSample
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 
 ENGINES = [(DoubleBackward(), 1e-10), (FiniteDifference(), 1e-5)]
 

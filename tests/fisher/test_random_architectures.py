@@ -9,7 +9,7 @@ from torch import nn
 from dense import flat, relative, truth
 from exact import ENGINES
 from f3eo import DoubleBackward, FiniteDifference, PerSample
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 
 ACTIVATIONS = (nn.Tanh, nn.SiLU, nn.GELU, nn.Softplus, lambda: nn.ReLU(inplace=True))
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from dense import flat, relative, truth
 from f3eo import F3EO, DoubleBackward, FiniteDifference, PerSample
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 
 EXACT = 1e-9
 DIFFERENCES = 1e-5
@@ -178,7 +178,7 @@ def test_a_custom_function_that_comes_later_is_seen(caplog):
 
 def test_the_check_of_h_finds_what_losses_do_not_show(monkeypatch, caplog):
     """A hook that doubles a gradient on the way: both passes have the same losses."""
-    monkeypatch.setattr("f3eo.fisher.ghost.capture.HOOKS", set())
+    monkeypatch.setattr("f3eo.fisher.ghost.recording.capture.HOOKS", set())
     model, _ = perceptron()
 
     def closure(x, y):

@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 from cases import WHOLE, Case, case
 from f3eo import (
     F3EO,
-    Batch,
     Categorical,
     Coupled,
     DoubleBackward,
     FiniteDifference,
     Fixed,
+    MiniBatch,
     ModelSampled,
     PerSample,
     Sign,
@@ -37,7 +37,7 @@ class Row:
 
     Args:
         kind, options: as F3EO takes them.
-        known: whether its metric is in the table of `f3eo.updates.metric`.
+        known: whether its metric is in the table of `f3eo.direction.metric`.
         bias: whether it takes parameters that are no matrices.
     """
 
@@ -197,9 +197,9 @@ ESTIMATORS = {
     "exact, differences": lambda: PerSample(FiniteDifference(), power=2),
     "model": ModelSampled,
     "sign": Sign,
-    "batch": Batch,
+    "batch": MiniBatch,
     "sign, differences": lambda: Sign(FiniteDifference()),
-    "batch, differences": lambda: Batch(FiniteDifference(central=True)),
+    "batch, differences": lambda: MiniBatch(FiniteDifference(central=True)),
 }
 DIFFERENCES = ("exact, differences", "sign, differences", "batch, differences")
 
@@ -213,7 +213,7 @@ def stepped(model, forward, batch, estimator, lr=0.0, **options):
         lr=lr,
         estimator=estimator,
         rule=Coupled(),
-        weight=Fixed(1.0),
+        strength=Fixed(1.0),
         generator=generator,
         **WHOLE | options,
     )

@@ -7,7 +7,7 @@ from torch.optim import SGD, Adam
 
 from cases import case
 from dense import relative
-from f3eo import F3EO, Batch, DoubleBackward, ModelSampled, PerSample, Ratio, Sign
+from f3eo import F3EO, DoubleBackward, MiniBatch, ModelSampled, PerSample, Ratio, Sign
 from optimizer.helpers import batches, bits, everything, losses, network, weights
 
 SIZES = [(3, 1, 2), (5, 1), (1, 1, 1, 1, 1, 1)]
@@ -63,7 +63,7 @@ def test_exact_model_sampling_accumulates_to_the_big_batch_too():
 
 def test_at_weight_zero_accumulation_is_that_of_the_base():
     row, alone = network(), network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, weight=Ratio(0), fraction=1, every=1)
+    optimizer = F3EO(row.model, SGD, lr=0.1, strength=Ratio(0), fraction=1, every=1)
     plain = SGD(alone.model.parameters(), lr=0.1)
     for part in parts(row.batch, (2, 4)):
         optimizer.accumulate(row.losses, *part)
@@ -120,9 +120,9 @@ def test_zero_grad_drops_what_was_accumulated():
 def test_the_batch_estimator_is_refused_at_the_second_micro_batch():
     """H·g of a batch is not the sum over its parts."""
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=Batch(), fraction=1, every=1)
+    optimizer = F3EO(row.model, SGD, lr=0.1, estimator=MiniBatch(), fraction=1, every=1)
     optimizer.accumulate(row.losses, *row.batch)
-    with pytest.raises(ValueError, match=r"second micro-batch.*PerSample\(\).*received Batch"):
+    with pytest.raises(ValueError, match=r"second micro-batch.*PerSample\(\).*received MiniBatch"):
         optimizer.accumulate(row.losses, *row.batch)
     optimizer.step()
 

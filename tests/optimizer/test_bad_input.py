@@ -11,11 +11,11 @@ from torch.optim import LBFGS, SGD, Adam
 from cases import WHOLE
 from f3eo import (
     F3EO,
-    Batch,
     Cap,
     DoubleBackward,
     FiniteDifference,
     Fixed,
+    MiniBatch,
     ModelSampled,
     PerSample,
     Ratio,
@@ -36,7 +36,7 @@ ARGUMENTS = {  # what is handed over, the error, and words of the message
     "estimator, name": (lambda: wrapped(estimator="sign"), TypeError, "estimator.*received 'sign'"),
     "rule, class": (lambda: wrapped(rule=Cap), TypeError, r"rule must be.*Cap'>.*Decoupled\(\)"),
     "rule, weight": (lambda: wrapped(rule=Ratio(1)), TypeError, r"rule must be.*Ratio\(1\)"),
-    "weight, number": (lambda: wrapped(weight=0.3), TypeError, r"weight.*received 0.3.*Fitted\("),
+    "weight, number": (lambda: wrapped(strength=0.3), TypeError, r"weight.*received 0.3.*Fitted\("),
     "fraction 0": (
         lambda: wrapped(fraction=0.0),
         ValueError,
@@ -73,9 +73,9 @@ ARGUMENTS = {  # what is handed over, the error, and words of the message
         r"generator must be a torch.Generator or None, received 3.*manual_seed",
     ),
     "fraction of a batch": (
-        lambda: wrapped(fraction=0.5, estimator=Batch()),
+        lambda: wrapped(fraction=0.5, estimator=MiniBatch()),
         ValueError,
-        r"fraction=0.5 needs.*received Batch.*PerSample\(\)",
+        r"fraction=0.5 needs.*received MiniBatch.*PerSample\(\)",
     ),
     "structure": (
         lambda: wrapped([{"params": network().model.parameters(), "structure": "no"}]),
@@ -209,7 +209,7 @@ def test_a_schedule_that_gives_no_factor_is_refused(value):
     """A negative one would ascend Tr F, the others would ruin the weights."""
     row = network()
     optimizer = F3EO(
-        row.model, SGD, lr=0.1, weight=Ratio(0.3, lambda step: value), fraction=1, every=1
+        row.model, SGD, lr=0.1, strength=Ratio(0.3, lambda step: value), fraction=1, every=1
     )
     before = everything(row.model, optimizer)
     with pytest.raises(ValueError, match=rf"schedule.*>= 0.*step 0.*{value}"):
@@ -241,7 +241,7 @@ CLOSURES = {  # closure of (model, x, y), options, the error, words
         lambda m, x, y: F.cross_entropy(m(x), y),
         {"weight": Ratio(0)},
         ValueError,
-        r'scalar.*reduction="none".*estimator=Batch\(\)',
+        r'scalar.*reduction="none".*estimator=MiniBatch\(\)',
     ),
     "none": (lambda m, x, y: None, {}, TypeError, "per-sample losses.*received NoneType"),
     "float": (lambda m, x, y: 1.0, {}, TypeError, "received float"),
@@ -301,7 +301,7 @@ def test_bad_closures_are_refused_and_leave_everything(name):
 
 BATCHES = {  # batch, options, the error, words
     "empty": ((X[:0], Y[:0]), {}, ValueError, "holds no samples.*leave it out"),
-    "empty, batch": ((X[:0], Y[:0]), {"estimator": Batch()}, ValueError, "holds no samples"),
+    "empty, batch": ((X[:0], Y[:0]), {"estimator": MiniBatch()}, ValueError, "holds no samples"),
     "unequal": ((X, Y[:5]), {}, ValueError, r"samples in dimension 0, received sizes \[5, 6\]"),
     "an object": ((SimpleNamespace(x=X), Y), {}, TypeError, "received a SimpleNamespace.*tensors"),
     "a function": ((X, Y, print), {}, TypeError, "received a builtin_function_or_method"),
@@ -309,9 +309,9 @@ BATCHES = {  # batch, options, the error, words
     "chunk without one": ((), {"chunk": 2}, ValueError, r"chunk=2.*step\(closure, \*batch\)"),
     "chunks of a batch": (
         (X, Y),
-        {"chunk": 2, "estimator": Batch()},
+        {"chunk": 2, "estimator": MiniBatch()},
         ValueError,
-        r"chunk=2 needs.*PerSample\(\).*received Batch",
+        r"chunk=2 needs.*PerSample\(\).*received MiniBatch",
     ),
 }
 
@@ -332,7 +332,7 @@ def test_the_smallest_batches_are_no_bad_input(rows):
     for estimator in (
         PerSample(DoubleBackward(), power=2),
         Sign(),
-        Batch(),
+        MiniBatch(),
         ModelSampled(),
         Sign(balanced=True),
     ):

@@ -20,8 +20,8 @@ from f3eo import (
     Warmup,
     fisher_trace,
 )
+from f3eo.direction import metric
 from f3eo.extend import Direct
-from f3eo.updates import metric
 from optimizer.helpers import (
     BASES,
     PRECONDITIONED,
@@ -50,7 +50,7 @@ def test_weight_zero_is_the_base_bit_for_bit(name, zero):
     row = BASES[name]
     case, alone = network(row), network(row)
     plain = row.plain(alone.model.parameters())
-    optimizer = row.wrapped(case.model, weight=ZEROS[zero]())
+    optimizer = row.wrapped(case.model, strength=ZEROS[zero]())
     for batch in batches(10):
         plain.zero_grad()
         loss = alone.losses(*batch).mean()
@@ -67,7 +67,7 @@ def test_weight_zero_is_the_base_whatever_the_rule_and_in_float32(rule):
     models = network().model.float(), network().model.float()
     plain = torch.optim.Adam(models[0].parameters(), lr=0.01)
     optimizer = F3EO(
-        models[1], torch.optim.Adam, lr=0.01, rule=rule, weight=Fixed(0), fraction=0.5, every=1
+        models[1], torch.optim.Adam, lr=0.01, rule=rule, strength=Fixed(0), fraction=0.5, every=1
     )
     for batch in batches(10, dtype=torch.float32):
         plain.zero_grad()
@@ -96,7 +96,7 @@ def test_loss_and_trace_fall_and_the_trace_below_that_of_the_base_alone(name):
     row, traces = BASES[name], []
     for weight in (Ratio(0), Ratio(0.7)):
         case = network(row)
-        optimizer = row.wrapped(case.model, weight=weight)
+        optimizer = row.wrapped(case.model, strength=weight)
         first, start = fisher_trace(case.model, case.losses, *case.batch)
         for _ in range(20):
             optimizer.step(case.losses, *case.batch)
@@ -159,7 +159,7 @@ def test_a_known_metric_keeps_the_structure_term_out_of_the_state_of_the_base(na
     """All moments are those of a plain run on the same loss gradients; without one they are not."""
     row = BASES[name]
     case = network(row)
-    optimizer = row.wrapped(case.model, weight=Ratio(0.5))
+    optimizer = row.wrapped(case.model, strength=Ratio(0.5))
     alone = copy.deepcopy(case.model)
     plain = row.plain(alone.parameters())
     for batch in batches(4):
@@ -184,7 +184,7 @@ def test_the_structure_term_is_applied_in_the_metric_of_the_base(name, after):
     row, kappa = BASES[name], 0.4
     case = network(row)
     estimator = PerSample(FiniteDifference(), power=2)
-    optimizer = row.wrapped(case.model, estimator=estimator, weight=Ratio(kappa))
+    optimizer = row.wrapped(case.model, estimator=estimator, strength=Ratio(kappa))
     for batch in batches(after):
         optimizer.step(case.losses, *batch)
 
@@ -213,7 +213,7 @@ def test_with_sgd_the_structure_term_joins_the_gradient(name):
     row = BASES[name]
     case, alone = network(row), network(row)
     optimizer = row.wrapped(
-        case.model, weight=Ratio(0.4), estimator=PerSample(DoubleBackward(), power=2)
+        case.model, strength=Ratio(0.4), estimator=PerSample(DoubleBackward(), power=2)
     )
     plain = row.plain(alone.model.parameters())
     for batch in batches(3):
@@ -235,7 +235,7 @@ def test_a_base_without_known_metric_is_warned_about_and_projected_as_euclidean(
     row = BASES[name]
     case = network(row)
     with pytest.warns(UserWarning, match=r"no metric of \w+.*register_metric"):
-        optimizer = row.wrapped(case.model, weight=Ratio(0.3))
+        optimizer = row.wrapped(case.model, strength=Ratio(0.3))
     g = flat(gradient(case.model, case.batch))
     optimizer.step(case.losses, *case.batch)
     part = flat(p.grad for p in case.model.parameters()) - g

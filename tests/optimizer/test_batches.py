@@ -9,7 +9,16 @@ from torch.optim import SGD
 
 from cases import WHOLE
 from dense import relative
-from f3eo import F3EO, Batch, Categorical, DoubleBackward, FiniteDifference, PerSample, Ratio, Sign
+from f3eo import (
+    F3EO,
+    Categorical,
+    DoubleBackward,
+    FiniteDifference,
+    MiniBatch,
+    PerSample,
+    Ratio,
+    Sign,
+)
 from optimizer.helpers import ESTIMATORS, batches, network, weights
 
 Pair = namedtuple("Pair", "x y")
@@ -111,7 +120,7 @@ def test_a_scalar_loss_will_do_for_the_batch_estimator(weight):
     for reduction in ("none", "mean"):
         row = network()
         optimizer = F3EO(
-            row.model, SGD, lr=0.1, estimator=Batch(), weight=weight, fraction=1, every=1
+            row.model, SGD, lr=0.1, estimator=MiniBatch(), strength=weight, fraction=1, every=1
         )
         for batch in batches(3):
             optimizer.step(

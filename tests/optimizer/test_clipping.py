@@ -232,7 +232,7 @@ class Sum(nn.Module):
 
 def test_grads_share_no_memory_with_each_other_or_the_structure_gradient():
     model = Sum()
-    optimizer = F3EO(model, SGD, lr=1.0, weight=Ratio(0), fraction=1)
+    optimizer = F3EO(model, SGD, lr=1.0, strength=Ratio(0), fraction=1)
     x, y = batches(1)[0]
     optimizer.accumulate(lambda x, y: model(x).sum(1), x, y)
     model.a.grad.mul_(2)

@@ -81,7 +81,7 @@ def test_the_structure_part_descends_the_trace_and_leaves_the_loss(net, base, wa
 @pytest.mark.parametrize("rule", [Coupled(), Decoupled(), DecoupledPerTensor(), Direct()])
 def test_every_rule_descends_the_trace(rule):
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=LR, rule=rule, weight=Ratio(3.0), fraction=1, every=1)
+    optimizer = F3EO(row.model, SGD, lr=LR, rule=rule, strength=Ratio(3.0), fraction=1, every=1)
     before = copy.deepcopy(row.model)
     optimizer.step(row.losses, *row.batch)
     _, trace = slopes(row, before, weights(row.model) - weights(before))
@@ -93,7 +93,7 @@ def test_random_estimators_leave_the_loss_in_every_draw(estimator):
     row = network()
     closure = row.drawn if isinstance(estimator, ModelSampled) else row.losses
     optimizer = F3EO(
-        row.model, SGD, lr=0.1, estimator=estimator, weight=Ratio(0.3), fraction=1, every=1
+        row.model, SGD, lr=0.1, estimator=estimator, strength=Ratio(0.3), fraction=1, every=1
     )
     for batch in batches(5):
         g = flat(gradient(row.model, batch))
@@ -106,7 +106,7 @@ def test_random_estimators_leave_the_loss_in_every_draw(estimator):
 def test_the_structure_part_leaves_the_loss_in_float32():
     """h off ∇L to the rounding of float32, with SGD in .grad itself."""
     model = network().model.float()
-    optimizer = F3EO(model, SGD, lr=0.1, weight=Ratio(0.3), fraction=1, every=1)
+    optimizer = F3EO(model, SGD, lr=0.1, strength=Ratio(0.3), fraction=1, every=1)
     for batch in batches(10, dtype=torch.float32):
         g = gradient(model, batch)
         optimizer.step(losses(model), *batch)
@@ -145,7 +145,7 @@ def test_a_structure_gradient_along_the_loss_gradient_adds_nothing():
     theta = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
     other = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
     x = torch.tensor([[0.3], [-0.4]], dtype=torch.float64)
-    optimizer = F3EO([theta], SGD, lr=0.1, weight=Ratio(1.0), fraction=1, every=1)
+    optimizer = F3EO([theta], SGD, lr=0.1, strength=Ratio(1.0), fraction=1, every=1)
     plain = SGD([other], lr=0.1)
     for _ in range(5):
         plain.zero_grad()

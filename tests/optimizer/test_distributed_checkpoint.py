@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import SGD, AdamW
 
-from f3eo import F3EO, Batch
+from f3eo import F3EO, MiniBatch
 from optimizer.helpers import UNKNOWN, batches, bits, everything, losses, network, weights
 
 BASES = {
@@ -53,7 +53,7 @@ def quiet(function, *args, **options):
 
 @pytest.mark.parametrize("stored", [False, True], ids=["memory", "disk"])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("estimator", [None, Batch()], ids=["default", "batch"])
+@pytest.mark.parametrize("estimator", [None, MiniBatch()], ids=["default", "batch"])
 @pytest.mark.parametrize("steps", [0, 7])
 @pytest.mark.parametrize("every", [1, 5])
 @pytest.mark.parametrize("base", BASES)

@@ -11,11 +11,11 @@ from cases import WHOLE, case
 from dense import relative, truth
 from f3eo import (
     F3EO,
-    Batch,
     Coupled,
     DoubleBackward,
     FiniteDifference,
     Fixed,
+    MiniBatch,
     ModelSampled,
     PerSample,
     Ratio,
@@ -59,7 +59,7 @@ def test_h_is_measured_each_so_many_steps_only(every, base):
 
 def test_between_measurements_the_direction_is_used_again_off_the_new_gradient():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.05, every=3, weight=Ratio(0.3), fraction=1)
+    optimizer = F3EO(row.model, SGD, lr=0.05, every=3, strength=Ratio(0.3), fraction=1)
     first, second, third = batches(3)
     d, _ = structure_term(row, first, optimizer)
     for batch in (second, third):
@@ -74,7 +74,7 @@ def test_a_delay_does_not_leave_every_without_a_direction():
     counting = Counting()
     weight = Ratio(0.3, Warmup(1, delay=3))
     optimizer = F3EO(
-        row.model, SGD, lr=0.05, every=2, weight=weight, estimator=counting, fraction=1
+        row.model, SGD, lr=0.05, every=2, strength=weight, estimator=counting, fraction=1
     )
     lengths = [float(structure_term(row, batch, optimizer)[0].norm()) for batch in batches(6)]
     assert [length > 1e-6 for length in lengths] == [False] * 3 + [True] * 3
@@ -94,7 +94,7 @@ def test_h_of_all_parts_averages_to_the_whole(monkeypatch):
     for inside in combinations(range(6), 2):
         outside = [i for i in range(6) if i not in inside]
         monkeypatch.setattr(
-            "f3eo.measurement.batches.random_parts",
+            "f3eo.fisher.parts.batches.random_parts",
             lambda *_, i=inside, o=outside: (torch.tensor(i), torch.tensor(o)),
         )
         model = copy.deepcopy(row.model)
@@ -104,7 +104,7 @@ def test_h_of_all_parts_averages_to_the_whole(monkeypatch):
             lr=0.1,
             estimator=PerSample(DoubleBackward(), power=2),
             rule=Coupled(),
-            weight=Fixed(1.0),
+            strength=Fixed(1.0),
             fraction=1 / 3,
             every=1,
         )
@@ -180,7 +180,7 @@ COSTS = {  # gradient equivalents = forward passes / 3
         {"estimator": PerSample(DoubleBackward(), power=2), "every": 2},
         (7 + 3) / 6,
     ),
-    "batch": ({"estimator": Batch()}, 3.0),
+    "batch": ({"estimator": MiniBatch()}, 3.0),
     "sign": ({"estimator": Sign()}, 3.0),
     "sign, differences": ({"estimator": Sign(FiniteDifference())}, 2.0),
 }

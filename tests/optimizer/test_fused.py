@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dense import relative, truth
-from f3eo import Batch, DoubleBackward, FiniteDifference, PerSample
+from f3eo import DoubleBackward, FiniteDifference, MiniBatch, PerSample
 from optimizer.helpers import (
     ESTIMATORS,
     grads,
@@ -87,7 +87,7 @@ def test_engines_agree_on_fused_kernels(kind):
     found = []
     for engine in (DoubleBackward(), FiniteDifference(central=True)):
         model, batch = sequence(SEQUENCES[kind])
-        stepped(model, plain, batch, Batch(engine))
+        stepped(model, plain, batch, MiniBatch(engine))
         found.append(grads(model))
     assert relative(*found) < 1e-7
 
@@ -98,6 +98,6 @@ def test_fused_kernels_on_a_gpu(kind):
     found = []
     for device in ("cpu", "cuda"):
         model, batch = sequence(SEQUENCES[kind])
-        stepped(model.to(device), plain, [t.to(device) for t in batch], Batch())
+        stepped(model.to(device), plain, [t.to(device) for t in batch], MiniBatch())
         found.append(grads(model).cpu())
     assert relative(*found) < 1e-6

@@ -101,7 +101,7 @@ def test_a_layer_that_the_loss_leaves_out_stays_and_keeps_its_direction(base):
     torch.manual_seed(0)
     first, second = nn.Linear(5, 3).double(), nn.Linear(5, 3).double()
     model = nn.ModuleList([first, second])
-    optimizer = F3EO(model, kind, **options, estimator=EXACT, weight=Ratio(0.3), fraction=1)
+    optimizer = F3EO(model, kind, **options, estimator=EXACT, strength=Ratio(0.3), fraction=1)
     data = batches(3)
     optimizer.step(lambda x, y: losses(first)(x, y) + losses(second)(x, y), *data[0])
     before = copy.deepcopy(second)
@@ -140,11 +140,11 @@ class Seen(PerSample):
         return super().gradients(problem)
 
 
-def schedule(model, freeze, thaw, steps, weight=None):
+def schedule(model, freeze, thaw, steps, strength=None):
     """Measurements of an optimizer with every=4, of which step each, with a layer frozen midway."""
     estimator = Seen()
     options = {"estimator": estimator, "every": 4, "fraction": 1}
-    optimizer = F3EO(model, SGD, lr=0.1, weight=weight or Ratio(0.3), **options)
+    optimizer = F3EO(model, SGD, lr=0.1, strength=strength or Ratio(0.3), **options)
     found = []
     for k, batch in enumerate(batches(steps)):
         if k == freeze:

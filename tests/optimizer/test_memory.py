@@ -15,10 +15,10 @@ from torch.optim import SGD, Adam
 from cases import MODELS, WHOLE, case
 from f3eo import (
     F3EO,
-    Batch,
     Categorical,
     DoubleBackward,
     FiniteDifference,
+    MiniBatch,
     ModelSampled,
     PerSample,
     Ratio,
@@ -38,7 +38,7 @@ RUNS = {
     "fraction": (200, Adam, lambda: {"fraction": 0.5}),
     "chunks, every": (200, Adam, lambda: {"chunk": 4, "every": 2}),
     "sign, differences": (200, SGD, lambda: {"estimator": Sign(FiniteDifference())}),
-    "batch": (200, SGD, lambda: {"estimator": Batch()}),
+    "batch": (200, SGD, lambda: {"estimator": MiniBatch()}),
     "model": (200, Adam, lambda: {"estimator": ModelSampled()}),
     "written out": (
         100,

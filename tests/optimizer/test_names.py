@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, Adam
 
 from f3eo import F3EO
-from f3eo.evaluation import Problem
+from f3eo.closure.problem import Problem
 from optimizer.helpers import batches, losses, network, weights
 
 NAMES = ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias"]

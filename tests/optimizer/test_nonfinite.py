@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam
 
 from cases import WHOLE
 from dense import relative
-from f3eo import F3EO, Batch, DoubleBackward, FiniteDifference, PerSample, Sign
+from f3eo import F3EO, DoubleBackward, FiniteDifference, MiniBatch, PerSample, Sign
 from optimizer.helpers import BASES, batches, everything, losses, network, weights
 
 NAN, INF = float("nan"), float("inf")
@@ -108,7 +108,7 @@ def steep(model):
 
 
 CASES = [
-    *((place, kind) for place in PLACES for kind in (exact, Batch, Sign)),
+    *((place, kind) for place in PLACES for kind in (exact, MiniBatch, Sign)),
     # A second derivative that is bad at one point alone is nothing that differences see.
     *((place, None) for place in PLACES if PLACES[place] != "the structure gradient"),
 ]
@@ -191,7 +191,7 @@ def test_a_trace_that_overflows_skips_the_step(estimator):
 
 def test_differences_find_a_bad_gradient_away_from_the_weights():
     """∇L is finite at θ and not at θ + εv: the structure gradient is not finite."""
-    model, optimizer = made(estimator=Batch(FiniteDifference()))
+    model, optimizer = made(estimator=MiniBatch(FiniteDifference()))
     before = everything(model, optimizer)
     with pytest.warns(UserWarning, match="the structure gradient is not finite"):
         optimizer.step(steep(model), *batches(1)[0])
@@ -271,7 +271,7 @@ def test_raise_leaves_random_states_and_grads_as_well(place, kind):
 
 def test_a_skipped_step_does_not_advance_schedules_of_the_weight():
     model, optimizer = made()
-    optimizer.weight.schedule = lambda step: float(step)
+    optimizer.strength.schedule = lambda step: float(step)
     with pytest.warns(UserWarning):
         optimizer.step(loss_of("nan", model), *batches(1)[0])
-    assert optimizer.weight.at(optimizer.steps) == 0.0
+    assert optimizer.strength.at(optimizer.steps) == 0.0

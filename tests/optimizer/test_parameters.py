@@ -10,13 +10,13 @@ from cases import WHOLE, case
 from dense import relative, truth
 from f3eo import (
     F3EO,
-    Batch,
     Cap,
     Coupled,
     Decoupled,
     DoubleBackward,
     FiniteDifference,
     Fixed,
+    MiniBatch,
     PerSample,
     Ratio,
     Sign,
@@ -32,7 +32,7 @@ ESTIMATORS = {
     "default": lambda: None,
     "exact": PerSample,
     "sign": Sign,
-    "batch": lambda: Batch(FiniteDifference()),
+    "batch": lambda: MiniBatch(FiniteDifference()),
 }
 
 
@@ -70,7 +70,9 @@ def test_maximizing_the_likelihood_weighs_as_minimizing_its_negative(base):
 
 def test_maximizing_raises_the_loss_and_descends_the_trace():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.05, maximize=True, weight=Cap(0.04), fraction=1, every=1)
+    optimizer = F3EO(
+        row.model, SGD, lr=0.05, maximize=True, strength=Cap(0.04), fraction=1, every=1
+    )
     g = flat(gradient(row.model, row.batch))
     h = truth(row.model, row.losses, *row.batch).structure
     before = weights(row.model)
@@ -84,7 +86,7 @@ def test_groups_may_pull_in_opposite_directions():
     row = network()
     first, last = row.model[0], nn.Sequential(*row.model[1:])
     groups = [{"params": list(first.parameters()), "maximize": True}, {"params": last.parameters()}]
-    optimizer = F3EO(groups, SGD, lr=0.1, weight=Ratio(0.5), fraction=1, every=1)
+    optimizer = F3EO(groups, SGD, lr=0.1, strength=Ratio(0.5), fraction=1, every=1)
     g = gradient(row.model, row.batch)
     before = weights(row.model)
     optimizer.step(row.losses, *row.batch)
@@ -284,7 +286,7 @@ def test_learning_rates_of_groups_belong_to_the_metric(kind, last):
             {"params": model[2:].parameters(), "lr": last},
         ]
 
-    optimizer = F3EO(groups(row.model), kind, weight=Ratio(0.5), fraction=1, every=1)
+    optimizer = F3EO(groups(row.model), kind, strength=Ratio(0.5), fraction=1, every=1)
     plain = kind(groups(alone.model))
     g = gradient(alone.model, row.batch)
     for p, value in zip(alone.model.parameters(), g, strict=True):
@@ -300,7 +302,9 @@ def test_learning_rates_of_groups_belong_to_the_metric(kind, last):
 
 def test_a_bare_list_of_tensors_is_a_model():
     weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    optimizer = F3EO([weight], SGD, lr=0.1, weight=Fixed(0.1), rule=Coupled(), fraction=1, every=1)
+    optimizer = F3EO(
+        [weight], SGD, lr=0.1, strength=Fixed(0.1), rule=Coupled(), fraction=1, every=1
+    )
     x, y = batches(1)[0]
     g = torch.autograd.grad(F.cross_entropy(x @ weight, y), weight)[0]
     optimizer.step(lambda x, y: F.cross_entropy(x @ weight, y, reduction="none"), x, y)

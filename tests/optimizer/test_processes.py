@@ -9,7 +9,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.optim import SGD
 
-from f3eo import F3EO, Batch, FiniteDifference, Sign
+from f3eo import F3EO, FiniteDifference, MiniBatch, Sign
 from f3eo.second_order import GaussNewton, NewtonCG
 from optimizer.helpers import batches, everything, losses, network, weights
 
@@ -37,7 +37,7 @@ MADE = {
     "parameters": lambda m: F3EO(m.parameters(), SGD, lr=0.1),
     "groups": lambda m: F3EO(groups(m), SGD, lr=0.1),
     "built base": lambda m: F3EO(m, SGD(m.parameters(), lr=0.1)),
-    "batch": lambda m: F3EO(m, SGD, lr=0.1, estimator=Batch()),
+    "batch": lambda m: F3EO(m, SGD, lr=0.1, estimator=MiniBatch()),
     "differences": lambda m: F3EO(m, SGD, lr=0.1, estimator=Sign(FiniteDifference())),
 }
 WORDS = "does not average over processes.*one of 2.*train on one process"

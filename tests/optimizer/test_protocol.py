@@ -188,7 +188,7 @@ def test_repr_is_the_method_in_a_line():
     model = network().model
     groups = [{"params": model[0].parameters()}, {"params": model[2:].parameters(), "lr": 0.5}]
     groups[1]["structure"] = False
-    optimizer = F3EO(groups, Adam, lr=0.01, max_norm=2.0, weight=Cap(1, schedule=Warmup(3)))
+    optimizer = F3EO(groups, Adam, lr=0.01, max_norm=2.0, strength=Cap(1, schedule=Warmup(3)))
     assert repr(optimizer).splitlines() == [
         "F3EO(Adam(lr=0.01), PerSample(), Decoupled(), Cap(1, schedule=Warmup(3)), fraction=None, "
         "every=5, max_norm=2.0)",

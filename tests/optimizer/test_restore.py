@@ -9,10 +9,10 @@ from torch.optim import SGD, Adam
 from cases import WHOLE
 from f3eo import (
     F3EO,
-    Batch,
     Categorical,
     DoubleBackward,
     FiniteDifference,
+    MiniBatch,
     ModelSampled,
     PerSample,
     Sign,
@@ -20,9 +20,9 @@ from f3eo import (
 from optimizer.helpers import batches, bits, everything, losses, weights
 
 ENGINES = {
-    "batch": lambda: Batch(),
-    "batch, differences": lambda: Batch(FiniteDifference()),
-    "batch, central": lambda: Batch(FiniteDifference(central=True)),
+    "batch": lambda: MiniBatch(),
+    "batch, differences": lambda: MiniBatch(FiniteDifference()),
+    "batch, central": lambda: MiniBatch(FiniteDifference(central=True)),
     "sign": lambda: Sign(),
     "sign, differences": lambda: Sign(FiniteDifference()),
 }
@@ -77,10 +77,10 @@ FAILURES = {  # options, and at which call of the closure it fails
     "sign, checked": ({"estimator": Sign()}, 2),
     "exact, fraction": ({"estimator": PerSample(DoubleBackward(), power=2), "fraction": 0.5}, 2),
     "model": ({"estimator": ModelSampled()}, 1),
-    "double backward": ({"estimator": Batch()}, 1),
-    "differences, at the weights": ({"estimator": Batch(FiniteDifference())}, 1),
-    "differences, off the weights": ({"estimator": Batch(FiniteDifference())}, 2),
-    "central": ({"estimator": Batch(FiniteDifference(central=True))}, 3),
+    "double backward": ({"estimator": MiniBatch()}, 1),
+    "differences, at the weights": ({"estimator": MiniBatch(FiniteDifference())}, 1),
+    "differences, off the weights": ({"estimator": MiniBatch(FiniteDifference())}, 2),
+    "central": ({"estimator": MiniBatch(FiniteDifference(central=True))}, 3),
     "sign, second half": ({"estimator": Sign()}, 2),
     "sign, differences": ({"estimator": Sign(FiniteDifference())}, 3),
     "sign, differences, last": ({"estimator": Sign(FiniteDifference())}, 4),
@@ -160,7 +160,7 @@ def test_batch_norm_in_training_is_refused_where_they_may_not(name):
     model, optimizer = made(PER_SAMPLE[name](), nn.BatchNorm1d(8))
     before = everything(model, optimizer)
     with pytest.raises(
-        ValueError, match=r"norm normalise.*GroupNorm.*\.eval\(\).*estimator=Batch\(\)"
+        ValueError, match=r"norm normalise.*GroupNorm.*\.eval\(\).*estimator=MiniBatch\(\)"
     ):
         optimizer.step(losses(model), *batches(1)[0])
     assert everything(model, optimizer) == before

@@ -9,9 +9,9 @@ import torch
 from torch.optim import SGD, Adam, AdamW, lr_scheduler
 
 from cases import WHOLE
-from f3eo import F3EO, Batch, ModelSampled, Ratio, Sign, Warmup
+from f3eo import F3EO, MiniBatch, ModelSampled, Ratio, Sign, Warmup
+from f3eo.closure.likelihood import Categorical
 from f3eo.extend import DecoupledPerTensor
-from f3eo.likelihood import Categorical
 from optimizer.helpers import batches, bits, everything, losses, network, weights
 
 BASE = {
@@ -29,7 +29,7 @@ OPTIONS = {
     },
     "sign": lambda: {"estimator": Sign(), "generator": torch.Generator().manual_seed(3)},
     "global": lambda: {"estimator": ModelSampled(), "fraction": 0.5},
-    "batch": lambda: {"estimator": Batch(), "rule": DecoupledPerTensor(), "every": 3},
+    "batch": lambda: {"estimator": MiniBatch(), "rule": DecoupledPerTensor(), "every": 3},
 }
 
 

@@ -41,7 +41,7 @@ def exact(model, **options):
 def test_ratio_sets_the_length(rule):
     """‖λd‖ = κ‖g‖."""
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, rule=rule, weight=Ratio(0.37), fraction=1, every=1)
+    optimizer = F3EO(row.model, SGD, lr=0.1, rule=rule, strength=Ratio(0.37), fraction=1, every=1)
     for batch in batches(4):
         part, g = structure_term(row, batch, optimizer)
         assert float(part.norm()) == pytest.approx(0.37 * float(g.norm()), rel=1e-12)
@@ -56,11 +56,11 @@ def test_fixed_sets_the_multiplier_and_cap_bounds_the_length():
     for limit, expected in ((2 * ratio, 0.5 / root), (ratio / 4, 0.25)):
         row = network()
         weight = Cap(0.5, limit=limit)
-        optimizer = exact(row.model, rule=Coupled(), weight=weight)
+        optimizer = exact(row.model, rule=Coupled(), strength=weight)
         part, _ = structure_term(row, row.batch, optimizer)
         assert relative(part, expected * h) < 1e-10
     row = network()
-    optimizer = exact(row.model, rule=Coupled(), weight=Fixed(0.5))
+    optimizer = exact(row.model, rule=Coupled(), strength=Fixed(0.5))
     assert relative(structure_term(row, row.batch, optimizer)[0], 0.5 * h) < 1e-10
 
 
@@ -76,7 +76,9 @@ def test_a_schedule_multiplies_the_weight(schedule, factors):
     row = network()
     counting = Counting()
     weight = Ratio(0.4, schedule)
-    optimizer = F3EO(row.model, SGD, lr=0.1, weight=weight, estimator=counting, fraction=1, every=1)
+    optimizer = F3EO(
+        row.model, SGD, lr=0.1, strength=weight, estimator=counting, fraction=1, every=1
+    )
     found = []
     for batch in batches(6):
         part, g = structure_term(row, batch, optimizer)
@@ -90,7 +92,7 @@ def test_fitted_is_a_weight_times_the_probability_of_the_whole_batchs_labels(par
     row = network()
     wanted = truth(row.model, row.losses, *row.batch)
     x, y = row.batch
-    optimizer = exact(row.model, rule=Coupled(), weight=Fitted(0.5, limit=1e9))
+    optimizer = exact(row.model, rule=Coupled(), strength=Fitted(0.5, limit=1e9))
     for part in zip(x.chunk(parts), y.chunk(parts), strict=True):
         optimizer.accumulate(row.losses, *part)
     g = flat(gradient(row.model, row.batch))
@@ -109,7 +111,7 @@ def test_fitted_on_a_kept_direction_takes_the_loss_of_every_step(base):
     for loss in (-100.0, 15.0):  # a constant on the losses leaves all gradients alone
         for weight in (Fitted(0.3), Cap(0.3), Fixed(0.0)):
             row = network()
-            optimizer = F3EO(row.model, base, lr=0.1, weight=weight, every=2, fraction=1)
+            optimizer = F3EO(row.model, base, lr=0.1, strength=weight, every=2, fraction=1)
             for x, y in batches(4):
                 optimizer.step(lambda x, y, m=row, c=loss: m.losses(x, y) + c, x, y)
             found[loss, type(weight)] = weights(row.model)
@@ -144,7 +146,7 @@ def test_fitted_takes_a_likelihood_where_all_groups_maximize(maximized, sign):
             seen.append(loss)
             return super().at(step, loss)
 
-    optimizer = F3EO(groups, SGD, lr=0.1, weight=Seeing(0.3), fraction=1, every=1)
+    optimizer = F3EO(groups, SGD, lr=0.1, strength=Seeing(0.3), fraction=1, every=1)
     optimizer.step(lambda x, y: sign * row.losses(x, y), *row.batch)
     assert seen[-1] == pytest.approx(float(network().losses(*row.batch).detach().mean()), rel=1e-6)
 
@@ -202,7 +204,7 @@ def test_max_norm_bounds_a_run_that_would_explode():
         SGD,
         lr=1.0,
         max_norm=0.1,
-        weight=Fixed(1e4),
+        strength=Fixed(1e4),
         rule=Decoupled(),
         fraction=1,
         every=1,
@@ -216,5 +218,5 @@ def test_max_norm_bounds_a_run_that_would_explode():
 def test_direct_leaves_the_loss_gradient_out():
     row = network()
     h = truth(row.model, row.losses, *row.batch).structure
-    exact(row.model, rule=Direct(), weight=Fixed(3.0)).step(row.losses, *row.batch)
+    exact(row.model, rule=Direct(), strength=Fixed(3.0)).step(row.losses, *row.batch)
     assert relative(flat(p.grad for p in row.model.parameters()), 3 * h) < 1e-12

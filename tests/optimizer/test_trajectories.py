@@ -12,7 +12,6 @@ from cases import WHOLE
 from dense import relative, truth
 from f3eo import (
     F3EO,
-    Batch,
     Cap,
     Compiled,
     Coupled,
@@ -21,6 +20,7 @@ from f3eo import (
     FiniteDifference,
     Fitted,
     Fixed,
+    MiniBatch,
     ModelSampled,
     PerSample,
     Ratio,
@@ -101,16 +101,18 @@ def trajectory(steps, **options):
 def test_every_rule_and_weight_follows_its_formula_on_a_quadratic(rule, weight):
     make, parts, share = RULES[rule]
     weight, weigh = WEIGHTS[weight]
-    found, _ = trajectory(12, rule=make(), weight=weight)
+    found, _ = trajectory(12, rule=make(), strength=weight)
     assert relative(found, formula(12, parts, share, weigh)) < 1e-12
 
 
 @pytest.mark.parametrize(
-    "estimator", [Batch(), Batch(FiniteDifference(central=True))], ids=["exact", "differences"]
+    "estimator",
+    [MiniBatch(), MiniBatch(FiniteDifference(central=True))],
+    ids=["exact", "differences"],
 )
 def test_on_a_quadratic_the_batch_has_the_same_structure_gradient(estimator):
-    found, optimizer = trajectory(12, rule=Coupled(), weight=Fixed(0.3), estimator=estimator)
-    expected, exact = trajectory(12, rule=Coupled(), weight=Fixed(0.3))
+    found, optimizer = trajectory(12, rule=Coupled(), strength=Fixed(0.3), estimator=estimator)
+    expected, exact = trajectory(12, rule=Coupled(), strength=Fixed(0.3))
     assert relative(found, expected) < 1e-8
     assert optimizer.trace < 0.9 * exact.trace  # but not the same trace
 
@@ -118,7 +120,7 @@ def test_on_a_quadratic_the_batch_has_the_same_structure_gradient(estimator):
 @pytest.mark.parametrize(("rule", "share"), [(Direct(), 0.0), (Coupled(), 1.0)])
 def test_fixed_weights_contract_by_a_matrix_power(rule, share):
     """θ_t − c̄ = (I − lr (share·A + λA²))ᵗ (θ_0 − c̄)."""
-    found, _ = trajectory(20, rule=rule, weight=Fixed(0.3))
+    found, _ = trajectory(20, rule=rule, strength=Fixed(0.3))
     centre = C.mean(0)
     matrix = torch.eye(4, dtype=A.dtype) - LR * (share * A + 0.3 * A @ A)
     start = weights(Quadratic()) - centre
@@ -165,7 +167,7 @@ def test_the_direct_rule_is_the_listing_of_the_source_document(base, options):
     ours, theirs = network().model, network().model
     criterion = nn.CrossEntropyLoss(reduction="none")
     optimizer = F3EO(
-        ours, base, estimator=Batch(), rule=Direct(), weight=Fixed(2.0), **WHOLE | options
+        ours, base, estimator=MiniBatch(), rule=Direct(), strength=Fixed(2.0), **WHOLE | options
     )
     names = {
         "torch": torch,
@@ -185,16 +187,16 @@ def test_one_sample_makes_the_batch_the_fisher_trace():
     """The source document's estimate is exact for B = 1, and only there."""
     found = {}
     for size in (1, 6):
-        for estimator in (Batch(), PerSample(DoubleBackward(), power=2)):
+        for estimator in (MiniBatch(), PerSample(DoubleBackward(), power=2)):
             case = network()
             optimizer = F3EO(
-                case.model, SGD, lr=0.1, estimator=estimator, weight=Ratio(0.3), **WHOLE
+                case.model, SGD, lr=0.1, estimator=estimator, strength=Ratio(0.3), **WHOLE
             )
             for batch in batches(3, size):
                 optimizer.step(case.losses, *batch)
             found[size, type(estimator)] = weights(case.model)
-    assert relative(found[1, Batch], found[1, PerSample]) < 1e-12
-    assert relative(found[6, Batch], found[6, PerSample]) > 1e-3
+    assert relative(found[1, MiniBatch], found[1, PerSample]) < 1e-12
+    assert relative(found[6, MiniBatch], found[6, PerSample]) > 1e-3
 
 
 def golden_network():
@@ -243,7 +245,7 @@ def test_the_defaults_are_these():
     assert type(optimizer.estimator) is PerSample and optimizer.estimator.power == 1
     assert type(optimizer.estimator.engine) is FiniteDifference
     assert type(optimizer.rule) is Decoupled
-    assert repr(optimizer.weight) == "Fitted(0.04)" and optimizer.weight.limit == 1
+    assert repr(optimizer.strength) == "Fitted(0.04)" and optimizer.strength.limit == 1
     assert (optimizer.fraction, optimizer.every) == (None, 5)
 
 
@@ -271,10 +273,10 @@ def test_naming_a_part_that_is_the_default_changes_nothing(part, value):
     assert relative(found[1], found[0]) < 1e-6
 
 
-@pytest.mark.parametrize("estimator", [PerSample(power=2), Sign(), Batch(), ModelSampled()])
+@pytest.mark.parametrize("estimator", [PerSample(power=2), Sign(), MiniBatch(), ModelSampled()])
 def test_naming_an_estimator_changes_no_other_part(estimator):
     optimizer = F3EO(nn.Linear(2, 2), SGD, lr=0.1, estimator=estimator)
-    assert repr(optimizer.weight) == "Fitted(0.04)" and type(optimizer.rule) is Decoupled
+    assert repr(optimizer.strength) == "Fitted(0.04)" and type(optimizer.rule) is Decoupled
     assert (optimizer.fraction, optimizer.every) == (None, 5)
 
 

@@ -16,14 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from cases import case
 from dense import relative, truth
 from exact import ENGINES
-from f3eo import (
-    F3EO,
-    Batch,
-    Categorical,
-    DoubleBackward,
-    FiniteDifference,
-    PerSample,
-)
+from f3eo import F3EO, Categorical, DoubleBackward, FiniteDifference, MiniBatch, PerSample
 from optimizer.helpers import (
     DIFFERENCES,
     ESTIMATORS,
@@ -292,7 +285,7 @@ def test_differences_in_float32_are_as_exact_as_promised(central):
     ):
         x, y = batches(1, 16)[0]
         model, batch = network().model.to(dtype), (x.to(dtype), y)
-        found.append(structure(stepped(model, plain, batch, Batch(engine), every=2)))
+        found.append(structure(stepped(model, plain, batch, MiniBatch(engine), every=2)))
     assert relative(found[1], found[0]) < (2e-4 if central else 2e-3)
 
 

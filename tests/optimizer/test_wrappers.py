@@ -60,7 +60,7 @@ def run(model, optimizer, data):
 def test_a_wrapper_makes_its_own_steps(name):
     """At weight 0 as in a plain loop, bit for bit."""
     model, alone = network().model, network().model
-    optimizer = F3EO(model, WRAPPERS[name](model), weight=Ratio(0))
+    optimizer = F3EO(model, WRAPPERS[name](model), strength=Ratio(0))
     plain = WRAPPERS[name](alone)
     for batch in batches(5):
         optimizer.step(losses(model), *batch)
@@ -112,7 +112,7 @@ def test_the_structure_term_reaches_the_inner_optimizer(name):
         model = network().model
         estimator = PerSample(DoubleBackward())
         base = WRAPPERS[name](model)
-        run(model, F3EO(model, base, estimator=estimator, weight=Ratio(weight)), batches(2))
+        run(model, F3EO(model, base, estimator=estimator, strength=Ratio(weight)), batches(2))
         found.append(weights(model))
     assert relative(*found) > 1e-4
 

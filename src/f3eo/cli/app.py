@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console, RenderableType
 from rich.status import Status
 
-from f3eo.bench.row import Row
+from f3eo.bench.run.row import Row
 from f3eo.cli.guard import FAILED, INTERRUPTED
 
 ALL = "all"

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from f3eo.bench.compare import Comparison
-from f3eo.bench.compare import compare as carry_out
 from f3eo.bench.methods import METHODS, USUAL
-from f3eo.bench.ranking import EQUALS
-from f3eo.bench.run import Equal
+from f3eo.bench.plan.compare import Comparison
+from f3eo.bench.plan.compare import compare as carry_out
+from f3eo.bench.report.ranking import EQUALS
+from f3eo.bench.run.run import Equal
 from f3eo.bench.tasks import USUAL as USUAL_TASKS
 from f3eo.cli.app import ALL, Output, app, tell_end, tell_failures, typed
 

@@ -5,11 +5,11 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from f3eo.bench.cost import METHODS as PRICED
-from f3eo.bench.cost import USUAL as USUAL_MODELS
-from f3eo.bench.cost import Plan
-from f3eo.bench.cost import measure as carry_out
-from f3eo.bench.cost.measure import SECONDS
+from f3eo.bench.price import METHODS as PRICED
+from f3eo.bench.price import USUAL as USUAL_MODELS
+from f3eo.bench.price import Plan
+from f3eo.bench.price import measure as carry_out
+from f3eo.bench.price.measure import SECONDS
 from f3eo.cli.app import Output, app, tell
 from f3eo.cli.guard import FAILED, INTERRUPTED
 

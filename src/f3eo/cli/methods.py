@@ -6,10 +6,10 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from f3eo.bench.catalogue import NOTE, catalogue, remarks, tables
-from f3eo.bench.disk import prepare_file, write
-from f3eo.bench.given import check_names
+from f3eo.bench.execute.disk import prepare_file, write
 from f3eo.bench.methods import METHODS
+from f3eo.bench.plan.catalogue import NOTE, catalogue, remarks, tables
+from f3eo.bench.plan.given import check_names
 from f3eo.cli.app import ALL, Output, app
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from f3eo.bench.evidence.report import report as carry_out
+from f3eo.bench.report.study_page import report as carry_out
 from f3eo.cli.app import Output, app, tell
 
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from f3eo.bench import tuning
-from f3eo.bench.spaces import WRAPPERS
-from f3eo.bench.study import CHOICES, QUICK, USUAL, WHERE, Study
-from f3eo.bench.study import bench as carry_out_bench
-from f3eo.bench.study import tune as carry_out_tune
+from f3eo.bench.plan import tuning
+from f3eo.bench.plan.spaces import WRAPPERS
+from f3eo.bench.plan.study import CHOICES, QUICK, USUAL, WHERE, Study
+from f3eo.bench.plan.study import bench as carry_out_bench
+from f3eo.bench.plan.study import tune as carry_out_tune
 from f3eo.cli.app import Output, app, tell_end, tell_failures, typed
 
 

@@ -2,17 +2,17 @@
 
 from f3eo.fisher.compiled import Compiled
 from f3eo.fisher.estimator import Estimator, Gradients, plain_gradient
-from f3eo.fisher.model_sampled import ModelSampled
+from f3eo.fisher.mini_batch import MiniBatch
 from f3eo.fisher.per_sample import PerSample
-from f3eo.fisher.sign import Sign
+from f3eo.fisher.sampled_labels import ModelSampled
+from f3eo.fisher.signs import Sign
 from f3eo.fisher.trace import fisher_trace
-from f3eo.fisher.whole_batch import Batch
 
 __all__ = [
-    "Batch",
     "Compiled",
     "Estimator",
     "Gradients",
+    "MiniBatch",
     "ModelSampled",
     "PerSample",
     "Sign",

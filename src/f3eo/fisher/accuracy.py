@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f3eo.products import FiniteDifference
-from f3eo.products.engine import Product
+from f3eo.closure.weighted import Shares
+from f3eo.curvature import FiniteDifference
+from f3eo.curvature.engine import Product
 from f3eo.tensors import Vector, squared_norm
-from f3eo.weighted import Shares
 
 LIMIT = 0.01
 """Expected relative error of h from which on double backward takes over."""

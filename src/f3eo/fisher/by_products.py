@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from f3eo.curvature import DoubleBackward, Engine
+from f3eo.curvature.guarded import Guarded
 from f3eo.fisher.estimator import Estimator
-from f3eo.products import DoubleBackward, Engine
-from f3eo.products.guarded import Guarded
 
 
 class ByProducts(Estimator):

@@ -14,11 +14,12 @@ from torch.utils._python_dispatch import (
     _get_current_dispatch_mode_stack as get_current_dispatch_mode_stack,
 )
 
-from f3eo import batch as batches
-from f3eo.evaluation import Problem, Replay, World
+from f3eo.closure import batch as batches
+from f3eo.closure.problem import Problem
+from f3eo.closure.snapshot import Replay, Snapshot
+from f3eo.curvature import FiniteDifference
 from f3eo.fisher.estimator import Estimator, Gradients
 from f3eo.fisher.per_sample import PerSample
-from f3eo.products import FiniteDifference
 from f3eo.shown import call
 from f3eo.tensors import plus, squared_norm
 
@@ -186,15 +187,15 @@ class Compiled(Estimator):
         return False
 
     def _recorded(self, own: Own, problem: Problem, *index: Tensor) -> _Recording:
-        world = World(problem)
+        snapshot = Snapshot(problem)
         try:
             graph, form = _record(own, problem, *index)
-            drawn = world.drawn()
+            drawn = snapshot.drawn()
         except Exception as error:  # what stopped the recording did not stop the estimator
             self._tell(_line(error))
             return _Recording(None)
         finally:
-            world.restore()
+            snapshot.restore()
         if drawn and isinstance(self.estimator.engine, FiniteDifference):
             self._tell(
                 "the closure draws random numbers, twice with differences: use "

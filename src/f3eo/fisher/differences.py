@@ -10,25 +10,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f3eo.evaluation import Problem, Replay, evaluate
+from f3eo.closure.evaluate import evaluate
+from f3eo.closure.problem import Problem
+from f3eo.closure.snapshot import Replay
+from f3eo.closure.weighted import Shares
+from f3eo.curvature import FiniteDifference
+from f3eo.curvature.finite_difference import above_rounding
+from f3eo.curvature.guard import OTHER_LOSSES, Differs, failed_again, no_second_derivative
 from f3eo.fisher.accuracy import LIMIT, expected_error, width
 from f3eo.fisher.estimator import Gradients, chosen, in_order
 from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.ghost.evidence import Probe
-from f3eo.fisher.ghost.gathered import Gathered
-from f3eo.fisher.ghost.perturbed import Perturbed, SecondPass
-from f3eo.fisher.ghost.weights import Shifted
-from f3eo.fisher.guard import (
-    TOLERANCE,
-    apart,
-    exact_products,
-    mismatch,
-)
-from f3eo.products import FiniteDifference
-from f3eo.products.finite_difference import above_rounding
-from f3eo.products.guard import OTHER_LOSSES, Differs, failed_again, no_second_derivative
+from f3eo.fisher.ghost.gradients.kept import Gathered
+from f3eo.fisher.ghost.second_pass.replay import Perturbed, SecondPass
+from f3eo.fisher.ghost.second_pass.shifted import Shifted
+from f3eo.fisher.guard import TOLERANCE, apart, exact_products, mismatch
 from f3eo.tensors import filled, plus, scaled, squared_norm
-from f3eo.weighted import Shares
 
 logger = logging.getLogger("f3eo")
 

@@ -10,7 +10,7 @@ default is p = 1, the mean of the norms themselves. What is reported as the trac
 
 ℓ_i is a negative log-probability, to be made small, and the update descends both L and the mean:
 the weights move along −∇L and −h. The factor p of ∇‖v‖^p = p ‖v‖^(p−2) H v is left out of h.
-Where samples have weights, ω_i stands for 1/B (`f3eo.weighted`).
+Where samples have weights, ω_i stands for 1/B (`f3eo.closure.weighted`).
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f3eo.evaluation import Problem, check_reached, evaluate
+from f3eo.closure.evaluate import check_reached, evaluate
+from f3eo.closure.problem import Problem
 from f3eo.shown import Shown
 from f3eo.tensors import plus, scaled
 
@@ -33,7 +34,7 @@ class Gradients:
 
     Args:
         loss: mean loss L, a scalar.
-        weight: Σ w_i of the samples (`f3eo.weighted`), a scalar; B where all count the same.
+        weight: Σ w_i of the samples (`closure/weighted.py`), a scalar; B where all count the same.
         gradient: ∇L, a tensor per parameter, None where the loss does not depend on it.
         structure: h, a tensor per structured parameter; None if not measured.
         trace: the estimate of Tr F, a scalar; None if not measured.

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from f3eo.evaluation import Problem, evaluate
+from f3eo.closure.evaluate import evaluate
+from f3eo.closure.problem import Problem
+from f3eo.curvature.guard import BENT, ROUNDING
 from f3eo.fisher.estimator import chosen
-from f3eo.products.guard import BENT, ROUNDING
 from f3eo.tensors import filled, plus, scaled, squared_norm
 
 BENDING = 64

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from f3eo.closure.evaluate import Output, evaluate
+from f3eo.closure.problem import Problem
+from f3eo.closure.snapshot import Replay
+from f3eo.curvature.passes import Recorded
 from f3eo.decompositions import Decomposed
-from f3eo.evaluation import Output, Problem, Replay, evaluate
-from f3eo.products.passes import Recorded
 
 
 class Scalars:

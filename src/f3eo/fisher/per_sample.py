@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f3eo.evaluation import Problem, Replay
+from f3eo.closure.graph import refuse_once_differentiable
+from f3eo.closure.problem import Problem
+from f3eo.closure.snapshot import Replay
+from f3eo.curvature import DoubleBackward, Engine, FiniteDifference
+from f3eo.curvature.guard import Differs, NotRepeatable, no_second_derivative
+from f3eo.curvature.guarded import PATIENCE
 from f3eo.fisher.accuracy import LIMIT, rounding
 from f3eo.fisher.differences import Coarse, differences, first_pass
 from f3eo.fisher.estimator import Estimator, Gradients, in_order, structure_gradient
 from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.ghost.evidence import Evidence
 from f3eo.fisher.watch import Watch
-from f3eo.graph import refuse_once_differentiable
-from f3eo.products import DoubleBackward, Engine, FiniteDifference
-from f3eo.products.guard import Differs, NotRepeatable, no_second_derivative
-from f3eo.products.guarded import PATIENCE
 
 logger = logging.getLogger("f3eo")
 
@@ -39,8 +40,8 @@ class PerSample(Estimator):
       than `memory`; and where a second pass is not the first, or its differences are no products
       with a Hessian (`f3eo.fisher.guard`, at every step and at every check).
 
-    Every operation that takes parameters is covered: by a rule (see `f3eo.extend.register`) or by
-    the exact torch.func fallback, which is logged. On the first batch, and from time to time
+    Every operation that takes parameters is covered: by a rule (see `f3eo.extend.register_layer`)
+    or by the exact torch.func fallback, which is logged. On the first batch, and from time to time
     (`f3eo.fisher.watch`), the result is checked against single samples.
 
     h is the gradient of a mean of norms, h = (1/p)∇ (1/B) Σ_i ‖∇ℓ_i‖^p. At p = 1 every sample moves

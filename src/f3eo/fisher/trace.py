@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f3eo.evaluation import Closure, Problem
+from f3eo.closure.problem import Closure, Problem
 from f3eo.fisher.estimator import Estimator
 from f3eo.fisher.per_sample import PerSample
 

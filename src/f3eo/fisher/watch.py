@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from f3eo import batch as batches
-from f3eo.evaluation import Problem
+from f3eo.closure import batch as batches
+from f3eo.closure.problem import Problem
 
 SHAPES = 64
 """Kinds of batches that are told apart."""

@@ -7,9 +7,9 @@ from math import isfinite, sqrt
 import torch
 from torch import Tensor
 
-from f3eo.evaluation import World
+from f3eo.closure.snapshot import Snapshot
 from f3eo.fisher import Gradients
-from f3eo.optimizer.trained import Trained
+from f3eo.optimizer.parameters import Trained
 from f3eo.tensors import fetched, scaled, wide
 
 
@@ -19,14 +19,14 @@ class Settled:
 
     Args:
         gradients: ∇L as .grad has it, h as it was measured.
-        world: as before the first micro-batch.
+        snapshot: as before the first micro-batch.
         factor: on h, as on ∇L: what all of that was multiplied with, as by `clip_grad_norm_`, else
             the ratio of its norms.
         common: whether that factor says all that was done.
     """
 
     gradients: Gradients
-    world: World
+    snapshot: Snapshot
     factor: float
     common: bool
 
@@ -44,13 +44,13 @@ class Accumulated:
 
     Args:
         gradients: of all micro-batches together; `gradient` is .grad itself, no copy.
-        world: as before the first of them.
+        snapshot: as before the first of them.
         trained: the parameters they belong to.
         marks: what ∇L is known by, see `_marks`.
     """
 
     gradients: Gradients
-    world: World
+    snapshot: Snapshot
     trained: Trained
     marks: list[Tensor]
 
@@ -76,10 +76,10 @@ class Accumulated:
             rows = zip(structure, own, strict=True)
             structure = [torch.zeros_like(h) if g is None else h for h, g in rows]
         gradients = replace(self.gradients, gradient=now, structure=structure)
-        return Settled(gradients, self.world, factor, common)
+        return Settled(gradients, self.snapshot, factor, common)
 
 
-def handed_out(gradients: Gradients, world: World, trained: Trained) -> Accumulated:
+def handed_out(gradients: Gradients, snapshot: Snapshot, trained: Trained) -> Accumulated:
     """Put ∇L into .grad, in the sign of the user's loss; what was not measured has none."""
     used = {_memory(h) for h in gradients.structure or ()}
     own: list[Tensor | None] = []
@@ -94,7 +94,7 @@ def handed_out(gradients: Gradients, world: World, trained: Trained) -> Accumula
     for p in trained.others:
         p.grad = None
     marks = _marks(g for g in own if g is not None)
-    return Accumulated(replace(gradients, gradient=own), world, trained, marks)
+    return Accumulated(replace(gradients, gradient=own), snapshot, trained, marks)
 
 
 def _memory(tensor: Tensor) -> int:

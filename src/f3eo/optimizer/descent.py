@@ -5,10 +5,11 @@ from math import isfinite
 from torch import Tensor
 from torch.optim import Optimizer
 
+from f3eo.direction import InnerProducts, Rule, Update, is_diagonal, metric, products
 from f3eo.fisher import Gradients
-from f3eo.optimizer.trained import Trained
+from f3eo.optimizer.parameters import Trained
+from f3eo.strength import Strength
 from f3eo.tensors import Vector, fetched, filled, inners, scaled
-from f3eo.updates import Products, Rule, Update, Weight, is_diagonal, metric, products
 
 
 class Descent:
@@ -66,7 +67,7 @@ class Descent:
         self,
         base: Optimizer,
         rule: Rule,
-        weight: Weight,
+        strength: Strength,
         value: float,
         *,
         clip: float,
@@ -78,7 +79,7 @@ class Descent:
 
         Args:
             base: whose groups hold the parameters.
-            rule, weight, value: see `Update`.
+            rule, strength, value: see `Update`.
             clip: factor on all of the update.
             keep: whether a direction that was measured is wanted for later steps.
 
@@ -89,7 +90,7 @@ class Descent:
         kept: Vector | None = None
         joined: dict[int, Tensor] = {}
         if self.structure is not None and not after:
-            update = self._update(self._measured, rule, weight, value)
+            update = self._update(self._measured, rule, strength, value)
             kept = self._kept(update) if keep and self.fresh else None
             total = update.term() if rule.replaces_gradient else update.total()
             joined = {id(p): t for p, t in zip(self.chosen, total, strict=True)}
@@ -103,7 +104,7 @@ class Descent:
         if self.structure is not None and after:
             diagonal = metric(base, self.chosen)
             measured = products(self._loss, self.structure, diagonal)
-            update = self._update(measured, rule, weight, value)
+            update = self._update(measured, rule, strength, value)
             kept = self._kept(update) if keep and self.fresh else None
             lrs = [lr for lr, s in zip(self.trained.lrs, self.trained.inside, strict=True) if s]
             rows = zip(self.chosen, self._own, update.term(), diagonal or [], lrs, strict=True)
@@ -118,7 +119,9 @@ class Descent:
             return update.direction
         return scaled(update.direction, 1 / self._factor) if self._factor else None
 
-    def _update(self, measured: list[Products], rule: Rule, weight: Weight, value: float) -> Update:
+    def _update(
+        self, measured: list[InnerProducts], rule: Rule, strength: Strength, value: float
+    ) -> Update:
         assert self.structure is not None
         rates = self.trained.rates
-        return Update(self._loss, self.structure, measured, rates, rule, weight, value)
+        return Update(self._loss, self.structure, measured, rates, rule, strength, value)

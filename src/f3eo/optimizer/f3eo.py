@@ -7,19 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f3eo.coupling import Coupling
-from f3eo.evaluation import Closure, Problem, World
+from f3eo.closure.coupling import Coupling
+from f3eo.closure.problem import Closure, Problem
+from f3eo.closure.snapshot import Snapshot
+from f3eo.direction import Decoupled, Rule, is_known
 from f3eo.fisher import Estimator, Gradients, PerSample
-from f3eo.measurement import USUAL_FRACTION, Measurement
-from f3eo.notices import Notices
+from f3eo.fisher.parts import USUAL_FRACTION, Measurement
 from f3eo.optimizer.accumulated import Settled, handed_out
 from f3eo.optimizer.base import CURE, Base, built, described
-from f3eo.optimizer.checkpoint import asked_for_blank, blank
-from f3eo.optimizer.descent import Descent
-from f3eo.optimizer.trained import Trained, trained
-from f3eo.optimizer.wrapper import Wrapper
-from f3eo.updates import Decoupled, Fitted, Rule, Weight, is_known
-from f3eo.validation import (
+from f3eo.optimizer.checks import (
     check_alone,
     check_generator,
     check_model,
@@ -28,6 +24,12 @@ from f3eo.validation import (
     in_range,
     tell_skipped,
 )
+from f3eo.optimizer.descent import Descent
+from f3eo.optimizer.notices import Notices
+from f3eo.optimizer.parameters import Trained, trained
+from f3eo.optimizer.state import asked_for_blank, blank
+from f3eo.optimizer.wrapper import Wrapper
+from f3eo.strength import Fitted, Strength
 
 
 class F3EO(Wrapper):
@@ -37,7 +39,7 @@ class F3EO(Wrapper):
 
     One step with the defaults: per-sample losses from the closure and ∇L; at every fifth step the
     exact Tr F and h on a quarter of the batch; h projected off ∇L, times 0.04 e^(−L), but no longer
-    than ∇L; base optimizer stepped. A weight of zero is the base optimizer bit for bit.
+    than ∇L; base optimizer stepped. A strength of zero is the base optimizer bit for bit.
 
     The price, counted in passes, is 1.05 plain gradients a step (`gradient_equivalents`), and 2
     with `fraction=1, every=1`, as SAM; in time, `f3eo cost` measures it (docs/performance.md).
@@ -54,13 +56,13 @@ class F3EO(Wrapper):
         estimator: how Tr F is measured, and the gradient h of it or of another mean of the same
             norms; default `PerSample()`, with h = ∇ E‖∇ℓ_i‖.
         rule: what is taken from h; default `Decoupled()`.
-        weight: how much of it; default `Fitted(0.04)`, a distance like SAM's ρ. Losses in other
+        strength: how much of it; default `Fitted(0.04)`, a distance like SAM's ρ. Losses in other
             units than nats, such as squared errors, want `Cap(0.04)`.
         fraction: part of each batch, drawn at random, on which h is measured; in (0, 1]. Unbiased;
             a step that measures costs 3 + 3·fraction forward passes, with
             `PerSample(DoubleBackward())` 3 + 4·fraction. Default ¼, and the whole batch where it
             cannot be split: the closure is not given it, batch statistics or the closure itself tie
-            it together (`f3eo.coupling`), or the estimator is no mean over samples.
+            it together (`f3eo.closure.coupling`), or the estimator is no mean over samples.
         every: steps from one measurement of h to the next, whose direction is used in between;
             default 5.
         chunk: largest number of samples that go through the model at once; default no bound.
@@ -86,7 +88,7 @@ class F3EO(Wrapper):
         *,
         estimator: Estimator | None = None,
         rule: Rule | None = None,
-        weight: Weight | None = None,
+        strength: Strength | None = None,
         fraction: float | None = None,
         every: int = 5,
         chunk: int | None = None,
@@ -97,10 +99,10 @@ class F3EO(Wrapper):
     ) -> None:
         check_part(Estimator, estimator)
         check_part(Rule, rule)
-        check_part(Weight, weight)
+        check_part(Strength, strength)
         self.estimator = estimator if estimator is not None else PerSample()
         self.rule = rule if rule is not None else Decoupled()
-        self.weight = weight if weight is not None else Fitted(0.04)
+        self.strength = strength if strength is not None else Fitted(0.04)
         self.fraction = None if fraction is None else in_range("fraction", fraction, 0.0, 1.0)
         self.every = in_range("every", every, 0, None, integer=True)
         self.chunk = None if chunk is None else in_range("chunk", chunk, 0, None, integer=True)
@@ -119,7 +121,7 @@ class F3EO(Wrapper):
         self._coupling = Coupling()
         self._notices = Notices()
         self._error: Tensor | None = None
-        if not is_known(self.base) and not self.rule.replaces_gradient and self.weight.value:
+        if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
             warnings.warn(
                 f"F3EO knows no metric of {type(self.base).__name__}: the structure term is "
                 f"projected in the Euclidean metric and joins the gradient, so the base may turn a "
@@ -132,7 +134,7 @@ class F3EO(Wrapper):
     @property
     def gradient_equivalents(self) -> float:
         """Cost of one step in plain gradients, counted in forward passes (3 a gradient)."""
-        if self.weight.value == 0:
+        if self.strength.value == 0:
             return 1.0
         usual = USUAL_FRACTION if self.estimator.additive else 1.0
         fraction = usual if self.fraction is None else self.fraction
@@ -155,8 +157,8 @@ class F3EO(Wrapper):
                 weights)` or a likelihood. It does not call `backward`. Without one, or with one
                 that returns None, as wrappers of optimizers make it, what `accumulate` gathered
                 is used.
-            batch: tensors, or nestings of them, with the samples in dimension 0; `f3eo.batch` says
-                what else holds samples.
+            batch: tensors, or nestings of them, with the samples in dimension 0; see
+                `f3eo.closure.batch` for what else holds samples.
 
         Returns:
             The mean loss, detached.
@@ -176,22 +178,22 @@ class F3EO(Wrapper):
             self._call_hollow(closure, batch, own)
             closure = None
         if closure is not None:
-            gradients, world = self._measured(closure, batch, own)
-            own.check_same(trained(self.param_groups), world)
-            self._apply(gradients, world, own, 1.0)
+            gradients, snapshot = self._measured(closure, batch, own)
+            own.check_same(trained(self.param_groups), snapshot)
+            self._apply(gradients, snapshot, own, 1.0)
             return gradients.loss
         before, self._pending = self._settled(own, stacklevel=4), None
         if before is None:
             raise RuntimeError(
                 "step() without a closure needs accumulate(closure, *batch) before it"
             )
-        self._apply(before.gradients, before.world, own, before.factor)
+        self._apply(before.gradients, before.snapshot, own, before.factor)
         return before.gradients.loss
 
     def accumulate(self, closure: Closure, *batch: Any) -> Tensor:
         """Add one micro-batch's ∇L and structure gradient to the coming `step()`.
 
-        With estimators that are means over samples (all but `Batch`), accumulated micro-batches
+        With estimators that are means over samples (all but `MiniBatch`), accumulated micro-batches
         equal the one big batch; random signs are drawn per micro-batch, so there they do in
         expectation.
 
@@ -216,13 +218,13 @@ class F3EO(Wrapper):
             self._measurement().refuse_parts("a second micro-batch", self.model)
         pending = self._pending if before is not None else None
         try:
-            gradients, world = self._measured(closure, batch, own, further=before is not None)
+            gradients, snapshot = self._measured(closure, batch, own, further=before is not None)
         finally:
             self._pending = pending  # a zero_grad() in the closure is not meant for these
         loss = gradients.loss
         if before is not None:
-            gradients, world = before.applied().merged(gradients), before.world
-        self._pending = handed_out(gradients, world, own)
+            gradients, snapshot = before.applied().merged(gradients), before.snapshot
+        self._pending = handed_out(gradients, snapshot, own)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -236,9 +238,9 @@ class F3EO(Wrapper):
         Raises:
             RuntimeError: it returns something, so what was accumulated is not meant.
         """
-        world = World(self._problem(closure, batch, own))
+        snapshot = Snapshot(self._problem(closure, batch, own))
         if closure(*batch) is not None:
-            world.restore()
+            snapshot.restore()
             raise RuntimeError(
                 "step(closure) after accumulate(): call step() without arguments to use what "
                 "was accumulated, or zero_grad() to drop it"
@@ -248,7 +250,7 @@ class F3EO(Wrapper):
 
     def _measured(
         self, closure: Closure, batch: tuple[Any, ...], own: Trained, *, further: bool = False
-    ) -> tuple[Gradients, World]:
+    ) -> tuple[Gradients, Snapshot]:
         if not callable(closure):
             raise TypeError(
                 f"the closure must be a function that returns per-sample losses, received "
@@ -257,14 +259,14 @@ class F3EO(Wrapper):
         problem = self._problem(closure, batch, own)
         if further:
             self._measurement().refuse_coupled("a second micro-batch", problem)
-        world = World(problem)
+        snapshot = Snapshot(problem)
         try:
             with torch.enable_grad():
                 gradients = self._measurement()(problem, structure=self._measures_structure(own))
         except BaseException:
-            world.restore()
+            snapshot.restore()
             raise
-        return gradients, world
+        return gradients, snapshot
 
     def _problem(
         self, closure: Closure, batch: tuple[Any, ...], own: Trained | None = None
@@ -278,7 +280,7 @@ class F3EO(Wrapper):
             self.model,
             self.generator,
             names=own.names,
-            watch=lambda output: self._notices(output, self.weight),
+            watch=lambda output: self._notices(output, self.strength),
         )
 
     def _settled(self, own: Trained, stacklevel: int) -> Settled | None:
@@ -286,7 +288,7 @@ class F3EO(Wrapper):
         pending = self._pending
         if pending is None:
             return None
-        own.check_same(pending.trained, pending.world)
+        own.check_same(pending.trained, pending.snapshot)
         with torch.no_grad():
             found = pending.settled()
         if found is not None and not found.common and not self._told:
@@ -303,7 +305,7 @@ class F3EO(Wrapper):
         return Measurement(self.estimator, self.fraction, self.chunk, self._coupling)
 
     def _measures_structure(self, own: Trained) -> bool:
-        if self.weight.at(self.steps) == 0 or not own.chosen:
+        if self.strength.at(self.steps) == 0 or not own.chosen:
             return False
         return self.steps % self.every == 0 or any(p not in self._stored for p in own.chosen)
 
@@ -316,16 +318,16 @@ class F3EO(Wrapper):
 
     @property
     def _directions(self) -> bool:
-        return self.every > 1 and self.weight.value > 0
+        return self.every > 1 and self.strength.value > 0
 
     # What was measured becomes an update.
 
-    def _apply(self, gradients: Gradients, world: World, own: Trained, factor: float) -> None:
+    def _apply(self, gradients: Gradients, snapshot: Snapshot, own: Trained, factor: float) -> None:
         with torch.no_grad():
-            stored = self._stored if self.weight.at(self.steps) else None
+            stored = self._stored if self.strength.at(self.steps) else None
             descent = Descent(own, gradients, stored, factor)
             if found := descent.not_finite():
-                self._skip(found, world)
+                self._skip(found, snapshot)
                 return
             clip = 1.0
             if self.max_norm is not None:
@@ -334,13 +336,15 @@ class F3EO(Wrapper):
             upward = all(group.get("maximize") for group in self.param_groups)
             self.trace = gradients.trace if gradients.trace is not None else self.trace
             self._error = gradients.error if gradients.structure is not None else self._error
-            value = self.weight.at(self.steps, -descent.mean if upward else descent.mean)
+            value = self.strength.at(self.steps, -descent.mean if upward else descent.mean)
             value *= self._unit()
             keep = self.every > 1
             try:
-                kept = descent.step(self.base, self.rule, self.weight, value, clip=clip, keep=keep)
+                kept = descent.step(
+                    self.base, self.rule, self.strength, value, clip=clip, keep=keep
+                )
             except Exception as error:
-                self._refuse(error, world)
+                self._refuse(error, snapshot)
                 raise
             if descent.fresh or self.steps % self.every == 0:
                 # No direction outlives the next measurement, whoever took part in that.
@@ -351,23 +355,23 @@ class F3EO(Wrapper):
         self.steps += 1
 
     def _unit(self) -> float:
-        """What turns h into the gradient of a mean norm, where the weight is a distance.
+        """What turns h into the gradient of a mean norm, where the strength is a distance.
 
         ∇(E‖∇ℓ_i‖^p)^(1/p) = (E‖∇ℓ_i‖^p)^(1/p − 1) h; between p = 1 and 2 the mean is that of p = 2.
         """
         power = self.estimator.power
-        if power == 1 or not self.weight.distance or self.trace is None:
+        if power == 1 or not self.strength.distance or self.trace is None:
             return 1.0
         trace = float(self.trace)
         return trace ** ((1 - power) / 2) if trace > 0 else 0.0
 
-    def _refuse(self, error: Exception, world: World) -> None:
+    def _refuse(self, error: Exception, snapshot: Snapshot) -> None:
         """Say whose error it was, if the base has never made a step here.
 
         Raises:
             TypeError: with the cure.
         """
-        world.restore()
+        snapshot.restore()
         if self.steps == 0 and not isinstance(error, torch.OutOfMemoryError):
             name = type(self.base).__name__
             raise TypeError(
@@ -375,16 +379,16 @@ class F3EO(Wrapper):
                 f"a closure, hooks or the graph of the gradient, it cannot be a base: {CURE}"
             ) from error
 
-    def _skip(self, what: str, world: World) -> None:
+    def _skip(self, what: str, snapshot: Snapshot) -> None:
         if self.on_nonfinite == "raise":
-            world.restore()
+            snapshot.restore()
             raise FloatingPointError(
-                f"{what} is not finite: lower the learning rate or the weight, check the data, or "
-                f'use on_nonfinite="skip"'
+                f"{what} is not finite: lower the learning rate or the strength, check the data "
+                f'or use on_nonfinite="skip"'
             )
-        world.restore_buffers()
+        snapshot.restore_buffers()
         self.skipped += 1
         tell_skipped(what, self, stacklevel=5)
 
     def __repr__(self) -> str:
-        return described(self, ("estimator", "rule", "weight"), ("fraction", "every"))
+        return described(self, ("estimator", "rule", "strength"), ("fraction", "every"))

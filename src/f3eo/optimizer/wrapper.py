@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from f3eo.optimizer.accumulated import Accumulated
-from f3eo.optimizer.checkpoint import Blank, State, parted
-from f3eo.validation import check_parameters
+from f3eo.optimizer.checks import check_parameters
+from f3eo.optimizer.state import Blank, State, parted
 
 
 class Wrapper(Optimizer, ABC):

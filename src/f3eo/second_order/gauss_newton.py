@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from f3eo.evaluation import Output
-from f3eo.second_order.conjugate_gradients import Solution, truncated_cg
-from f3eo.second_order.curvature import gauss_newton
+from f3eo.closure.evaluate import Output
+from f3eo.curvature.conjugate_gradients import Solution, truncated_cg
+from f3eo.curvature.gauss_newton import gauss_newton
+from f3eo.curvature.quadratic import Quadratic
+from f3eo.optimizer.checks import in_range
 from f3eo.second_order.damping import GROWTH, nielsen
 from f3eo.second_order.optimizer import SecondOrder
-from f3eo.second_order.quadratic import Quadratic
 from f3eo.second_order.report import Report
-from f3eo.validation import in_range
 
 
 class GaussNewton(SecondOrder):

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f3eo.evaluation import Output
-from f3eo.second_order.conjugate_gradients import Solution, truncated_cg
-from f3eo.second_order.curvature import hessian
+from f3eo.closure.evaluate import Output
+from f3eo.curvature.conjugate_gradients import Solution, truncated_cg
+from f3eo.curvature.hessian import hessian
+from f3eo.curvature.quadratic import Quadratic
+from f3eo.optimizer.checks import in_range
 from f3eo.second_order.damping import trust_radius
 from f3eo.second_order.optimizer import SecondOrder
-from f3eo.second_order.quadratic import Quadratic
 from f3eo.second_order.report import Report
 from f3eo.tensors import fetched
-from f3eo.validation import in_range
 
 
 class NewtonCG(SecondOrder):

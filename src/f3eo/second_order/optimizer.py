@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from f3eo.evaluation import Closure, Output, Problem, Replay, World, evaluate
-from f3eo.second_order.conjugate_gradients import Solution
-from f3eo.second_order.damping import accepts, agreement
-from f3eo.second_order.quadratic import Quadratic
-from f3eo.second_order.report import Report
-from f3eo.second_order.vectors import split
-from f3eo.tensors import fetched
-from f3eo.validation import (
+from f3eo.closure.evaluate import Output, evaluate
+from f3eo.closure.problem import Closure, Problem
+from f3eo.closure.snapshot import Replay, Snapshot
+from f3eo.curvature.conjugate_gradients import Solution
+from f3eo.curvature.quadratic import Quadratic
+from f3eo.curvature.vectors import split
+from f3eo.optimizer.checks import (
     check_alone,
     check_model,
     check_parameters,
@@ -24,6 +23,9 @@ from f3eo.validation import (
     in_range,
     tell_skipped,
 )
+from f3eo.second_order.damping import accepts, agreement
+from f3eo.second_order.report import Report
+from f3eo.tensors import fetched
 
 
 class SecondOrder(Optimizer, ABC):
@@ -102,17 +104,17 @@ class SecondOrder(Optimizer, ABC):
         parameters, rates = self._trained()
         inside = [True] * len(parameters)
         problem = Problem(closure, batch, parameters, inside, self.model, self.generator)
-        world = World(problem)
+        snapshot = Snapshot(problem)
         saved = [p.detach().clone() for p in parameters]
         try:
-            return self._tried(problem, rates, saved, world)
+            return self._tried(problem, rates, saved, snapshot)
         except BaseException:
             _put(parameters, saved)
-            world.restore()
+            snapshot.restore()
             raise
 
     def _tried(
-        self, problem: Problem, rates: list[float], saved: list[Tensor], world: World
+        self, problem: Problem, rates: list[float], saved: list[Tensor], snapshot: Snapshot
     ) -> Tensor:
         found: list[Output] = []
 
@@ -127,7 +129,7 @@ class SecondOrder(Optimizer, ABC):
             models = self._models(found.pop(), problem.parameters)
         before, *squares = fetched([loss, *(m.gradient @ m.gradient for m in models)])
         if not isfinite(before) or not isfinite(sum(squares)):
-            return self._skip("the gradient" if isfinite(before) else "the loss", loss, world)
+            return self._skip("the gradient" if isfinite(before) else "the loss", loss, snapshot)
 
         solutions = [self._minimised(m, unit * abs(before)) for m in models]
         sizes = [p.numel() for p in problem.parameters]
@@ -138,7 +140,7 @@ class SecondOrder(Optimizer, ABC):
         promised = [m.reduction(step) for m, step in zip(models, steps, strict=True)]
         predicted = sum(fetched(promised))
         if not isfinite(predicted):
-            return self._skip("the curvature", loss, world)
+            return self._skip("the curvature", loss, snapshot)
         del models, promised  # and with them the graph, before the next one is made
 
         for own, step in zip(places, steps, strict=True):
@@ -181,13 +183,13 @@ class SecondOrder(Optimizer, ABC):
             )
         return [p for p, _ in pairs], [rate for _, rate in pairs]
 
-    def _skip(self, what: str, loss: Tensor, world: World) -> Tensor:
+    def _skip(self, what: str, loss: Tensor, snapshot: Snapshot) -> Tensor:
         if self.on_nonfinite == "raise":
             raise FloatingPointError(
                 f"{what} is not finite: check the data and the initial weights, or use "
                 f'on_nonfinite="skip"'
             )
-        world.restore_buffers()
+        snapshot.restore_buffers()
         self.skipped += 1
         tell_skipped(what, self, stacklevel=5)
         return loss

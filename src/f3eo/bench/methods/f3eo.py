@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from f3eo import (
     F3EO,
-    Batch,
     Cap,
     Categorical,
     Compiled,
@@ -21,6 +20,7 @@ from f3eo import (
     FiniteDifference,
     Fitted,
     Fixed,
+    MiniBatch,
     ModelSampled,
     PerSample,
     Ratio,
@@ -36,7 +36,7 @@ ESTIMATORS: Mapping[str, Callable[[float], Any]] = {
     "compiled": lambda power: Compiled(PerSample(FiniteDifference(), power=power)),
     "compiled_exact": lambda power: Compiled(PerSample(DoubleBackward(), power=power)),
     "sign": lambda power: Sign(FiniteDifference()),
-    "batch": lambda power: Batch(FiniteDifference()),
+    "batch": lambda power: MiniBatch(FiniteDifference()),
     "model_sampled": lambda power: ModelSampled(),
 }
 """From the power of the norms, where there is one."""
@@ -114,7 +114,7 @@ def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
         built(model, options),
         estimator=_named("estimator", options["estimator"], ESTIMATORS)(options["power"]),
         rule=_named("rule", options["rule"], RULES)(),
-        weight=_named("weight", kind, WEIGHTS)(number),
+        strength=_named("weight", kind, WEIGHTS)(number),
         fraction=options["fraction"],
         every=options["every"],
         generator=torch.Generator().manual_seed(seed),

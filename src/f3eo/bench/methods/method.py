@@ -18,7 +18,7 @@ Closure = Callable[[Tensor, Tensor], Tensor]
 class Stepper(ABC):
     """An optimizer at work on one model.
 
-    What a step costs is not said here but counted: see `f3eo.bench.count`.
+    What a step costs is not said here but counted: see `f3eo.bench.methods.count`.
 
     Attributes:
         optimizers: the torch optimizers whose learning rate is scheduled; none if it needs no

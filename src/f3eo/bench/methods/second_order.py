@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from f3eo.bench.methods.method import Closure, Method, Source, Stepper
-from f3eo.likelihood import Likelihood
+from f3eo.closure.likelihood import Likelihood
 from f3eo.second_order import GaussNewton, LayerwiseGaussNewton, NewtonCG
 from f3eo.second_order.optimizer import SecondOrder
 
 PRODUCTS = 4
-"""Products with the curvature in a step."""
+"""InnerProducts with the curvature in a step."""
 
 
 class Outputs(Likelihood):

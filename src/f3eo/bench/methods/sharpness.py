@@ -10,14 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from f3eo.bench.methods.bases import BASES, OPTIONS, base, groups, own
-from f3eo.bench.methods.method import (
-    Closure,
-    ClosureStepper,
-    Method,
-    Source,
-    Stepper,
-    evaluation,
-)
+from f3eo.bench.methods.method import Closure, ClosureStepper, Method, Source, Stepper, evaluation
 from f3eo.bench.methods.sam import TWICE, SharpnessAwareStepper
 
 

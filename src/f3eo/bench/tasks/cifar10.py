@@ -6,8 +6,8 @@ import numpy
 import torch
 from torch.nn import functional as F
 
-from f3eo.bench import data
-from f3eo.bench.cost.models.resnet import build
+from f3eo.bench.models.resnet import build
+from f3eo.bench.tasks import data
 from f3eo.bench.tasks.task import Data, Samples, Task
 
 

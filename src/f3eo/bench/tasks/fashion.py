@@ -7,7 +7,7 @@ import numpy
 import torch
 from torch import nn
 
-from f3eo.bench.data import FASHION, images
+from f3eo.bench.tasks.data import FASHION, images
 from f3eo.bench.tasks.mlp import mlp
 from f3eo.bench.tasks.noise import noisy
 from f3eo.bench.tasks.task import Data, Samples, Task

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from f3eo.bench import data
-from f3eo.bench.cost.models.gpt import GPT
+from f3eo.bench.models.gpt import GPT
+from f3eo.bench.tasks import data
 from f3eo.bench.tasks.task import Data, Samples, Task
 
 POSITIONS = 64

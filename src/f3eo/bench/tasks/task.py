@@ -76,7 +76,7 @@ class Task:
         base: what sharpness-aware methods and F3EO wrap in a study: "sgd", or "adamw" for
             transformers.
         decay: range of Adam's weight decay that is searched, where the literature on the task has
-            another than `f3eo.bench.spaces`; default None, the range there.
+            another than `f3eo.bench.plan.spaces`; default None, the range there.
         score: what tuning judges by, on held-out or test samples: "accuracy" or "loss".
         options: hyper-parameters by method name; what is absent keeps the method's default.
         loss: per-sample loss, (logits, y) -> (N,).

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f3eo.fisher.ghost.layout import Layout, candidates
-from f3eo.fisher.ghost.use import Use
+from f3eo.fisher.ghost.recording.layout import Layout, candidates
+from f3eo.fisher.ghost.recording.use import Use
 
 PROBES = 16
 """Single samples looked at in one batch, at most."""
@@ -133,8 +133,8 @@ def _mixed(
     overlap = any(bool((a & b).any()) for k, (_, a) in enumerate(seen) for _, b in seen[:k])
     output = f"{use.name} with output of shape {tuple(shape)}"
     advice = (
-        f"hand the batch to the closure as arguments, or use estimator=Batch(); where a table of "
-        f"constants is {samples} long, too, take another batch size"
+        f"hand the batch to the closure as arguments, or use estimator=MiniBatch(); where a table "
+        f"of constants is {samples} long, too, take another batch size"
     )
     if overlap:
         return (

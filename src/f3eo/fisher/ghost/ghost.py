@@ -16,20 +16,21 @@ from torch import Tensor
 
 import f3eo.fisher.ghost.rules  # noqa: F401  (registers the rules)
 from f3eo.arguments import mapped_arguments
-from f3eo.evaluation import Output, Problem, check_reached, evaluate
-from f3eo.fisher.ghost.capture import Capture
+from f3eo.closure.evaluate import Output, check_reached, evaluate
+from f3eo.closure.graph import coarsest, contents
+from f3eo.closure.problem import Problem
+from f3eo.curvature.guard import NotRepeatable, custom
+from f3eo.curvature.passes import OVERWRITTEN
 from f3eo.fisher.ghost.evidence import PROBES, Evidence, Probe, evidence, wanted
-from f3eo.fisher.ghost.fallback import Sample, fallback
-from f3eo.fisher.ghost.gathered import Gathered, gather
-from f3eo.fisher.ghost.layout import Layout
-from f3eo.fisher.ghost.norms import Contribution, Norms, contribution, norms
-from f3eo.fisher.ghost.perturbed import SecondPass, place
+from f3eo.fisher.ghost.gradients.fallback import Sample, fallback
+from f3eo.fisher.ghost.gradients.kept import Gathered, gather
+from f3eo.fisher.ghost.gradients.norms import Contribution, Norms, contribution, norms
+from f3eo.fisher.ghost.recording.capture import Capture
+from f3eo.fisher.ghost.recording.layout import Layout
+from f3eo.fisher.ghost.recording.use import Use
 from f3eo.fisher.ghost.registry import Rule
-from f3eo.fisher.ghost.use import Use
+from f3eo.fisher.ghost.second_pass.replay import SecondPass, place
 from f3eo.fisher.ghost.verify import refuse_hooks, verify
-from f3eo.graph import coarsest, contents
-from f3eo.products.guard import NotRepeatable, custom
-from f3eo.products.passes import OVERWRITTEN
 
 logger = logging.getLogger("f3eo")
 

@@ -7,7 +7,7 @@ operation
 would see if each sample were alone, as a batch of one: `F.linear` on (B, p) gets x as (B, 1, p) and
 delta, the gradient of Σℓ in the operation's output, as (B, 1, q). Parameters come as they are.
 
-    @register(torch.nn.functional.linear)
+    @register_layer(torch.nn.functional.linear)
     def linear(delta, input, weight, bias=None):
         return {"weight": Outer(delta.flatten(1, -2), input.flatten(1, -2)), ...}
 
@@ -30,7 +30,7 @@ RULES: dict[Any, Rule] = {}
 PERTURBED: dict[Any, Callable[..., Any]] = {}
 
 
-def register(*operations: Callable[..., Any] | type[nn.Module]) -> Callable[[R], R]:
+def register_layer(*operations: Callable[..., Any] | type[nn.Module]) -> Callable[[R], R]:
     """Use the decorated rule for these torch functions or module classes, in place of any other.
 
     Args:
@@ -43,7 +43,9 @@ def register(*operations: Callable[..., Any] | type[nn.Module]) -> Callable[[R],
     """
     for operation in operations:
         if not callable(operation):
-            raise TypeError(f"register takes functions or Module classes, received {operation!r}")
+            raise TypeError(
+                f"register_layer takes functions or Module classes, received {operation!r}"
+            )
 
     def decorate(rule: R) -> R:
         for operation in operations:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from f3eo.fisher.ghost.norms import Norms
+from f3eo.fisher.ghost.gradients.norms import Norms
 from f3eo.tensors import squared_norm
 
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-2, torch.bfloat16: 0.2, torch.float16: 0.2}

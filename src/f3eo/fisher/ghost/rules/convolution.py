@@ -19,9 +19,9 @@ from f3eo.decompositions.convolution import (
     convolved,
     convolved_once,
 )
-from f3eo.fisher.ghost.registry import perturbed, register
-from f3eo.fisher.ghost.terms import Dense, Outer, Term, rows_of, squared_rows
-from f3eo.fisher.ghost.weights import Shifted, Weights
+from f3eo.fisher.ghost.gradients.terms import Dense, Outer, Term, rows_of, squared_rows
+from f3eo.fisher.ghost.registry import perturbed, register_layer
+from f3eo.fisher.ghost.second_pass.shifted import Shifted, Weights
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _beside(tensor: Tensor) -> Tensor:
     return tensor.transpose(0, 1).flatten(1, 2)
 
 
-@register(convolved, convolved_once)
+@register_layer(convolved, convolved_once)
 def convolution(
     delta: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
 ) -> dict[str, Term]:

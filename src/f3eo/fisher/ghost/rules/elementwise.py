@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from f3eo.decompositions.normalisation import repeated
-from f3eo.fisher.ghost.registry import perturbed, register
-from f3eo.fisher.ghost.terms import Dense, Term
-from f3eo.fisher.ghost.weights import Weights
+from f3eo.fisher.ghost.gradients.terms import Dense, Term
+from f3eo.fisher.ghost.registry import perturbed, register_layer
+from f3eo.fisher.ghost.second_pass.shifted import Weights
 
 
 def unbroadcast(values: Tensor, shape: torch.Size) -> Tensor:
@@ -68,12 +68,12 @@ def perturbed_binary(
 for _name in ("add", "sub", "mul", "div", "true_divide"):
     for _owner in (torch, torch.Tensor):
         _function = getattr(_owner, _name)
-        register(_function)(partial(binary, _function))
+        register_layer(_function)(partial(binary, _function))
         perturbed(_function)(partial(perturbed_binary, _function))
 
 
-@register(torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.repeat)
-@register(torch.Tensor.broadcast_to, torch.broadcast_to, repeated)
+@register_layer(torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.repeat)
+@register_layer(torch.Tensor.broadcast_to, torch.broadcast_to, repeated)
 def expand(delta: Tensor, input: Tensor, *sizes: Any) -> dict[str, Term]:
     """A parameter repeated for every sample, such as a class token."""
     return {"input": Dense(unbroadcast(delta, input.shape))}

@@ -3,12 +3,12 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from f3eo.fisher.ghost.registry import perturbed, register
-from f3eo.fisher.ghost.terms import Rows, Term
-from f3eo.fisher.ghost.weights import Weights
+from f3eo.fisher.ghost.gradients.terms import Rows, Term
+from f3eo.fisher.ghost.registry import perturbed, register_layer
+from f3eo.fisher.ghost.second_pass.shifted import Weights
 
 
-@register(F.embedding)
+@register_layer(F.embedding)
 def embedding(
     delta: Tensor,
     input: Tensor,

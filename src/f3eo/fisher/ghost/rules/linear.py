@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f3eo.fisher.ghost.registry import perturbed, register
-from f3eo.fisher.ghost.terms import Dense, Outer, Term
-from f3eo.fisher.ghost.weights import Weights
+from f3eo.fisher.ghost.gradients.terms import Dense, Outer, Term
+from f3eo.fisher.ghost.registry import perturbed, register_layer
+from f3eo.fisher.ghost.second_pass.shifted import Weights
 
 
 def positions(tensor: Tensor) -> Tensor:
@@ -14,7 +14,7 @@ def positions(tensor: Tensor) -> Tensor:
     return tensor.flatten(1, -2)
 
 
-@register(F.linear)
+@register_layer(F.linear)
 def linear(
     delta: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> dict[str, Term]:
@@ -40,7 +40,9 @@ def perturbed_linear(
     return z.view(*input.shape[:-1], z.shape[-1])
 
 
-@register(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm)
+@register_layer(
+    torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm
+)
 def matmul(delta: Tensor, input: Tensor, other: Tensor) -> dict[str, Term] | None:
     """A weight (p, q) on the right of the samples; anything else is left to the fallback."""
     if other.ndim != 2 or input.ndim < 3:
@@ -59,7 +61,7 @@ def perturbed_matmul(input: Tensor | Weights, other: Tensor | Weights) -> Tensor
     return z.view(*input.shape[:-1], z.shape[-1])
 
 
-@register(torch.addmm)
+@register_layer(torch.addmm)
 def addmm(
     delta: Tensor, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> dict[str, Term] | None:

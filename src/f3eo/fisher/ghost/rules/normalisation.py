@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from f3eo.decompositions.normalisation import scaled_and_shifted
-from f3eo.fisher.ghost.registry import perturbed, register
-from f3eo.fisher.ghost.terms import Dense, Term
-from f3eo.fisher.ghost.weights import Weights
+from f3eo.fisher.ghost.gradients.terms import Dense, Term
+from f3eo.fisher.ghost.registry import perturbed, register_layer
+from f3eo.fisher.ghost.second_pass.shifted import Weights
 
 
-@register(scaled_and_shifted)
+@register_layer(scaled_and_shifted)
 def scale_and_shift(
     delta: Tensor, normal: Tensor, weight: Tensor, bias: Tensor | None, after: int
 ) -> dict[str, Term]:
@@ -75,7 +75,7 @@ class _Scaled(torch.autograd.Function):
         return d * scale, for_scale, None
 
 
-@register(F.layer_norm)
+@register_layer(F.layer_norm)
 def layer_norm(
     delta: Tensor,
     input: Tensor,
@@ -105,7 +105,7 @@ def perturbed_layer_norm(
     return perturbed_scale_and_shift(normal, weight, bias, 0)
 
 
-@register(F.instance_norm)
+@register_layer(F.instance_norm)
 def instance_norm(
     delta: Tensor,
     input: Tensor,
@@ -123,7 +123,7 @@ def instance_norm(
     return _per_channel(delta, normal, weight, bias)
 
 
-@register(F.batch_norm)
+@register_layer(F.batch_norm)
 def batch_norm(
     delta: Tensor,
     input: Tensor,

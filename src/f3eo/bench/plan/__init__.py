@@ -1,0 +1,1 @@
+"""What is compared: methods, spaces, tuning, and the plan of a study."""

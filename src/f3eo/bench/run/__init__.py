@@ -1,0 +1,1 @@
+"""One run: training, measurement, and the row that it gives."""

@@ -1,0 +1,127 @@
+"""One run written as one row: its configuration, its result or its error, its environment."""
+
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from f3eo.bench.run.environment import machine, versions
+from f3eo.bench.run.run import Equal, Run
+from f3eo.bench.run.train import Result, train
+
+Row = dict[str, Any]
+"""A line of results.jsonl.
+
+`key`, `task`, `method`, `variant` (see `Run`), `kind` ("result", or "trial" on held-out samples),
+`seed`, `config` (with a `price` if the budget is one of time); `status`:
+"finished", "diverged" or "failed"; `error` and `traceback`: text or null; `steps` and
+`gradient_equivalents` (cost of one step); `final`: what was measured at the end, null unless
+finished; `best`: test accuracy and loss, the best on the curve; `target`: whether and where the
+curve reached the task's target; `curve`: lists of equal length (all three see
+`f3eo.bench.run.train.Result`); `source`: of the data, "" where there is but one;
+`warnings`: texts; `versions`, `machine`, `time`; `command`: what was typed.
+"""
+
+
+ENDS = ("test_accuracy", "test_loss", "train_loss", "fisher_trace", "seconds")
+"""What `final` has, at least; without a curve the first of them is enough for a report."""
+STATUS = ("finished", "diverged", "failed")
+TEXT, NUMBER = (str, type(None)), (int, float, type(None))
+KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("key", "task", "method", "status"), str),
+    **dict.fromkeys(("config", "versions", "machine"), dict),
+    **dict.fromkeys(("final", "curve"), (dict, type(None))),
+    **dict.fromkeys(("error", "traceback"), TEXT),
+    **dict.fromkeys(("steps", "gradient_equivalents"), NUMBER),
+    "seed": int,
+    "warnings": list,
+}
+"""Types of the entries that every row has, those of older versions, too."""
+
+
+def record(run: Run, progress: Callable[[float], object] = lambda share: None) -> Row:
+    """Train a run and write down what came of it; an error becomes a row, too."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            row = _measured(run, train(run, progress))
+        except Exception as error:
+            row = failed(run, f"{type(error).__name__}: {error}", traceback.format_exc())
+    return row | {"warnings": list(dict.fromkeys(str(warning.message) for warning in caught))}
+
+
+def equal(row: Row) -> Equal:
+    """What the methods of the row's comparison have the same amount of."""
+    return "time" if "price" in row["config"] else "cost"
+
+
+def failed(run: Run, error: str, trace: str | None = None) -> Row:
+    """The row of a run that ended in an error."""
+    return _row(run, status="failed", error=error, traceback=trace)
+
+
+def check(row: Any) -> None:
+    """Refuse what is no row, as a line that was cut or written by hand.
+
+    Raises:
+        ValueError, TypeError: with what is missing, or is something else.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"a row is an object, got a {type(row).__name__}")
+    for name, kind in KINDS.items():
+        if name not in row or not isinstance(row[name], kind):
+            raise ValueError(f"a row has no {name}, or another than it should be")
+    config, final, curve = row["config"], row["final"], row["curve"]
+    if not isinstance(config.get("options"), dict) or not isinstance(config.get("budget"), int):
+        raise ValueError("the config of a row has no options or no budget")
+    if row["status"] not in STATUS or (row["status"] == "finished") != bool(final):
+        raise ValueError(f"a row of status {row['status']!r} has not what belongs to it")
+    if final and not set(ENDS if curve else ENDS[:1]) <= set(final):
+        raise ValueError(f"the final of a row lacks some of {', '.join(ENDS)}")
+    if len({len(values) for values in (curve or {}).values()}) > 1:
+        raise ValueError("the curve of a row has lists of different lengths")
+
+
+def _measured(run: Run, result: Result) -> Row:
+    known = {
+        "steps": result.steps,
+        "gradient_equivalents": result.gradient_equivalents,
+        "best": result.best,
+        "target": result.target,
+        "curve": result.curve,
+        "source": result.source,
+    }
+    if result.final is None:
+        last = result.curve["step"][-1] if result.curve else 0
+        error = f"the loss or Tr F was no finite number any more, some time after step {last}"
+        return _row(run, status="diverged", error=error, **known)
+    return _row(run, status="finished", final=result.final, **known)
+
+
+def _row(run: Run, **known: Any) -> Row:
+    """A row with every entry, null where nothing is known."""
+    row = {
+        "key": run.key,
+        "task": run.task,
+        "method": run.method,
+        "variant": run.variant,
+        "kind": "trial" if run.split == "validation" else "result",
+        "seed": run.seed,
+        "config": run.config,
+        "status": None,
+        "error": None,
+        "traceback": None,
+        "steps": None,
+        "gradient_equivalents": None,
+        "final": None,
+        "best": None,
+        "target": None,
+        "curve": None,
+        "source": None,
+        "warnings": [],
+        "versions": versions(),
+        "machine": machine(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return row | known

@@ -1,0 +1,75 @@
+"""One run: everything that decides its result, as plain data with a key."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Split = Literal["test", "validation"]
+Equal = Literal["cost", "time"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method on a task with one seed; equal runs have equal results.
+
+    Args:
+        task: name of the task.
+        method: name of the method.
+        seed: initialisation, order of the batches, and what the method draws.
+        budget: cost of the run, in plain gradients of one batch.
+        batch: samples per step.
+        options: every hyper-parameter of the method.
+        evaluations: times the model is measured during training; default 25.
+        probe: training samples on which train loss and Tr F are measured; default 1000.
+        split: "test", or "validation" to hold out training samples (tuning); default "test".
+        price: time of one step in those of a plain gradient: the budget is one of time. None, the
+            default: the budget is one of plain gradients, counted (see `f3eo.bench.methods.count`).
+        variant: label of what differs from the method as it was tuned; default nothing.
+    """
+
+    task: str
+    method: str
+    seed: int
+    budget: int
+    batch: int
+    options: Mapping[str, Any]
+    evaluations: int = 25
+    probe: int = 1000
+    split: Split = "test"
+    price: float | None = None
+    variant: str = ""
+
+    @property
+    def equal(self) -> Equal:
+        """What methods have the same amount of."""
+        return "cost" if self.price is None else "time"
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What must be equal between methods for their comparison to be fair."""
+        return {
+            "budget": self.budget,
+            "batch": self.batch,
+            "evaluations": self.evaluations,
+            "probe": self.probe,
+            "split": self.split,
+        }
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The full configuration, as it is written into the results."""
+        price = {} if self.price is None else {"price": self.price}
+        return {**self.setting, **price, "options": dict(self.options)}
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that tell this run from every other."""
+        facts = asdict(self)
+        if self.price is None:  # rows from before there were prices keep their key
+            del facts["price"]
+        if not self.variant:
+            del facts["variant"]
+        text = json.dumps(facts, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,157 @@
+"""Train one model: pure in its run, so that the same run gives the same result bit for bit."""
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from f3eo.bench.methods import METHODS
+from f3eo.bench.methods.count import count
+from f3eo.bench.run.measure import conclude, measure
+from f3eo.bench.run.run import Run
+from f3eo.bench.tasks import TASKS, Data, Samples, Task
+
+
+class Result(NamedTuple):
+    """What a run measured.
+
+    Attributes:
+        steps: steps the budget paid for.
+        gradient_equivalents: cost of one step, in plain gradients.
+        curve: by name, one value per measurement, the first before any step; `step`,
+            `gradients`, `seconds` (training only), and what `f3eo.bench.run.measure.measure` finds.
+        final: where the run ended: the last place on the curve, and what
+            `f3eo.bench.run.measure.conclude` finds there; None if it diverged.
+        target: `reached`, and `step`, `gradients` and `seconds` of the first point on the curve
+            whose score is as good as the task's target, or None; these seconds are those the run
+            has at its price, in plain gradient steps, and None without a price.
+        source: which files the data came from, where there is more than one choice.
+    """
+
+    steps: int
+    gradient_equivalents: float
+    curve: dict[str, list[float]]
+    final: dict[str, float | None] | None
+    target: dict[str, bool | float | None]
+    source: str
+
+    @property
+    def diverged(self) -> bool:
+        """The loss stopped being a number, and the run ended there."""
+        return self.final is None
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The best `test_accuracy` and `test_loss` on the curve, each for itself."""
+        if not self.curve:
+            return {}
+        accuracy, loss = self.curve["test_accuracy"], self.curve["test_loss"]
+        return {"test_accuracy": max(accuracy), "test_loss": min(loss)}
+
+
+@lru_cache
+def load(task: str) -> Data:
+    """The data of a task, read once per process."""
+    return TASKS[task].load()
+
+
+def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator[Samples]:
+    """Batches without end, in a new order each epoch; a last incomplete batch is left out."""
+    size = min(size, len(samples.y))
+    while True:
+        order = torch.randperm(len(samples.y), generator=generator)
+        for chosen in order[: len(order) // size * size].split(size):
+            yield Samples(samples.x[chosen], samples.y[chosen])
+
+
+def train(run: Run, progress: Callable[[float], object] = lambda share: None) -> Result:
+    """Train and measure one run; only the steps are on the clock.
+
+    Args:
+        run: what to train.
+        progress: called with the finished share, in [0, 1], after each measurement.
+
+    Returns:
+        Its curve; a divergence is a result too.
+
+    Raises:
+        ValueError: a budget below the price of one step, or an option the method refuses.
+    """
+    cost = count(run.method, run.options).gradient_equivalents
+    random.seed(run.seed)
+    numpy.random.seed(run.seed)
+    torch.manual_seed(run.seed)
+    task, data = TASKS[run.task], load(run.task)
+    if run.split == "validation":
+        data = data.validation(run.seed)
+    model = task.seeded_model(run.seed)
+    stepper = METHODS[run.method].build(model, run.options, run.seed)
+    price = run.price or cost
+    steps = int(run.budget / price)
+    if steps < 1:
+        raise ValueError(
+            f"a budget of {run.budget} plain gradients does not pay for one step of {run.method}, "
+            f"which costs {price:.2f}; raise the budget"
+        )
+    schedules = [CosineAnnealingLR(optimizer, steps) for optimizer in stepper.optimizers]
+    stream = batches(data.train, run.batch, torch.Generator().manual_seed(run.seed))
+    probe = _first(data.train, run.probe)
+    test = _first(data.test, task.curve_test)
+
+    def closure(x: Tensor, y: Tensor) -> Tensor:
+        return task.loss(model(x), y)
+
+    curve: dict[str, list[float]] = defaultdict(list)
+
+    def result(final: dict[str, float | None] | None) -> Result:
+        found = _target(task, curve, run.price)
+        return Result(steps, cost, dict(curve), final, found, data.source)
+
+    final: dict[str, float | None] = {}
+    step, seconds, total = 0, 0.0, torch.zeros(())
+    stops = sorted({round(steps * n / run.evaluations) for n in range(run.evaluations + 1)})
+    for stop in stops:
+        start = perf_counter()
+        while step < stop:
+            total += stepper.step(closure, *next(stream))
+            for schedule in schedules:
+                schedule.step()
+            step += 1
+        seconds += perf_counter() - start
+        stepper.rest()
+        point = measure(model, task.loss, probe, test)
+        finite = total.isfinite() and all(map(math.isfinite, point.values()))
+        position = {"step": step, "gradients": step * cost, "seconds": seconds}
+        if finite and stop == steps:
+            final = position | conclude(model, task.loss, probe, data.test, point)
+        stepper.resume()
+        if not finite:
+            return result(None)
+        for name, value in (position | point).items():
+            curve[name].append(value)
+        progress(step / steps)
+    return result(final)
+
+
+def _first(samples: Samples, number: int | None) -> Samples:
+    return Samples(samples.x[:number], samples.y[:number])
+
+
+def _target(
+    task: Task, curve: dict[str, list[float]], price: float | None
+) -> dict[str, bool | float | None]:
+    """See `Result.target`."""
+    for place, score in enumerate(curve.get(task.column, ())):
+        if task.reached(score):
+            step, gradients = curve["step"][place], curve["gradients"][place]
+            seconds = None if price is None else step * price
+            return {"reached": True, "step": step, "gradients": gradients, "seconds": seconds}
+    return {"reached": False, "step": None, "gradients": None, "seconds": None}

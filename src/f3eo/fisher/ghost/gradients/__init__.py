@@ -1,0 +1,1 @@
+"""Per-sample gradients of the recorded operations, and their norms."""

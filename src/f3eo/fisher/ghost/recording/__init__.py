@@ -1,0 +1,1 @@
+"""One forward pass, with every operation in which parameters meet samples."""

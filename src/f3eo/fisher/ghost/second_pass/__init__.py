@@ -1,0 +1,1 @@
+"""The forward pass once more, every sample at parameters of its own."""

@@ -1,0 +1,168 @@
+"""A parameter at a value of its own for every sample, W_i = W + ε G_i.
+
+Letters: B samples, T positions of a sample, S positions in the sums that G_i is, W (m, n).
+"""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from f3eo.fisher.ghost.gradients.terms import Dense, Outer, Rows, Term
+
+
+class Weights(ABC):
+    """W_i for every sample; gradients flow into what all samples share."""
+
+    shape: torch.Size
+    """Of W."""
+
+    @abstractmethod
+    def tensor(self) -> Tensor:
+        """W_i written out; (B, *shape)."""
+
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x W_iᵀ + b_i; (B, T, n) → (B, T, m), b_i (B or 1, 1, m)."""
+        z = torch.bmm(x, self.tensor().mT)
+        return z if bias is None else z + bias
+
+    def product_from_left(self, x: Tensor) -> Tensor:
+        """x W_i; (B, T, m) → (B, T, n)."""
+        return torch.bmm(x, self.tensor())
+
+    @abstractmethod
+    def lookup(self, index: Tensor, padding: int | None) -> Tensor:
+        """The rows of W_i at `index`, (B, T) → (B, T, n); the row `padding` is W's, a constant."""
+
+
+class Derived(Weights):
+    """A tensor made of parameters without samples: a view, a weight under a reparametrisation.
+
+    Args:
+        shared: what it is made to of the shared parameters.
+        values: of each sample's own, (B, *shape), with the graph of how they were made.
+    """
+
+    def __init__(self, shared: Tensor, values: Tensor) -> None:
+        self._shared = shared
+        self._values = values
+        self.shape = shared.shape
+
+    def tensor(self) -> Tensor:
+        """See `Weights.tensor`."""
+        return self._values
+
+    def lookup(self, index: Tensor, padding: int | None) -> Tensor:
+        """See `Weights.lookup`."""
+        rows = _rows_at(self._values, index)
+        if padding is None:
+            return rows
+        return torch.where((index == padding).unsqueeze(-1), self._shared[padding].detach(), rows)
+
+
+class Shifted(Weights):
+    """W + ε G_i.
+
+    Args:
+        shared: W.
+        gradients: G_i.
+        size: ε, one for all samples or (B,).
+        once: whether W_i is asked for once, and G_i not again: its memory serves for W_i then.
+    """
+
+    def __init__(
+        self, shared: Tensor, gradients: Term, size: Tensor, *, once: bool = False
+    ) -> None:
+        self.shared = shared
+        self.shape = shared.shape
+        self.gradients = gradients
+        self.size = size
+        self._once = once
+
+    @cached_property
+    def written(self) -> Tensor:
+        """W_i written out, without a graph."""
+        rows = self.gradients.rows(slice(None))
+        if self._once and isinstance(self.gradients, Dense):
+            return torch.addcmul(self.shared.detach(), rows, self._size(rows), out=rows)
+        return torch.addcmul(self.shared.detach(), rows, self._size(rows))
+
+    def tensor(self) -> Tensor:
+        """See `Weights.tensor`."""
+        rows = self.gradients.rows(slice(None))
+        return torch.addcmul(self.shared, rows, self._size(rows))
+
+    def _size(self, values: Tensor) -> Tensor:
+        """ε as it meets values (B, …)."""
+        return self.size.view(-1, *(1,) * (values.ndim - 1)) if self.size.ndim else self.size
+
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """See `Weights.product`."""
+        g = self.gradients
+        if isinstance(g, Outer):
+            z = F.linear(x, self.shared) + self.correction(x)
+            return z if bias is None else z + bias
+        return _Product.apply(x, self.shared, self.written, bias)  # pyright: ignore
+
+    def product_from_left(self, x: Tensor) -> Tensor:
+        """See `Weights.product_from_left`."""
+        g = self.gradients
+        if isinstance(g, Outer):
+            return x @ self.shared + _through(x, g.left, self._size(g.right) * g.right)
+        return _Product.apply(x, self.shared.mT, self.written.mT, None)  # pyright: ignore
+
+    def correction(self, x: Tensor) -> Tensor:
+        """ε x G_iᵀ for outer products, by way of positions: (B, T, n) → (B, T, S) → (B, T, m)."""
+        g = self.gradients
+        assert isinstance(g, Outer)
+        return _through(x, g.right, self._size(g.left) * g.left)
+
+    def lookup(self, index: Tensor, padding: int | None) -> Tensor:
+        """See `Weights.lookup`."""
+        g = self.gradients
+        if isinstance(g, Rows):
+            same = index.unsqueeze(2) == g.index.unsqueeze(1)
+            rows = same.to(g.values.dtype) @ g.values
+        else:
+            rows = _rows_at(g.rows(slice(None)), index)
+        if padding is not None:
+            rows = rows * (index != padding).unsqueeze(-1)
+        return torch.addcmul(F.embedding(index, self.shared, padding), rows, self._size(rows))
+
+
+def _through(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """(x firstᵀ) second, S positions between: (B, T, n), (B, S, n), (B, S, m) → (B, T, m)."""
+    if first.shape[1] == 1:
+        return torch.linalg.vecdot(x, first).unsqueeze(-1) * second
+    return (x @ first.mT) @ second
+
+
+def _rows_at(values: Tensor, index: Tensor) -> Tensor:
+    return values.take_along_dim(index.unsqueeze(-1), 1)
+
+
+class _Product(torch.autograd.Function):
+    """x W_iᵀ + b_i; the gradient of W is one matrix product over all samples."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, shared: Tensor, written: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, written)
+        if bias is None:
+            return torch.bmm(x, written.mT)
+        ctx.bias = bias.shape
+        return torch.baddbmm(bias, x, written.mT)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> Any:
+        x, written = ctx.saved_tensors
+        for_x = torch.bmm(d, written) if ctx.needs_input_grad[0] else None
+        for_shared = None
+        if ctx.needs_input_grad[1]:
+            for_shared = d.flatten(0, 1).mT @ x.flatten(0, 1)
+        for_bias = d.sum_to_size(ctx.bias) if ctx.needs_input_grad[3] else None
+        return for_x, for_shared, None, for_bias

@@ -1,0 +1,18 @@
+"""A fixed number."""
+
+from f3eo.strength.strength import Strength
+
+
+class Fixed(Strength):
+    """λ = value: with `Coupled()` the update descends L + (λ/p) E‖∇ℓ_i‖^p, p the power.
+
+    A good value depends on model, loss and data.
+
+    Args:
+        value: λ.
+        schedule: see `Strength`.
+    """
+
+    def factor(self, value: float, gradient: float, direction: float) -> float:
+        """λ."""
+        return value
