@@ -82,16 +82,18 @@ def test_graphs_are_built_whatever_the_surroundings():
 
 
 @pytest.mark.parametrize("twice", [True, False])
-def test_attention_runs_on_the_mathematical_kernel_only_if_differentiated_twice(twice):
+def test_attention_runs_on_the_mathematical_kernel_only_if_differentiated_twice(
+    differentiable,
+):
     q = torch.randn(4, 1, 3, 3, requires_grad=True)
 
     def closure(x):
         return F.scaled_dot_product_attention(q, q, q).flatten(1).sum(1)
 
     p = Problem(closure, (torch.zeros(4, 1),), [q], [True])
-    losses = once(p, twice=twice).losses
+    losses = once(p, differentiable=differentiable).losses
     g = torch.autograd.grad(losses.sum(), q, create_graph=True)[0]
-    if twice:
+    if differentiable:
         assert torch.autograd.grad(g.square().sum(), q)[0].isfinite().all()
     else:
         with pytest.raises(RuntimeError, match=r"(?i)derivative|not implemented"):

@@ -24,7 +24,7 @@ from second_order.helpers import (
 def quadratics(row, blocks=None):
     parameters = trained(row.model)
     problem = Problem(row.drawn, row.batch, parameters, [True] * len(parameters), row.model)
-    output = evaluate(problem, per_sample=True, twice=True)
+    output = evaluate(problem, per_sample=True, differentiable=True)
     blocks = blocks or [list(range(len(parameters)))]
     return hessian(output, parameters), gauss_newton(output, parameters, blocks)
 
@@ -172,7 +172,7 @@ def test_gauss_newton_and_hessian_part_at_the_curvature_of_the_model_alone():
 def test_a_loss_linear_in_a_parameter_or_without_it_has_zero_rows():
     slope, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
     problem = Problem(lambda x: x @ slope, (torch.ones(4, 2),), [slope, unused])
-    found = hessian(evaluate(problem, per_sample=True, twice=True), [slope, unused])
+    found = hessian(evaluate(problem, per_sample=True, differentiable=True), [slope, unused])
     assert torch.equal(found.product(torch.ones(5)), torch.zeros(5))
     assert torch.equal(found.gradient, torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]))
 
@@ -181,7 +181,7 @@ def test_an_unused_parameter_has_zero_rows_in_gauss_newton():
     used, unused = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(3))
     x, y = torch.ones(4, 2), torch.zeros(4, dtype=torch.int64)
     problem = Problem(lambda x, y: Categorical(x @ used, y), (x, y), [used, unused])
-    output = evaluate(problem, per_sample=True, twice=True)
+    output = evaluate(problem, per_sample=True, differentiable=True)
     both, alone = gauss_newton(output, [used, unused], [[0, 1], [1]])
     found = both.product(torch.ones(9))
     assert found.isfinite().all() and not found[6:].any()
@@ -191,7 +191,7 @@ def test_an_unused_parameter_has_zero_rows_in_gauss_newton():
 def test_losses_that_depend_on_nothing_are_refused():
     row = case("mlp")
     other = [nn.Parameter(torch.ones(2))]
-    output = evaluate(Problem(row.drawn, row.batch, other), per_sample=True, twice=True)
+    output = evaluate(Problem(row.drawn, row.batch, other), per_sample=True, differentiable=True)
     with pytest.raises(ValueError, match="none of the 1 parameters"):
         hessian(output, other)
     with pytest.raises(ValueError, match="none of the 1 parameters"):

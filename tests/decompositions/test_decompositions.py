@@ -24,7 +24,7 @@ def tensors(result):
 
 def assert_same(module, *args, **kwargs):
     expected = tensors(module(*args, **kwargs))
-    with Decomposed(twice=True):
+    with Decomposed(differentiable=True):
         found = tensors(module(*args, **kwargs))
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
@@ -68,7 +68,7 @@ def test_dropout_between_layers_draws_the_same_mask():
     torch.manual_seed(1)
     expected = module(x)[0]
     torch.manual_seed(1)
-    with Decomposed(twice=True):
+    with Decomposed(differentiable=True):
         found = module(x)[0]
     torch.testing.assert_close(found, expected)
 
@@ -129,7 +129,7 @@ def test_attention_with_a_learned_bias(options):
     bias[1, 2, 3:] = -torch.inf
     bias.requires_grad_()
     results = []
-    for context in (sdpa_kernel(SDPBackend.MATH), Decomposed(twice=True)):
+    for context in (sdpa_kernel(SDPBackend.MATH), Decomposed(differentiable=True)):
         torch.manual_seed(1)
         with context:
             out = F.scaled_dot_product_attention(q, k, v, bias, **options)
@@ -175,7 +175,7 @@ def test_hand_written_second_derivatives(name):
         return y, dx, *torch.autograd.grad([dx, y], [x, d], [v, torch.ones_like(y)])
 
     expected = derivatives()
-    with Decomposed(twice=True):
+    with Decomposed(differentiable=True):
         found = derivatives()
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
@@ -184,7 +184,7 @@ def test_hand_written_second_derivatives(name):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_second_derivatives_by_finite_differences(name):
     x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
-    with Decomposed(twice=True):
+    with Decomposed(differentiable=True):
         assert torch.autograd.gradcheck(FUNCTIONS[name], x)
         assert torch.autograd.gradgradcheck(FUNCTIONS[name], x)
 
@@ -227,7 +227,7 @@ def test_convolutions_and_their_second_derivatives(make):
         return y, *first, *torch.autograd.grad(first, leaves, seeds)
 
     expected = derivatives()
-    with Decomposed(twice=True):
+    with Decomposed(differentiable=True):
         found = derivatives()
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
@@ -240,7 +240,7 @@ def test_weight_norm_has_the_second_derivative_that_torch_has_not(dim):
     g = torch.rand_like(torch.norm_except_dim(v, 2, dim)).requires_grad_()
 
     def decomposed(v, g):
-        with Decomposed(twice=True):
+        with Decomposed(differentiable=True):
             return torch._weight_norm(v, g, dim)
 
     assert torch.equal(decomposed(v, g), torch._weight_norm(v, g, dim))

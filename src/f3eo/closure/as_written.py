@@ -21,18 +21,24 @@ _REENTRANT = "CheckpointFunction"
 
 
 @contextmanager
-def as_written(*, twice: bool) -> Iterator[None]:
+def as_written(*, differentiable: bool) -> Iterator[None]:
     """Run what `torch.compile` made as the Python it was, and recompute in the mode of the pass.
 
     Args:
-        twice: see `Decomposed`; fused attention, which has no second derivative, is left out then.
+        differentiable: see `Decomposed`; fused attention has no second derivative and is left
+            out then.
 
     Raises:
         RuntimeError: a checkpoint is reentrant.
     """
     compiles = "torch._dynamo" in sys.modules  # not imported for this: it takes a second
     eager = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
-    with eager, _unfused(twice), _recomputed_alike(twice), _swapped(_REENTRANT, _Reentrant):
+    with (
+        eager,
+        _unfused(differentiable),
+        _recomputed_alike(differentiable),
+        _swapped(_REENTRANT, _Reentrant),
+    ):
         yield
 
 
@@ -42,12 +48,12 @@ def recomputes() -> bool:
     return hooks is not None and hooks[0].__module__ == checkpoint.__name__
 
 
-def _unfused(twice: bool) -> AbstractContextManager[Any]:
-    return sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
+def _unfused(differentiable: bool) -> AbstractContextManager[Any]:
+    return sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()
 
 
 @contextmanager
-def _recomputed_alike(twice: bool) -> Iterator[None]:
+def _recomputed_alike(differentiable: bool) -> Iterator[None]:
     """Checkpoints that are not reentrant compute again under `Decomposed`."""
     original: Callable[..., Any] | None = getattr(checkpoint, _GENERATOR, None)
     if original is None:  # a later torch: it says by itself that a recomputation differs
@@ -58,7 +64,7 @@ def _recomputed_alike(twice: bool) -> Iterator[None]:
     def generator(fn: Any, preserve: Any, context_fn: Any, *args: Any, **kwargs: Any) -> Any:
         def contexts() -> Any:
             forward, recompute = context_fn()
-            return forward, _Both(recompute, twice)
+            return forward, _Both(recompute, differentiable)
 
         return original(fn, preserve, contexts, *args, **kwargs)
 
@@ -101,19 +107,19 @@ class _Both:
 
     Args:
         other: the context, which may be entered again.
-        twice: see `Decomposed`.
+        differentiable: see `Decomposed`.
     """
 
-    def __init__(self, other: Any, twice: bool) -> None:
+    def __init__(self, other: Any, differentiable: bool) -> None:
         self._other = other
-        self._twice = twice
+        self._differentiable = differentiable
         self._entered: list[ExitStack] = []
 
     def __enter__(self) -> None:
         stack = ExitStack()
         stack.enter_context(self._other)
-        stack.enter_context(_unfused(self._twice))
-        stack.enter_context(Decomposed(twice=self._twice))
+        stack.enter_context(_unfused(self._differentiable))
+        stack.enter_context(Decomposed(differentiable=self._differentiable))
         self._entered.append(stack)
 
     def __exit__(self, *exc: Any) -> bool | None:

@@ -144,7 +144,11 @@ def _run(problem: Problem, snapshot: Snapshot) -> tuple[Output, float]:
         try:
             with _silence(), coarsest:
                 output = evaluate(
-                    problem, per_sample=True, twice=False, attached=attached, mode=None
+                    problem,
+                    per_sample=True,
+                    differentiable=False,
+                    attached=attached,
+                    mode=None,
                 )
         except RuntimeError:
             if attached:

@@ -19,7 +19,7 @@ def evaluate(
     problem: Problem,
     *,
     per_sample: bool,
-    twice: bool,
+    differentiable: bool,
     attached: bool = True,
     mode: Decomposed | None = None,
 ) -> Output:
@@ -28,7 +28,7 @@ def evaluate(
     Args:
         problem: closure, batch and parameters.
         per_sample: refuse a scalar loss; otherwise it counts as one sample.
-        twice: run the forward so that it can be differentiated twice: fused attention and
+        differentiable: run the forward so that it can be differentiated twice: fused attention and
             recurrent kernels cannot (pytorch#116350, pytorch#5261).
         attached: with gradients enabled; without, nothing can be differentiated.
         mode: around the closure alone; it sees composite operations as their parts.
@@ -47,9 +47,9 @@ def evaluate(
         _untouched_grads(problem.parameters),
         ExitStack() as stack,
     ):
-        if twice or mode is not None:
-            stack.enter_context(as_written(twice=twice))
-        with mode or (Decomposed(twice=True) if twice else nullcontext()):
+        if differentiable or mode is not None:
+            stack.enter_context(as_written(differentiable=differentiable))
+        with mode or (Decomposed(differentiable=True) if differentiable else nullcontext()):
             result = problem.closure(*problem.batch)
             likelihood = result if isinstance(result, Likelihood) else None
             weights = None

@@ -14,7 +14,7 @@ from f3eo.tensors import Vector, filled, plus, scaled
 class DoubleBackward(Engine):
     """H v = ∇⟨∇s, v⟩ for s = Σ w_k f_k, exact to rounding; keeps the graph of the gradient."""
 
-    twice = True
+    differentiable = True
     forwards = 6.0
 
     def product(
@@ -26,7 +26,7 @@ class DoubleBackward(Engine):
         whole: Objective | None = None,
     ) -> Product:
         """See `Engine.product`."""
-        values = [value for objective in objectives for value in objective(twice=True)]
+        values = [value for objective in objectives for value in objective(differentiable=True)]
         unit = max(contents(v).unit for v in values)
         gradients = [
             torch.autograd.grad(v, parameters, create_graph=True, allow_unused=True) for v in values

@@ -14,11 +14,13 @@ from f3eo.shown import Shown
 class Objective(Protocol):
     """Evaluates scalars with their graph; may be called again and then gives the same function."""
 
-    def __call__(self, *, twice: bool = True, mode: Decomposed | None = None) -> list[Tensor]:
+    def __call__(
+        self, *, differentiable: bool = True, mode: Decomposed | None = None
+    ) -> list[Tensor]:
         """The scalars.
 
         Args:
-            twice: whether their graph is differentiated twice.
+            differentiable: whether their graph is differentiated twice.
             mode: around the user's code.
         """
         ...
@@ -50,7 +52,7 @@ class Product:
 class Engine(Shown, ABC):
     """Computes ½∇‖Σ w_k ∇f_k‖² = H v; the factor 2 of ∇‖v‖² = 2 H v is left out everywhere."""
 
-    twice: bool
+    differentiable: bool
     """Whether the objectives' graphs are differentiated twice."""
 
     forwards: float

@@ -49,7 +49,7 @@ class FiniteDifference(Engine):
         ValueError: a step that is not positive.
     """
 
-    twice = False
+    differentiable = False
 
     def __init__(self, *, central: bool = False, step: float | None = None) -> None:
         if step is not None and not step > 0:
@@ -100,7 +100,7 @@ class FiniteDifference(Engine):
             try:
                 with torch.no_grad():
                     torch._foreach_add_(chosen, vector, alpha=size)  # pyright: ignore
-                if whole is not None and alike and (sums := whole(twice=False)):
+                if whole is not None and alike and (sums := whole(differentiable=False)):
                     gradient = torch.autograd.grad(sums[0], chosen, allow_unused=True)
                     return _End(float(sums[0].detach()), filled(gradient, chosen))
                 there = _pass(objectives, parameters, [Held(mode.cuts) for mode in modes])
@@ -204,7 +204,7 @@ def _pass(
     values: list[Tensor] = []
     gradients: list[list[Tensor | None]] = []
     for objective, mode in zip(objectives, modes, strict=True):
-        scalars = objective(twice=False, mode=mode)
+        scalars = objective(differentiable=False, mode=mode)
         for i, scalar in enumerate(scalars):
             found = contents(scalar)
             unit = max(unit, found.unit)

@@ -28,7 +28,7 @@ class Recorded(Decomposed):
     """
 
     def __init__(self, moving: Iterable[Tensor], *, through: bool = False) -> None:
-        super().__init__(twice=False)
+        super().__init__(differentiable=False)
         self.cuts = Cuts(moving, through=through)
         self.generators: dict[torch.Generator, Tensor] = {}
         """Generators of the user's that were drawn from, and their states before."""
@@ -70,7 +70,7 @@ class Held(Decomposed):
     """
 
     def __init__(self, cuts: Cuts) -> None:
-        super().__init__(twice=False)
+        super().__init__(differentiable=False)
         self._cuts = cuts
         self._calls = 0
 

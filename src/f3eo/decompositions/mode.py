@@ -36,12 +36,12 @@ class Decomposed(TorchFunctionMode):
     """Context in which operations that have a decomposition run as their parts.
 
     Args:
-        twice: whether the result is differentiated twice.
+        differentiable: whether the result is differentiated twice.
     """
 
-    def __init__(self, *, twice: bool) -> None:
+    def __init__(self, *, differentiable: bool) -> None:
         super().__init__()
-        self._table = TWICE if twice else ONCE
+        self._table = TWICE if differentiable else ONCE
 
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation that has no parts; here for modes that look at each."""

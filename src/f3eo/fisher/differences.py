@@ -121,7 +121,7 @@ def differences(
             if id(p) in found.terms
         }
         mode = Perturbed(first.recorded, weights)
-        losses = evaluate(problem, per_sample=True, twice=False, mode=mode).losses
+        losses = evaluate(problem, per_sample=True, differentiable=False, mode=mode).losses
         single = [_gradient(losses[p.sample], parameters, retain=True) for p in checked]
         cotangent = shares.like(losses, share)
         return _Moved(_gradient(losses, parameters, cotangent), single, losses.detach())

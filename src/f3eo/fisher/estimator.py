@@ -160,7 +160,7 @@ def chosen(problem: Problem) -> list[Tensor]:
 
 def plain_gradient(problem: Problem, *, per_sample: bool) -> Gradients:
     """∇L alone, as `losses.mean().backward()` would give it, bit for bit."""
-    output = evaluate(problem, per_sample=per_sample, twice=False)
+    output = evaluate(problem, per_sample=per_sample, differentiable=False)
     loss = output.mean()
     gradient = torch.autograd.grad(loss, problem.parameters, allow_unused=True)
     check_reached(gradient, problem.parameters)

@@ -54,7 +54,10 @@ def exact_products(problem: Problem, samples: Sequence[int], power: float) -> li
         samples: i.
         power: p.
     """
-    losses, parameters = evaluate(problem, per_sample=True, twice=True).losses, chosen(problem)
+    losses, parameters = (
+        evaluate(problem, per_sample=True, differentiable=True).losses,
+        chosen(problem),
+    )
     found = []
     for i in samples:
         gradient = torch.autograd.grad(losses[i], parameters, create_graph=True, allow_unused=True)

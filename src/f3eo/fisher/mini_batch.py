@@ -56,7 +56,7 @@ class MiniBatch(ByProducts):
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`; by double backward, whatever the engine."""
-        output = evaluate(problem, per_sample=False, twice=True)
+        output = evaluate(problem, per_sample=False, differentiable=True)
         vector = attached_gradient(output.mean(), problem)
         return output.shares.joined(output.losses), inner(vector, vector)
 

@@ -25,16 +25,25 @@ class Scalars:
     def __init__(
         self, function: Callable[[Output], list[Tensor]], problem: Problem, *, per_sample: bool
     ) -> None:
-        def evaluated(twice: bool, mode: Decomposed | None) -> list[Tensor]:
+        def evaluated(differentiable: bool, mode: Decomposed | None) -> list[Tensor]:
             # No method: the replay would hold what holds it, and the step's tensors with it.
-            return function(evaluate(problem, per_sample=per_sample, twice=twice, mode=mode))
+            return function(
+                evaluate(
+                    problem,
+                    per_sample=per_sample,
+                    differentiable=differentiable,
+                    mode=mode,
+                )
+            )
 
         self._per_sample = per_sample
         self._replay = Replay(evaluated, problem)
 
-    def __call__(self, *, twice: bool = True, mode: Decomposed | None = None) -> list[Tensor]:
+    def __call__(
+        self, *, differentiable: bool = True, mode: Decomposed | None = None
+    ) -> list[Tensor]:
         """See `Objective`."""
-        found = self._replay(twice, mode)
+        found = self._replay(differentiable, mode)
         if isinstance(mode, Recorded):
             self._replay.generators |= mode.generators
         return found
@@ -53,6 +62,6 @@ class Scalars:
         """
 
         def evaluated() -> list[Tensor]:
-            return function(evaluate(problem, per_sample=self._per_sample, twice=False))
+            return function(evaluate(problem, per_sample=self._per_sample, differentiable=False))
 
         return self._replay.once_more(evaluated)

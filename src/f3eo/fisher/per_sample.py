@@ -114,15 +114,23 @@ class PerSample(Estimator):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_known": {}, "_watch": Watch()}
 
-    def capture(self, problem: Problem, *, twice: bool = True, check: bool = False) -> Ghost:
+    def capture(
+        self, problem: Problem, *, differentiable: bool = True, check: bool = False
+    ) -> Ghost:
         """The forward pass, with everything needed for per-sample norms.
 
         Args:
             problem: closure, batch and parameters.
-            twice: whether the norms are to be differentiated.
+            differentiable: whether the norms are to be differentiated.
             check: whether layouts are to be found anew.
         """
-        return Ghost(problem, self.memory, self._known, twice=twice, check=check)
+        return Ghost(
+            problem,
+            self.memory,
+            self._known,
+            differentiable=differentiable,
+            check=check,
+        )
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
@@ -131,7 +139,7 @@ class PerSample(Estimator):
         if not (self._differs and isinstance(engine, FiniteDifference)):
             return self._exact(self.capture(problem, check=check), problem)
         replay = Replay(
-            lambda: self.capture(problem, twice=False, check=check),
+            lambda: self.capture(problem, differentiable=False, check=check),
             problem,
             numpy=check or self._numpy,
         )
@@ -152,7 +160,9 @@ class PerSample(Estimator):
                     raise
             self._once_only = True
             self._tell_once_only()
-            first = first_pass(replay.once_more(lambda: self.capture(problem, twice=False)))
+            first = first_pass(
+                replay.once_more(lambda: self.capture(problem, differentiable=False))
+            )
             return differences(replay, first, problem, engine, self.power, coarse=True)
         except NotRepeatable as reason:
             self._obstacle = cause = str(reason)

@@ -88,7 +88,7 @@ class ModelSampled(Estimator):
             ghost = self.over.capture(problem)
             likelihood = _likelihood(ghost.output.likelihood)
             return ghost.output, self._ghost_trace(ghost, likelihood, problem)
-        output = evaluate(problem, per_sample=True, twice=True)
+        output = evaluate(problem, per_sample=True, differentiable=True)
         likelihood = _likelihood(output.likelihood)
         draws = []
         for _ in range(self.probes or 1):

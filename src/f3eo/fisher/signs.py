@@ -85,7 +85,7 @@ class Sign(ByProducts):
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`; by double backward, whatever the engine."""
-        output = evaluate(problem, per_sample=True, twice=True)
+        output = evaluate(problem, per_sample=True, differentiable=True)
         losses = output.losses
         signs = self.signs(len(losses), problem.generator).to(losses)
         roots = signs * output.shares.like(losses).sqrt()
@@ -117,7 +117,9 @@ class Sign(ByProducts):
         def signed(output: Output) -> list[Tensor]:
             return [torch.dot(signs.to(output.losses), output.losses) / len(output.losses)]
 
-        def objective(*, twice: bool = True, mode: Decomposed | None = None) -> list[Tensor]:
+        def objective(
+            *, differentiable: bool = True, mode: Decomposed | None = None
+        ) -> list[Tensor]:
             return [] if parts[0].drawn() else parts[0].once_more(signed, problem)
 
         return objective

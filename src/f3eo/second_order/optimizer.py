@@ -119,7 +119,7 @@ class SecondOrder(Optimizer, ABC):
         found: list[Output] = []
 
         def run() -> list[Tensor]:
-            found[:] = [evaluate(problem, per_sample=False, twice=True)]
+            found[:] = [evaluate(problem, per_sample=False, differentiable=True)]
             return [found[0].mean()]
 
         replay = Replay(run, problem)

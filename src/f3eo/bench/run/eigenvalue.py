@@ -31,7 +31,7 @@ def top_eigenvalue(model: nn.Module, closure: Closure, x: Tensor, y: Tensor) -> 
     """
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     problem = Problem(closure, (x, y), parameters, [True] * len(parameters), model, None)
-    product = hessian(evaluate(problem, per_sample=True, twice=True), parameters).product
+    product = hessian(evaluate(problem, per_sample=True, differentiable=True), parameters).product
     size = sum(p.numel() for p in parameters)
 
     def times(v: numpy.ndarray) -> numpy.ndarray:

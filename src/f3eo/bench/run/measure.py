@@ -112,7 +112,7 @@ def _trace(model: nn.Module, closure: Closure, x: Tensor, y: Tensor) -> tuple[Te
     """`fisher_trace`, detached: without a graph to differentiate it takes a fifth of the time."""
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     problem = Problem(closure, (x, y), parameters, [True] * len(parameters), model)
-    ghost = PerSample().capture(problem, twice=False)
+    ghost = PerSample().capture(problem, differentiable=False)
     try:
         found, _ = ghost.gathered()
     except NotRepeatable:

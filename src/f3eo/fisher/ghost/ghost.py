@@ -43,7 +43,7 @@ class Ghost:
         memory: bytes that per-sample gradients written out may take at a time.
         known: what is known of layouts, by signature of the recorded uses; what single samples of
             this batch tell is added.
-        twice: whether norms are to be differentiated; without, fused kernels do.
+        differentiable: whether norms are to be differentiated; without, fused kernels do.
         check: whether single samples are asked though all seems known.
 
     Raises:
@@ -57,14 +57,21 @@ class Ghost:
         memory: int,
         known: dict[Any, list[Evidence]],
         *,
-        twice: bool = True,
+        differentiable: bool = True,
         check: bool = False,
     ) -> None:
         self._problem = problem
         self._memory = memory
-        self._twice = twice
-        self._capture = Capture(problem.parameters, problem.batch, problem.model, twice=twice)
-        self.output: Output = evaluate(problem, per_sample=True, twice=twice, mode=self._capture)
+        self._differentiable = differentiable
+        self._capture = Capture(
+            problem.parameters,
+            problem.batch,
+            problem.model,
+            differentiable=differentiable,
+        )
+        self.output: Output = evaluate(
+            problem, per_sample=True, differentiable=differentiable, mode=self._capture
+        )
         self.losses = self.output.losses
         self._uses = self._capture.uses
         check_reached(self._uses, problem.parameters)
@@ -222,7 +229,7 @@ class Ghost:
         ]
 
         def split(tensor: Tensor) -> Tensor:
-            tensor = tensor if self._twice else tensor.detach()
+            tensor = tensor if self._differentiable else tensor.detach()
             return layouts[0].split_argument(tensor, use.shapes[0], samples, use.operation)
 
         arguments = mapped_arguments(

@@ -75,7 +75,7 @@ class Capture(Decomposed):
         batch: the closure's arguments, which carry samples. If there are none, every tensor from
             outside the forward pass that is no buffer of `model` counts as carrying samples.
         model: the module behind the closure, if known.
-        twice: see `Decomposed`.
+        differentiable: see `Decomposed`.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class Capture(Decomposed):
         batch: tuple[Any, ...],
         model: nn.Module | None,
         *,
-        twice: bool,
+        differentiable: bool,
     ) -> None:
-        super().__init__(twice=twice)
+        super().__init__(differentiable=differentiable)
         self.uses: list[Use] = []
         self.derived: set[int] = set()
         self.kinks: dict[int, tuple[Tensor, int]] = {}

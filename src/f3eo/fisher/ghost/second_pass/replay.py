@@ -79,7 +79,7 @@ class Perturbed(Decomposed):
     """
 
     def __init__(self, recorded: SecondPass, weights: Mapping[int, Weights]) -> None:
-        super().__init__(twice=False)
+        super().__init__(differentiable=False)
         self._places = recorded.places
         self._deriving = recorded.derived
         self._kinks = recorded.kinks
