@@ -5,7 +5,7 @@ from f3eo.curvature import Engine
 from f3eo.direction import DecoupledPerTensor, Direct, InnerProducts, Rule, register_metric
 from f3eo.fisher import Estimator, Gradients
 from f3eo.fisher.ghost import Dense, Outer, Rows, Term, register_layer
-from f3eo.strength import Strength
+from f3eo.strength import Observation, Strength
 
 __all__ = [
     "DecoupledPerTensor",
@@ -16,6 +16,7 @@ __all__ = [
     "Gradients",
     "InnerProducts",
     "Likelihood",
+    "Observation",
     "Outer",
     "Rows",
     "Rule",

@@ -12,6 +12,7 @@ from torch.optim import SGD
 
 from f3eo import F3EO, Cap, Categorical, Fitted, Gaussian, MiniBatch, PerSample, Sign, Weighted
 from f3eo.closure.ends import CLASS_WEIGHTS, PRODUCT, Ends, ends
+from f3eo.strength import Observation
 
 torch.manual_seed(0)
 MODEL = nn.Linear(4, 3)
@@ -179,25 +180,25 @@ def test_a_log_likelihood_that_is_maximized_is_not_negative():
 
 
 def test_unknown_losses_that_leave_nothing_are_told_after_a_hundred_steps():
-    weight = Fitted(0.04)
-    weight.see(Ends(), torch.tensor([6.0]))
+    strength = Fitted(0.04)
+    strength.see(Ends(), torch.tensor([6.0]))
     for step in range(99):
-        weight.at(step)  # asked without a loss, which says nothing
-        weight.at(step, 6.0)
-    weight.at(99, 1.0)
+        strength.scheduled(step)  # knows no loss
+        strength.at(Observation(step, 6.0))
+    strength.at(Observation(99, 1.0))
     for step in range(99):
-        weight.at(step, 6.0)
+        strength.at(Observation(step, 6.0))
     with pytest.warns(UserWarning, match=r"less than 1% for 100 steps.*Cap\(0\.04\)"):
-        weight.at(0, 6.0)
-    weight.at(0, 6.0)
+        strength.at(Observation(0, 6.0))
+    strength.at(Observation(0, 6.0))
 
 
 def test_large_cross_entropies_are_told_nothing():
     """A language model starts at the logarithm of its vocabulary."""
-    weight = Fitted(0.04)
-    weight.see(Ends(nats=True), torch.tensor([11.0]))
+    strength = Fitted(0.04)
+    strength.see(Ends(nats=True), torch.tensor([11.0]))
     for step in range(300):
-        weight.at(step, 11.0)
+        strength.at(Observation(step, 11.0))
 
 
 IGNORED = {

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from f3eo import Coupled, Decoupled, Fixed, Ratio
-from f3eo.direction import InnerProducts, multiplier
+from f3eo.direction import InnerProducts, combine
 from f3eo.direction.rule import together
 from f3eo.extend import DecoupledPerTensor, Direct
 
@@ -28,6 +28,11 @@ def products(g, h, d=None):
 def direction(rule, g, h, d=None):
     shares = rule.shares(products(g, h, d))
     return [b - c * a for a, b, c in zip(g, h, shares, strict=True)]
+
+
+def multiplier(g, h, rule, strength):
+    """λ at the constant 0.4."""
+    return combine(products(g, h), [1.0] * len(g), rule, strength, 0.4, EPS).strength
 
 
 @pytest.mark.parametrize("rule", [Coupled(), Direct()])
@@ -64,10 +69,9 @@ def test_per_tensor_is_orthogonal_in_every_tensor(metric):
 def test_projecting_twice_changes_nothing(rule):
     g, h = vectors()
     once = direction(rule, g, h)
-    differentiable = direction(rule, g, once)
+    again = direction(rule, g, once)
     assert all(
-        torch.allclose(a, b, rtol=1e-12, atol=1e-14)
-        for a, b in zip(once, differentiable, strict=True)
+        torch.allclose(a, b, rtol=1e-12, atol=1e-14) for a, b in zip(once, again, strict=True)
     )
 
 
@@ -90,28 +94,26 @@ def test_together_adds_what_tensors_have():
 def test_the_multiplier_measures_the_direction_itself(rule, scale):
     """λ‖d‖ = κ‖g‖, from inner products alone, at any scale."""
     g, h = vectors(scale=scale)
-    found = multiplier(products(g, h), rule.shares(products(g, h)), Ratio(0.4), 0.4, EPS)
+    found = multiplier(g, h, rule, Ratio(0.4))
     d = torch.cat(direction(rule, g, h))
     assert found * d.norm() == pytest.approx(0.4 * float(torch.cat(g).norm()), rel=1e-10)
 
 
-@pytest.mark.parametrize("weight", [Ratio(0.4), Fixed(0.4)])
-def test_a_direction_that_is_rounding_has_no_multiplier(weight):
+@pytest.mark.parametrize("strength", [Ratio(0.4), Fixed(0.4)])
+def test_a_direction_that_is_rounding_has_no_multiplier(strength):
     """h = 3g: what the projection leaves is noise, which a ratio would blow up."""
     g, _ = vectors()
     h = [3 * x for x in g]
-    shares = Decoupled().shares(products(g, h))
-    assert multiplier(products(g, h), shares, weight, 0.4, EPS) == 0.0
+    assert multiplier(g, h, Decoupled(), strength) == 0.0
 
 
 def test_a_small_direction_that_is_no_rounding_keeps_its_multiplier():
     g, e = vectors()
     h = [3 * a + 1e-5 * b for a, b in zip(g, e, strict=True)]
-    shares = Decoupled().shares(products(g, h))
-    found = multiplier(products(g, h), shares, Ratio(0.4), 0.4, EPS)
+    found = multiplier(g, h, Decoupled(), Ratio(0.4))
     d = torch.cat(direction(Decoupled(), g, h))
     assert found * d.norm() == pytest.approx(0.4 * float(torch.cat(g).norm()), rel=1e-3)
 
 
 def test_no_tensors_no_multiplier():
-    assert multiplier([], [], Ratio(0.4), 0.4, EPS) == 0.0
+    assert multiplier([], [], Decoupled(), Ratio(0.4)) == 0.0

@@ -61,7 +61,7 @@ def test_exact_model_sampling_accumulates_to_the_big_batch_too():
     assert relative(*found) < 1e-12
 
 
-def test_at_weight_zero_accumulation_is_that_of_the_base():
+def test_at_strength_zero_accumulation_is_that_of_the_base():
     row, alone = network(), network()
     optimizer = F3EO(row.model, SGD, lr=0.1, strength=Ratio(0), fraction=1, every=1)
     plain = SGD(alone.model.parameters(), lr=0.1)

@@ -1,4 +1,4 @@
-"""Every base optimizer: itself at weight zero, undisturbed in its metric otherwise."""
+"""Every base optimizer: itself at strength zero, undisturbed in its metric otherwise."""
 
 import copy
 import io
@@ -46,7 +46,7 @@ ZEROS = {
 @pytest.mark.filterwarnings(UNKNOWN)
 @pytest.mark.parametrize("zero", ZEROS)
 @pytest.mark.parametrize("name", BASES)
-def test_weight_zero_is_the_base_bit_for_bit(name, zero):
+def test_strength_zero_is_the_base_bit_for_bit(name, zero):
     row = BASES[name]
     case, alone = network(row), network(row)
     plain = row.plain(alone.model.parameters())
@@ -63,7 +63,7 @@ def test_weight_zero_is_the_base_bit_for_bit(name, zero):
 
 
 @pytest.mark.parametrize("rule", [Coupled(), Direct(), Decoupled()])
-def test_weight_zero_is_the_base_whatever_the_rule_and_in_float32(rule):
+def test_strength_zero_is_the_base_whatever_the_rule_and_in_float32(rule):
     models = network().model.float(), network().model.float()
     plain = torch.optim.Adam(models[0].parameters(), lr=0.01)
     optimizer = F3EO(
@@ -94,9 +94,9 @@ def test_every_base_trains(name):
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon", "soap", "sgd_free", "adamw_free"])
 def test_loss_and_trace_fall_and_the_trace_below_that_of_the_base_alone(name):
     row, traces = BASES[name], []
-    for weight in (Ratio(0), Ratio(0.7)):
+    for strength in (Ratio(0), Ratio(0.7)):
         case = network(row)
-        optimizer = row.wrapped(case.model, strength=weight)
+        optimizer = row.wrapped(case.model, strength=strength)
         first, start = fisher_trace(case.model, case.losses, *case.batch)
         for _ in range(20):
             optimizer.step(case.losses, *case.batch)
@@ -244,6 +244,8 @@ def test_a_base_without_known_metric_is_warned_about_and_projected_as_euclidean(
 
 
 @pytest.mark.parametrize("name", ["muon", "adadelta"])
-@pytest.mark.parametrize("options", [{"weight": Ratio(0)}, {"rule": Direct(), "weight": Fixed(2)}])
+@pytest.mark.parametrize(
+    "options", [{"strength": Ratio(0)}, {"rule": Direct(), "strength": Fixed(2)}]
+)
 def test_no_warning_where_the_metric_does_not_matter(name, options):
     BASES[name].wrapped(network(BASES[name]).model, **options)

@@ -114,13 +114,13 @@ def test_positions_are_averaged_within_their_sample():
     assert relative(found[1], found[0]) < 1e-12 and relative(found[2], found[0]) < 1e-12
 
 
-@pytest.mark.parametrize("weight", [None, Ratio(0)])
-def test_a_scalar_loss_will_do_for_the_batch_estimator(weight):
+@pytest.mark.parametrize("strength", [None, Ratio(0)])
+def test_a_scalar_loss_will_do_for_the_batch_estimator(strength):
     found = []
     for reduction in ("none", "mean"):
         row = network()
         optimizer = F3EO(
-            row.model, SGD, lr=0.1, estimator=MiniBatch(), strength=weight, fraction=1, every=1
+            row.model, SGD, lr=0.1, estimator=MiniBatch(), strength=strength, fraction=1, every=1
         )
         for batch in batches(3):
             optimizer.step(

@@ -15,7 +15,7 @@ EXACT = PerSample(DoubleBackward())
 
 def made(base=SGD, seed=0, **options):
     model = network(seed=seed).model
-    settings = {"estimator": EXACT, "weight": Fixed(1.0), "rule": Coupled(), "fraction": 1}
+    settings = {"estimator": EXACT, "strength": Fixed(1.0), "rule": Coupled(), "fraction": 1}
     return model, F3EO(model, base, **{"lr": 1.0} | settings | options)
 
 
@@ -252,7 +252,7 @@ def test_a_step_with_a_closure_looks_at_no_gradient_twice(monkeypatch):
 def test_accumulate_keeps_no_copy_of_the_gradient():
     model, optimizer = made()
     gathered(model, optimizer, batches(1)[0])
-    kept = optimizer._pending.gradients.gradient
+    kept = optimizer._accumulated.measured.gradients.gradient
     assert all(g is p.grad for g, p in zip(kept, model.parameters(), strict=True))
 
 

@@ -72,9 +72,9 @@ def test_between_measurements_the_direction_is_used_again_off_the_new_gradient()
 def test_a_delay_does_not_leave_every_without_a_direction():
     row = network()
     counting = Counting()
-    weight = Ratio(0.3, Warmup(1, delay=3))
+    strength = Ratio(0.3, Warmup(1, delay=3))
     optimizer = F3EO(
-        row.model, SGD, lr=0.05, every=2, strength=weight, estimator=counting, fraction=1
+        row.model, SGD, lr=0.05, every=2, strength=strength, estimator=counting, fraction=1
     )
     lengths = [float(structure_term(row, batch, optimizer)[0].norm()) for batch in batches(6)]
     assert [length > 1e-6 for length in lengths] == [False] * 3 + [True] * 3
@@ -166,7 +166,7 @@ def test_the_part_is_drawn_from_the_generator_and_differs_from_step_to_step():
 
 COSTS = {  # gradient equivalents = forward passes / 3
     "defaults": ({}, 6 / 3),
-    "weight 0": ({"weight": Ratio(0.0)}, 1.0),
+    "strength 0": ({"strength": Ratio(0.0)}, 1.0),
     "a quarter": ({"fraction": 0.25}, (3 + 3 * 0.25) / 3),
     "every 2": ({"every": 2}, (6 + 3) / 6),
     "both": ({"fraction": 0.5, "every": 4}, (3 + 3 * 0.5 + 9) / 12),

@@ -164,10 +164,10 @@ def test_a_direction_counts_until_the_next_measurement_whoever_that_is_of():
     assert schedule(network().model, 1, 3, 6) == [(0, 6), (4, 6)]
 
 
-def test_a_direction_does_not_outlive_a_measurement_that_a_weight_of_zero_left_out():
+def test_a_direction_does_not_outlive_a_measurement_that_a_strength_of_zero_left_out():
     model = network().model
-    weight = Ratio(0.3, lambda step: 0.0 if 4 <= step < 6 else 1.0)
-    assert schedule(model, -1, -1, 9, weight) == [(0, 6), (6, 6), (8, 6)]
+    strength = Ratio(0.3, lambda step: 0.0 if 4 <= step < 6 else 1.0)
+    assert schedule(model, -1, -1, 9, strength) == [(0, 6), (6, 6), (8, 6)]
 
 
 def test_parameters_that_went_to_a_group_outside_since_accumulate_are_refused():

@@ -45,7 +45,7 @@ RUNS = {
         SGD,
         lambda: {"estimator": PerSample(DoubleBackward(), memory=1, power=2)},
     ),
-    "weight 0": (100, Adam, lambda: {"weight": Ratio(0)}),
+    "strength 0": (100, Adam, lambda: {"strength": Ratio(0)}),
 }
 
 

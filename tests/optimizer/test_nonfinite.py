@@ -269,9 +269,9 @@ def test_raise_leaves_random_states_and_grads_as_well(place, kind):
     assert optimizer.skipped == 0
 
 
-def test_a_skipped_step_does_not_advance_schedules_of_the_weight():
+def test_a_skipped_step_does_not_advance_schedules_of_the_strength():
     model, optimizer = made()
     optimizer.strength.schedule = lambda step: float(step)
     with pytest.warns(UserWarning):
         optimizer.step(loss_of("nan", model), *batches(1)[0])
-    assert optimizer.strength.at(optimizer.steps) == 0.0
+    assert optimizer.strength.scheduled(optimizer.steps) == 0.0

@@ -52,7 +52,11 @@ def trained(model, base="sgd", steps=5, closure=None, parameters=None, **options
 def test_maximizing_mirrors_minimizing_the_negative(base, rule):
     """Squared norms do not know the sign of the loss: both descend the same trace."""
     up, down = network().model, network().model
-    options = {"rule": rule, "estimator": PerSample(DoubleBackward(), power=2), "weight": Cap(0.04)}
+    options = {
+        "rule": rule,
+        "estimator": PerSample(DoubleBackward(), power=2),
+        "strength": Cap(0.04),
+    }
     trained(up, base, maximize=True, **options)
     trained(down, base, closure=lambda x, y: -losses(down)(x, y), **options)
     assert relative(weights(up), weights(down)) < 1e-12
@@ -60,7 +64,7 @@ def test_maximizing_mirrors_minimizing_the_negative(base, rule):
 
 @pytest.mark.parametrize("base", BASE)
 def test_maximizing_the_likelihood_weighs_as_minimizing_its_negative(base):
-    """The default weight takes the probability of the labels, whichever way it is put."""
+    """The default strength takes the probability of the labels, whichever way it is put."""
     up, down = network().model, network().model
     exact = {"estimator": PerSample(DoubleBackward(), power=1)}
     trained(up, base, maximize=True, closure=lambda x, y: -losses(up)(x, y), **exact)
@@ -162,7 +166,7 @@ def test_a_group_out_of_the_structure_term_is_trained_on_the_loss_alone(name):
     inside, outside = list(row.model[0].parameters()), list(row.model[2:].parameters())
     groups = [{"params": inside}, {"params": outside, "structure": False}]
     signs = torch.Generator().manual_seed(1)
-    options = {"lr": 0.1, "weight": Ratio(0.3), "generator": signs}
+    options = {"lr": 0.1, "strength": Ratio(0.3), "generator": signs}
     optimizer = F3EO(groups, SGD, estimator=ESTIMATORS[name](), **WHOLE | options)
     g = gradient(row.model, row.batch)
     optimizer.step(row.losses, *row.batch)

@@ -24,7 +24,7 @@ OPTIONS = {
     "all": lambda: {
         "fraction": 0.5,
         "every": 2,
-        "weight": Ratio(0.3, Warmup(4)),
+        "strength": Ratio(0.3, Warmup(4)),
         "generator": torch.Generator().manual_seed(3),
     },
     "sign": lambda: {"estimator": Sign(), "generator": torch.Generator().manual_seed(3)},

@@ -1,4 +1,4 @@
-"""How strong the structure term is: weights, schedules, bounds, in lengths of the gradient."""
+"""How strong the structure term is: strengths, schedules, bounds, in lengths of the gradient."""
 
 import pytest
 import torch
@@ -48,15 +48,15 @@ def test_ratio_sets_the_length(rule):
 
 
 def test_fixed_sets_the_multiplier_and_cap_bounds_the_length():
-    """With the trace a cap is of ∇√Tr F = h/√Tr F, and a fixed weight of h = ½∇Tr F."""
+    """With the trace a cap is of ∇√Tr F = h/√Tr F, and a fixed strength of h = ½∇Tr F."""
     row = network()
     wanted = truth(row.model, row.losses, *row.batch)
     h, root = wanted.structure, wanted.trace.sqrt()
     ratio = float(h.norm() / flat(gradient(row.model, row.batch)).norm())
     for limit, expected in ((2 * ratio, 0.5 / root), (ratio / 4, 0.25)):
         row = network()
-        weight = Cap(0.5, limit=limit)
-        optimizer = exact(row.model, rule=Coupled(), strength=weight)
+        strength = Cap(0.5, limit=limit)
+        optimizer = exact(row.model, rule=Coupled(), strength=strength)
         part, _ = structure_term(row, row.batch, optimizer)
         assert relative(part, expected * h) < 1e-10
     row = network()
@@ -72,12 +72,12 @@ def test_fixed_sets_the_multiplier_and_cap_bounds_the_length():
         (lambda step: step % 2, [0, 1, 0, 1, 0, 1]),
     ],
 )
-def test_a_schedule_multiplies_the_weight(schedule, factors):
+def test_a_schedule_multiplies_the_strength(schedule, factors):
     row = network()
     counting = Counting()
-    weight = Ratio(0.4, schedule)
+    strength = Ratio(0.4, schedule)
     optimizer = F3EO(
-        row.model, SGD, lr=0.1, strength=weight, estimator=counting, fraction=1, every=1
+        row.model, SGD, lr=0.1, strength=strength, estimator=counting, fraction=1, every=1
     )
     found = []
     for batch in batches(6):
@@ -88,7 +88,7 @@ def test_a_schedule_multiplies_the_weight(schedule, factors):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_fitted_is_a_weight_times_the_probability_of_the_whole_batchs_labels(parts):
+def test_fitted_is_a_strength_times_the_probability_of_the_whole_batchs_labels(parts):
     row = network()
     wanted = truth(row.model, row.losses, *row.batch)
     x, y = row.batch
@@ -109,12 +109,12 @@ def test_fitted_on_a_kept_direction_takes_the_loss_of_every_step(base):
     """Where everything is fitted it is `Cap`, where nothing is it is the base alone."""
     found = {}
     for loss in (-100.0, 15.0):  # a constant on the losses leaves all gradients alone
-        for weight in (Fitted(0.3), Cap(0.3), Fixed(0.0)):
+        for strength in (Fitted(0.3), Cap(0.3), Fixed(0.0)):
             row = network()
-            optimizer = F3EO(row.model, base, lr=0.1, strength=weight, every=2, fraction=1)
+            optimizer = F3EO(row.model, base, lr=0.1, strength=strength, every=2, fraction=1)
             for x, y in batches(4):
                 optimizer.step(lambda x, y, m=row, c=loss: m.losses(x, y) + c, x, y)
-            found[loss, type(weight)] = weights(row.model)
+            found[loss, type(strength)] = weights(row.model)
     assert torch.equal(found[-100.0, Fitted], found[-100.0, Cap])
     assert relative(found[15.0, Fitted], found[15.0, Fixed]) < 1e-6
     assert relative(found[15.0, Cap], found[15.0, Fixed]) > 1e-4
@@ -142,9 +142,9 @@ def test_fitted_takes_a_likelihood_where_all_groups_maximize(maximized, sign):
     seen = []
 
     class Seeing(Fitted):
-        def at(self, step, loss=0.0):
-            seen.append(loss)
-            return super().at(step, loss)
+        def at(self, observed):
+            seen.append(observed.loss)
+            return super().at(observed)
 
     optimizer = F3EO(groups, SGD, lr=0.1, strength=Seeing(0.3), fraction=1, every=1)
     optimizer.step(lambda x, y: sign * row.losses(x, y), *row.batch)

@@ -58,7 +58,7 @@ RULES = {
     "decoupled": (Decoupled, "together", 1.0),
     "per tensor": (DecoupledPerTensor, "per tensor", 1.0),
 }
-WEIGHTS = {
+STRENGTHS = {
     "fixed": (Fixed(0.3), lambda g, d, trace: 0.3),
     "ratio": (Ratio(0.6), lambda g, d, trace: 0.6 * g / d),
     "cap, open": (Cap(0.2, limit=9.0), lambda g, d, trace: 0.2 / trace.sqrt()),
@@ -96,12 +96,12 @@ def trajectory(steps, **options):
     return torch.stack(path), optimizer
 
 
-@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("strength", STRENGTHS)
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_and_weight_follows_its_formula_on_a_quadratic(rule, weight):
+def test_every_rule_and_strength_follows_its_formula_on_a_quadratic(rule, strength):
     make, parts, share = RULES[rule]
-    weight, weigh = WEIGHTS[weight]
-    found, _ = trajectory(12, rule=make(), strength=weight)
+    strength, weigh = STRENGTHS[strength]
+    found, _ = trajectory(12, rule=make(), strength=strength)
     assert relative(found, formula(12, parts, share, weigh)) < 1e-12
 
 
@@ -118,7 +118,7 @@ def test_on_a_quadratic_the_batch_has_the_same_structure_gradient(estimator):
 
 
 @pytest.mark.parametrize(("rule", "share"), [(Direct(), 0.0), (Coupled(), 1.0)])
-def test_fixed_weights_contract_by_a_matrix_power(rule, share):
+def test_fixed_strengths_contract_by_a_matrix_power(rule, share):
     """θ_t − c̄ = (I − lr (share·A + λA²))ᵗ (θ_0 − c̄)."""
     found, _ = trajectory(20, rule=rule, strength=Fixed(0.3))
     centre = C.mean(0)
@@ -213,11 +213,11 @@ def golden_network():
 GOLDEN = {
     "defaults, SGD": (SGD, {"lr": 0.1, "momentum": 0.9}, {}),
     "defaults, Adam": (Adam, {"lr": 0.01}, {}),
-    "per tensor, fixed": (SGD, {"lr": 0.1}, {"rule": DecoupledPerTensor(), "weight": Fixed(0.5)}),
+    "per tensor, fixed": (SGD, {"lr": 0.1}, {"rule": DecoupledPerTensor(), "strength": Fixed(0.5)}),
     "coupled, capped, every 2": (
         Adam,
         {"lr": 0.01},
-        {"rule": Coupled(), "weight": Cap(1.0, 0.5, Warmup(3)), "every": 2},
+        {"rule": Coupled(), "strength": Cap(1.0, 0.5, Warmup(3)), "every": 2},
     ),
 }
 NUMBERS = {  # losses of five steps, then Tr F at the last, sum and norm of the weights after it
@@ -252,7 +252,7 @@ def test_the_defaults_are_these():
 PARTS_NAMED = {
     "estimator": [PerSample(), Compiled(PerSample()), Compiled(backend=None)],
     "rule": [Decoupled()],
-    "weight": [Fitted(0.04)],
+    "strength": [Fitted(0.04)],
     "fraction": [0.25],
     "every": [5],
 }

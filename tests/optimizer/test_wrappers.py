@@ -58,7 +58,7 @@ def run(model, optimizer, data):
 
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapper_makes_its_own_steps(name):
-    """At weight 0 as in a plain loop, bit for bit."""
+    """At strength 0 as in a plain loop, bit for bit."""
     model, alone = network().model, network().model
     optimizer = F3EO(model, WRAPPERS[name](model), strength=Ratio(0))
     plain = WRAPPERS[name](alone)
@@ -108,11 +108,11 @@ def test_a_wrapper_keeps_groups_that_are_outside_also_when_it_is_loaded_by_itsel
 @pytest.mark.parametrize("name", ["lookahead", "orthograd"])
 def test_the_structure_term_reaches_the_inner_optimizer(name):
     found = []
-    for weight in (0.0, 0.5):
+    for strength in (0.0, 0.5):
         model = network().model
         estimator = PerSample(DoubleBackward())
         base = WRAPPERS[name](model)
-        run(model, F3EO(model, base, estimator=estimator, strength=Ratio(weight)), batches(2))
+        run(model, F3EO(model, base, estimator=estimator, strength=Ratio(strength)), batches(2))
         found.append(weights(model))
     assert relative(*found) > 1e-4
 

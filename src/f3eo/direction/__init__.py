@@ -1,11 +1,11 @@
-"""Update rules and the metric of the base optimizer."""
+"""Update rules, and the metric of the base optimizer in which they work."""
 
 from f3eo.direction.coupled import Coupled
 from f3eo.direction.decoupled import Decoupled, DecoupledPerTensor
 from f3eo.direction.direct import Direct
 from f3eo.direction.metric import is_diagonal, is_known, metric, register_metric
-from f3eo.direction.rule import InnerProducts, Rule, multiplier
-from f3eo.direction.update import Update, products
+from f3eo.direction.rule import InnerProducts, Rule
+from f3eo.direction.update import Update, combine, inner_products, rounding_unit
 
 __all__ = [
     "Coupled",
@@ -15,10 +15,11 @@ __all__ = [
     "InnerProducts",
     "Rule",
     "Update",
+    "combine",
+    "inner_products",
     "is_diagonal",
     "is_known",
     "metric",
-    "multiplier",
-    "products",
     "register_metric",
+    "rounding_unit",
 ]

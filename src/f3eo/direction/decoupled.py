@@ -1,4 +1,4 @@
-"""The method: descend the trace where that leaves the loss alone."""
+"""The decoupled rule: descend the trace along directions that leave the loss alone."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ from f3eo.direction.rule import InnerProducts, Rule, together
 
 
 class Decoupled(Rule):
-    """update = g + λ h⊥, h⊥ = h − (⟨h, g⟩/⟨g, g⟩) g over all parameters together.
+    """u = g + λ d with d = h⊥ = h − (⟨h, g⟩/⟨g, g⟩) g, projected over all parameters together.
 
-    ⟨g, h⊥⟩ = 0 in the base optimizer's metric: to first order the structure term does not change
-    what the step does to the loss. (f3eo-theory, "解耦策略")
+    ⟨g, d⟩ = 0 in the metric of the base: to first order the structure term does not change what the
+    step does to the loss. Source: f3eo-theory, "解耦策略".
     """
 
     def shares(self, products: Sequence[InnerProducts]) -> list[float]:
@@ -18,9 +18,9 @@ class Decoupled(Rule):
 
 
 class DecoupledPerTensor(Rule):
-    """As `Decoupled`, but each tensor is projected by itself: ⟨g_p, h⊥_p⟩ = 0 for every p.
+    """As `Decoupled`, with every tensor p projected by itself: ⟨g_p, d_p⟩ = 0.
 
-    A different method, and a stricter one: it removes as many directions as there are tensors.
+    It is another method, and a stricter one: it removes one direction per tensor instead of one.
     """
 
     def shares(self, products: Sequence[InnerProducts]) -> list[float]:

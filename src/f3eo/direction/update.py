@@ -1,24 +1,27 @@
-"""What the base optimizer is given, and what it is not: ∇L, h and a rule become tensors."""
+"""The structure term λ d from g, h, a rule and a strength; pure functions of lists of tensors."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass
 
 import torch
 
-from f3eo.direction.rule import InnerProducts, Rule, multiplier
-from f3eo.strength.strength import Strength
+from f3eo.direction.rule import InnerProducts, Rule, together
+from f3eo.strength import Strength
 from f3eo.tensors import Vector, fetched, inners, multiplied, plus, scaled, squares
 
+ROUNDING = 16
+"""A squared d below this many rounding units of ⟨h, h⟩ is rounding noise."""
 
-def products(
+
+def inner_products(
     gradient: Vector, structure: Vector | None, metric: Vector | None
 ) -> list[InnerProducts]:
-    """⟨g, g⟩, ⟨g, h⟩, ⟨h, h⟩ of every tensor in a metric, in one synchronisation.
+    """⟨g, g⟩, ⟨g, h⟩, ⟨h, h⟩ of every tensor, with one synchronisation of the device.
 
     Args:
         gradient: g.
         structure: h; None is zero.
-        metric: the diagonal D; None is the identity.
+        metric: D, a diagonal; None is the identity.
     """
     if metric is None:
         gg = squares(gradient)
@@ -37,52 +40,60 @@ def products(
     return [InnerProducts(*row) for row in zip(*columns, strict=True)]
 
 
+@dataclass(frozen=True)
 class Update:
-    """The structure term λ d, d = h − c g, of one step.
+    """The structure term λ d, d = h − c g, by its numbers.
 
     Args:
-        gradient, structure: g and h on the structured parameters, both uphill.
-        products: of every tensor, in the base's metric.
-        rates: learning rates of the parameters in units of the largest; they belong to the metric,
-            since a step is lr_p D g_p.
-        rule: gives c.
-        strength: gives λ.
-        value: the strength's constant at this step.
+        shares: c of every tensor.
+        strength: λ.
     """
 
-    def __init__(
-        self,
-        gradient: Vector,
-        structure: Vector,
-        products: Sequence[InnerProducts],
-        rates: Sequence[float],
-        rule: Rule,
-        strength: Strength,
-        value: float,
-    ) -> None:
-        self._gradient, self._structure = gradient, structure
-        rated = [
-            InnerProducts(r * p.gg, r * p.gh, r * p.hh)
-            for p, r in zip(products, rates, strict=True)
-        ]
-        self._shares = rule.shares(rated)
-        rounding = max((torch.finfo(g.dtype).eps for g in gradient), default=0.0)
-        self._factor = multiplier(rated, self._shares, strength, value, rounding)
+    shares: list[float]
+    strength: float
 
-    @cached_property
-    def direction(self) -> Vector:
-        """d."""
-        if not any(self._shares):
-            return self._structure
-        return plus(self._structure, scaled(self._gradient, self._shares), -1.0)
+    def direction(self, gradient: Vector, structure: Vector) -> Vector:
+        """d = h − c g; h itself where c is 0."""
+        if not any(self.shares):
+            return structure
+        return plus(structure, scaled(gradient, self.shares), -1.0)
 
-    def term(self) -> Vector:
-        """λ d."""
-        return scaled(self.direction, self._factor)
+    def joined(self, gradient: Vector, structure: Vector) -> Vector:
+        """g + λ d as (1 − λ c) g + λ h, in two passes over the tensors."""
+        rest = scaled(gradient, [1 - self.strength * c for c in self.shares])
+        return plus(rest, structure, self.strength)
 
-    def total(self) -> Vector:
-        """g + λ d; where d is not there yet (1 − λ c) g + λ h, in two passes."""
-        if "direction" in vars(self):
-            return plus(self._gradient, self.direction, self._factor)
-        rest = scaled(self._gradient, [1 - self._factor * c for c in self._shares])
-        return plus(rest, self._structure, self._factor)
+
+def combine(
+    products: Sequence[InnerProducts],
+    rates: Sequence[float],
+    rule: Rule,
+    strength: Strength,
+    constant: float,
+    unit: float,
+) -> Update:
+    """c by the rule and λ by the strength. λ is 0 where d is rounding noise.
+
+    Args:
+        products: of g and h for every tensor, in the metric of the base.
+        rates: learning rate of every tensor, in units of the largest. They belong to the metric,
+            since a step moves by lr_p D g_p.
+        rule: gives c.
+        strength: gives λ from ‖g‖ and ‖d‖.
+        constant: of the strength at this step.
+        unit: rounding unit of g and h.
+    """
+    rated = [
+        InnerProducts(rate * p.gg, rate * p.gh, rate * p.hh)
+        for p, rate in zip(products, rates, strict=True)
+    ]
+    shares, whole = rule.shares(rated), together(rated)
+    squared = sum([p.hh - 2 * c * p.gh + c * c * p.gg for p, c in zip(rated, shares, strict=True)])
+    if not squared > ROUNDING * unit * whole.hh:
+        return Update(shares, 0.0)
+    return Update(shares, strength.multiplier(constant, whole.gg**0.5, squared**0.5))
+
+
+def rounding_unit(tensors: Vector) -> float:
+    """The coarsest rounding unit among the types of these tensors; 0 if there are none."""
+    return max([torch.finfo(t.dtype).eps for t in tensors], default=0.0)

@@ -36,6 +36,17 @@ class Measurement:
     chunk: int | None
     coupling: Coupling = field(default_factory=Coupling)
 
+    def gradient_equivalents(self, every: int) -> float:
+        """Cost of one step in plain gradients, counted in forward passes (3 a gradient).
+
+        Args:
+            every: steps from one measurement of h to the next.
+        """
+        usual = USUAL_FRACTION if self.estimator.additive else 1.0
+        fraction = usual if self.fraction is None else self.fraction
+        fresh = fraction * self.estimator.forwards + (1 - fraction) * 3
+        return (fresh + 3 * (every - 1)) / every / 3
+
     def __call__(self, problem: Problem, *, structure: bool) -> Gradients:
         """Measure a batch.
 

@@ -1,4 +1,4 @@
-"""The optimizer: what is measured becomes an update, and the base makes the step."""
+"""The optimizer: it measures a batch, combines the gradients, and lets the base step."""
 
 from f3eo.optimizer.f3eo import F3EO
 

@@ -1,4 +1,4 @@
-"""What `accumulate` has gathered, lying in .grad, and what was done to it there."""
+"""Gradients that `accumulate` has put into .grad, and what the user did to them there."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -7,94 +7,97 @@ from math import isfinite, sqrt
 import torch
 from torch import Tensor
 
+from f3eo.closure.problem import Problem
 from f3eo.closure.snapshot import Snapshot
-from f3eo.fisher import Gradients
+from f3eo.optimizer.measured import Change, Measured
 from f3eo.optimizer.parameters import Trained
-from f3eo.tensors import fetched, scaled, wide
+from f3eo.tensors import fetched, wide
 
-
-@dataclass(frozen=True)
-class Settled:
-    """What was accumulated, once nothing more is done to .grad.
-
-    Args:
-        gradients: ∇L as .grad has it, h as it was measured.
-        snapshot: as before the first micro-batch.
-        factor: on h, as on ∇L: what all of that was multiplied with, as by `clip_grad_norm_`, else
-            the ratio of its norms.
-        common: whether that factor says all that was done.
-    """
-
-    gradients: Gradients
-    snapshot: Snapshot
-    factor: float
-    common: bool
-
-    def applied(self) -> Gradients:
-        """With the factor on h."""
-        structure = self.gradients.structure
-        if structure is None or self.factor == 1:
-            return self.gradients
-        return replace(self.gradients, structure=scaled(structure, self.factor))
+MARKS = 3
+"""Numbers by which a gradient is recognised: norm, largest magnitude, sum."""
 
 
 @dataclass(frozen=True)
 class Accumulated:
-    """Gradients whose ∇L is the .grad of its parameters until the step.
+    """The gradients of all micro-batches so far; g is the .grad of its parameters.
 
     Args:
-        gradients: of all micro-batches together; `gradient` is .grad itself, no copy.
-        snapshot: as before the first of them.
-        trained: the parameters they belong to.
-        marks: what ∇L is known by, see `_marks`.
+        measured: gradients whose g is .grad itself, no copy.
+        marks: the marks of every gradient when it was written.
     """
 
-    gradients: Gradients
-    snapshot: Snapshot
-    trained: Trained
+    measured: Measured
     marks: list[Tensor]
 
-    def settled(self) -> Settled | None:
-        """The gradients with what was done to .grad; None if every .grad was taken away.
+    @torch.no_grad()
+    def read(self, trained: Trained) -> Measured | None:
+        """The gradients as .grad holds them now; None if every .grad was removed.
 
-        A parameter whose own .grad was taken away takes no part in the step.
+        A parameter whose own .grad was removed takes no part in the step.
+
+        Args:
+            trained: what a step trains now.
+
+        Raises:
+            RuntimeError: other parameters than at the time of the measurement.
         """
-        before = self.gradients.gradient
-        now = [p.grad for p in self.trained.parameters]
+        measured = self.measured
+        trained.check_same(measured.trained, measured.snapshot)
+        before = measured.gradients.gradient
+        now = [p.grad for p in trained.parameters]
         if all(g is None for g in now):
             return None
         pairs = [(g, b is not None) for g, b in zip(now, before, strict=True)]
-        kept = [g is not None for g, known in pairs if known]
-        new = [g for g, known in pairs if known and g is not None]
-        old = fetched([m for i, m in enumerate(self.marks) if kept[i // 3]])
-        eps = max((torch.finfo(g.dtype).eps for g in new), default=0.0)
-        factor, common = _factor(old, fetched(_marks(new)), [g.numel() for g in new], eps)
-        common = common and not any(g is not None and not known for g, known in pairs)
-        structure = self.gradients.structure
+        kept = [g is not None for g, had in pairs if had]
+        new = [g for g, had in pairs if had and g is not None]
+        old = fetched([mark for i, mark in enumerate(self.marks) if kept[i // MARKS]])
+        unit = max((torch.finfo(g.dtype).eps for g in new), default=0.0)
+        change = _change(old, fetched(_marks(new)), [g.numel() for g in new], unit)
+        if any(g is not None and not had for g, had in pairs):
+            change = replace(change, uniform=False)
+        structure = measured.gradients.structure
         if structure is not None and not all(kept):
-            own = [g for g, s in zip(now, self.trained.inside, strict=True) if s]
+            own = [g for g, s in zip(now, trained.structured, strict=True) if s]
             rows = zip(structure, own, strict=True)
             structure = [torch.zeros_like(h) if g is None else h for h, g in rows]
-        gradients = replace(self.gradients, gradient=now, structure=structure)
-        return Settled(gradients, self.snapshot, factor, common)
+        gradients = replace(measured.gradients, gradient=now, structure=structure)
+        return replace(measured, gradients=gradients, change=change)
 
 
-def handed_out(gradients: Gradients, snapshot: Snapshot, trained: Trained) -> Accumulated:
-    """Put ∇L into .grad, in the sign of the user's loss; what was not measured has none."""
+def write_gradients(measured: Measured) -> Accumulated:
+    """Put g into .grad, in the sign of the user's loss; None where nothing was measured."""
+    gradients, trained = measured.gradients, measured.trained
     used = {_memory(h) for h in gradients.structure or ()}
     own: list[Tensor | None] = []
     for g in gradients.gradient:
-        # What is written into .grad must reach no other tensor, nor twice the same.
+        # A user may write into .grad: it must share its memory with no other tensor.
         if g is not None and (_memory(g) in used or 0 in g.stride()):
             g = g.clone(memory_format=torch.contiguous_format)
         used |= {_memory(g)} if g is not None else set()
         own.append(g)
     for p, g in zip(trained.parameters, own, strict=True):
         p.grad = g
-    for p in trained.others:
+    for p in trained.frozen:
         p.grad = None
     marks = _marks(g for g in own if g is not None)
-    return Accumulated(replace(gradients, gradient=own), snapshot, trained, marks)
+    return Accumulated(replace(measured, gradients=replace(gradients, gradient=own)), marks)
+
+
+def call_without_losses(problem: Problem) -> None:
+    """Call the closure that a wrapper (Lightning's) passes to `step`: it runs hooks.
+
+    Raises:
+        RuntimeError: it returns something, so what was accumulated is not meant.
+    """
+    snapshot = Snapshot(problem)
+    with torch.enable_grad():
+        result = problem.closure(*problem.batch)
+    if result is not None:
+        snapshot.restore()
+        raise RuntimeError(
+            "step(closure) after accumulate(): call step() without arguments to use what was "
+            "accumulated, or zero_grad() to drop it"
+        )
 
 
 def _memory(tensor: Tensor) -> int:
@@ -102,41 +105,41 @@ def _memory(tensor: Tensor) -> int:
 
 
 def _marks(gradients: Iterable[Tensor]) -> list[Tensor]:
-    """Norm, largest magnitude and sum of every tensor: with a factor they change by the same."""
+    """Norm, largest magnitude and sum of every tensor: a common factor changes all alike."""
     empty = torch.zeros(())
     rows = (
-        (g.norm(), g.abs().amax(), g.sum()) if g.numel() else (empty,) * 3
+        (g.norm(), g.abs().amax(), g.sum()) if g.numel() else (empty,) * MARKS
         for g in map(wide, gradients)
     )
     return [mark for row in rows for mark in row]
 
 
-def _factor(
-    old: Sequence[float], new: Sequence[float], sizes: Sequence[int], eps: float
-) -> tuple[float, bool]:
-    """f of g_new = f·g_old, from the marks of both, and whether it is one for all tensors.
+def _change(
+    old: Sequence[float], new: Sequence[float], sizes: Sequence[int], unit: float
+) -> Change:
+    """The factor between gradients, from their marks.
 
     Args:
-        old, new: marks.
-        sizes: numbers of elements.
-        eps: rounding unit of the gradients.
+        old, new: marks of every gradient before and after.
+        sizes: their numbers of elements.
+        unit: rounding unit of the gradients.
     """
     if old == new:
-        return 1.0, True
-    length = sqrt(sum(x * x for x in old[::3]))
-    factor = sqrt(sum(x * x for x in new[::3])) / length if length > 0 else 1.0
+        return Change(1.0, uniform=True)
+    length = sqrt(sum(x * x for x in old[::MARKS]))
+    factor = sqrt(sum(x * x for x in new[::MARKS])) / length if length > 0 else 1.0
     if not isfinite(factor) or not all(map(isfinite, new)):
-        return factor, True  # the step is skipped, and says why
-    if sum(a * b for a, b in zip(old[2::3], new[2::3], strict=True)) < 0:
+        return Change(factor, uniform=True)  # the step will be skipped for this reason
+    if sum(a * b for a, b in zip(old[2::MARKS], new[2::MARKS], strict=True)) < 0:
         factor = -factor
-    slack = max(2 * eps, 1e-5 if eps > 1e-10 else 1e-12)
+    slack = max(2 * unit, 1e-5 if unit > 1e-10 else 1e-12)
+    factors = abs(factor), abs(factor), factor  # of norm, magnitude and sum
 
-    def close(i: int, size: int) -> bool:
-        rows = zip(old[i : i + 3], new[i : i + 3], signs, strict=True)
+    def scaled_by_factor(i: int, size: int) -> bool:
+        rows = zip(old[i : i + MARKS], new[i : i + MARKS], factors, strict=True)
         norm, largest, total = (abs(b - f * a) for a, b, f in rows)
         allowed = slack * abs(factor) * old[i]
         return max(norm, largest, total / sqrt(size)) <= allowed if size else True
 
-    signs = abs(factor), abs(factor), factor
-    common = all(close(3 * i, size) for i, size in enumerate(sizes))
-    return (factor if common else abs(factor)), common
+    uniform = all(scaled_by_factor(MARKS * i, size) for i, size in enumerate(sizes))
+    return Change(factor if uniform else abs(factor), uniform)

@@ -1,10 +1,11 @@
-"""The base optimizer: made or taken, refused where it cannot step from gradients alone."""
+"""The base optimizer: built or taken as it is, and refused where gradients are not enough."""
 
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -16,14 +17,14 @@ Base = type[Optimizer] | Callable[..., Optimizer] | Optimizer
 CURE = "use SGD, AdamW or another that steps from gradients alone"
 
 
-def built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]) -> Optimizer:
-    """The base as an instance.
+def build_base(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any]) -> Optimizer:
+    """An instance of the base optimizer.
 
     Args:
         base, model, options: see `F3EO`.
 
     Raises:
-        TypeError, ValueError: no optimizer, or one that needs more than gradients.
+        TypeError, ValueError: no optimizer, or one that needs more than gradients to step.
     """
     if isinstance(base, Optimizer):
         if options:
@@ -54,45 +55,63 @@ def built(base: Base, model: nn.Module | Iterable[Any], options: dict[str, Any])
     return base
 
 
-def called(base: Optimizer) -> str:
-    """The call that makes the base, as far as its defaults tell: lr, and what was set."""
+def refuse_base(base: Optimizer, error: Exception, *, first: bool) -> None:
+    """Blame the base for an error in the first step that it was given.
+
+    Args:
+        base: the base optimizer.
+        error: raised by its step.
+        first: whether it has never made a step here.
+
+    Raises:
+        TypeError: at a first step, with the cure; memory errors are left alone.
+    """
+    if first and not isinstance(error, torch.OutOfMemoryError):
+        raise TypeError(
+            f"{type(base).__name__} failed at its first step from gradients alone: {error!r}; if "
+            f"it needs a closure, hooks or the graph of the gradient, it cannot be a base: {CURE}"
+        ) from error
+
+
+def call_of(base: Optimizer) -> str:
+    """The call that builds the base, as its groups and defaults tell: lr, and what was set."""
     known = inspect.signature(type(base).__init__).parameters
     group = base.param_groups[0] if len(base.param_groups) == 1 else {}
     values = {k: group.get(k, v) for k, v in getattr(base, "defaults", {}).items() if k in known}
-    return f"{type(base).__name__}({', '.join(differing(values, known))})"
+    return f"{type(base).__name__}({', '.join(changed(values, known))})"
 
 
-def described(optimizer: Wrapper, parts: tuple[str, ...], always: tuple[str, ...]) -> str:
-    """The call that makes an optimizer, and a line for each of its groups if there are several.
+def describe(optimizer: Wrapper, parts: tuple[str, ...], always: tuple[str, ...]) -> str:
+    """The call that builds an optimizer, and a line for each of its groups if there are several.
 
     Args:
         optimizer: keeps the arguments of its `__init__` under their names.
-        parts: arguments that speak for themselves.
+        parts: arguments that are shown without their names.
         always: arguments that are shown even where they are the default.
     """
     own = inspect.signature(type(optimizer).__init__).parameters
     rest = {k: getattr(optimizer, k) for k in own if k not in parts and hasattr(optimizer, k)}
     rest = {k: v for k, v in rest.items() if k not in (*always, "model", "base")}
     shown = [
-        called(optimizer.base),
+        call_of(optimizer.base),
         *(repr(getattr(optimizer, name)) for name in parts),
         *(f"{name}={getattr(optimizer, name)!r}" for name in always),
-        *differing(rest, own),
+        *changed(rest, own),
     ]
     lines = [f"{type(optimizer).__name__}({', '.join(shown)})"]
     groups = optimizer.param_groups if len(optimizer.param_groups) > 1 else []
     for i, group in enumerate(groups):
-        values = differing(group, {k: v for k, v in optimizer.defaults.items() if k in group})
+        values = changed(group, {k: v for k, v in optimizer.defaults.items() if k in group})
         lines.append(", ".join([f"  group {i}: {len(group['params'])} parameters", *values]))
     return "\n".join(lines)
 
 
-def differing(values: dict[str, Any], known: Mapping[str, Any]) -> list[str]:
-    """`name=value` of lr and of every value that is not the default.
+def changed(values: dict[str, Any], known: Mapping[str, Any]) -> list[str]:
+    """`name=value` for lr and for every value that is not the default.
 
     Args:
         values: by name.
-        known: defaults, or parameters of a signature, of the names that are shown.
+        known: defaults by name, or parameters of a signature; other names are not shown.
     """
     defaults = {k: getattr(v, "default", v) for k, v in known.items()}
     return [

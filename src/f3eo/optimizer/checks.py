@@ -1,6 +1,5 @@
 """Refusals of what F3EO cannot train correctly, and of bad arguments, each with its cure."""
 
-import warnings
 from typing import Any
 
 import torch
@@ -39,15 +38,17 @@ def check_part(kind: type, part: Any) -> None:
         )
 
 
-def check_policy(on_nonfinite: Any) -> str:
-    """What is to be done with what is not finite, "skip" or "raise".
+def check_closure(closure: Any) -> None:
+    """Refuse what cannot be called.
 
     Raises:
-        ValueError: anything else.
+        TypeError: with the received value.
     """
-    if on_nonfinite not in ("skip", "raise"):
-        raise ValueError(f'on_nonfinite must be "skip" or "raise", received {on_nonfinite!r}')
-    return on_nonfinite
+    if not callable(closure):
+        raise TypeError(
+            f"the closure must be a function that returns per-sample losses, received "
+            f"{closure!r}; the batch follows it: step(closure, *batch)"
+        )
 
 
 def check_generator(generator: Any) -> None:
@@ -112,27 +113,6 @@ def _is_sharded(parameter: Any) -> bool:
     # By name: to import torch.distributed.tensor takes longer than all else here.
     return type(parameter) is not nn.Parameter and any(
         kind.__name__ == "DTensor" for kind in type(parameter).__mro__
-    )
-
-
-def tell_skipped(what: str, optimizer: Any, stacklevel: int) -> None:
-    """Warn of a skipped step: of the first, the 10th, the 100th and so on.
-
-    Args:
-        what: was not finite.
-        optimizer: counts `steps` and those that were `skipped`, this one among them.
-        stacklevel: as `warnings.warn` has it, from the caller of this function.
-    """
-    count = optimizer.skipped
-    if count == 1:
-        said = "the step is skipped, as are all further ones of this kind"
-    elif str(count).strip("0") == "1":
-        said = f"{count} of {optimizer.steps + count} steps are skipped by now"
-    else:
-        return
-    name = type(optimizer).__name__
-    warnings.warn(
-        f"{what} is not finite: {said} (counted in {name}.skipped)", stacklevel=stacklevel + 1
     )
 
 

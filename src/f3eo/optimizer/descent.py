@@ -1,127 +1,192 @@
-"""One step, once everything is measured: what the base is given, and what follows its own step."""
+"""From gradients to a step: g and h are combined, and the base optimizer steps."""
 
+from dataclasses import dataclass
 from math import isfinite
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from f3eo.direction import InnerProducts, Rule, Update, is_diagonal, metric, products
-from f3eo.fisher import Gradients
+from f3eo.direction import (
+    InnerProducts,
+    Rule,
+    combine,
+    inner_products,
+    is_diagonal,
+    metric,
+    rounding_unit,
+)
+from f3eo.optimizer.measured import Measured
 from f3eo.optimizer.parameters import Trained
 from f3eo.strength import Strength
-from f3eo.tensors import Vector, fetched, filled, inners, scaled
+from f3eo.tensors import Vector, fetched, filled, inners, plus, scaled
 
 
+@dataclass(frozen=True)
 class Descent:
-    """The gradients of one step, in the sign of what is to become smaller.
+    """The gradients of one step, pointing uphill on what is to become smaller.
 
     Args:
-        trained: the parameters they belong to.
-        gradients: as measured; a group that maximizes has −∇L.
-        stored: directions measured in an earlier step, used where h was not measured; None if not
-            wanted.
-        factor: on h, as ∇L has had it already; see `Settled`.
+        trained: P parameters, C of them structured.
+        loss: mean loss L.
+        gradient: g of every parameter, (P,); None where it was not measured.
+        own: g of the structured parameters, (C,); None where it was not measured.
+        dense: the same with zeros there.
+        structure: h of the structured parameters, (C,); None without a structure term.
+        fresh: whether h was measured in this step.
+        scale: factor on h, which g has had already.
+        products: Euclidean inner products of g and h, (C,).
+        squared: ‖g‖² over all parameters.
     """
 
-    def __init__(
-        self,
-        trained: Trained,
-        gradients: Gradients,
-        stored: dict[Tensor, Tensor] | None,
-        factor: float = 1.0,
-    ) -> None:
-        self.trained = trained
-        self._factor = factor
-        self.chosen = trained.chosen
-        pairs = zip(gradients.gradient, trained.signs, strict=True)
-        self._uphill = [-g if g is not None and sign < 0 else g for g, sign in pairs]
-        self._own = [g for g, s in zip(self._uphill, trained.inside, strict=True) if s]
-        self._loss = filled(self._own, self.chosen)
-        self.structure = gradients.structure
-        self.fresh = gradients.structure is not None
-        if self.structure is None and stored is not None and self.chosen:
-            # A parameter that the loss does not use in this step stays where it is.
-            pairs = zip(self.chosen, self._own, strict=True)
-            kept = [None if g is None else stored[p] for p, g in pairs]
-            self.structure = filled(kept, self.chosen)
-        if self.structure is not None and factor != 1:
-            self.structure = scaled(self.structure, factor)
-        others = [
-            g for g, s in zip(self._uphill, trained.inside, strict=True) if g is not None and not s
-        ]
-        self.mean, *squares = fetched([gradients.loss, *inners(others, others)])
-        self._measured = products(self._loss, self.structure, None)
-        self.squared = sum(squares) + sum(p.gg for p in self._measured)
+    trained: Trained
+    loss: float
+    gradient: list[Tensor | None]
+    own: list[Tensor | None]
+    dense: list[Tensor]
+    structure: Vector | None
+    fresh: bool
+    scale: float
+    products: list[InnerProducts]
+    squared: float
 
     def not_finite(self) -> str | None:
-        """What is not finite, or None."""
-        if not isfinite(self.mean):
+        """The name of what is not finite, or None."""
+        if not isfinite(self.loss):
             return "the loss"
         if not isfinite(self.squared):
             return "the gradient"
-        if not isfinite(sum(p.hh for p in self._measured)):
+        if not isfinite(sum([p.hh for p in self.products])):
             return "the structure gradient"
         return None
 
-    def step(
-        self,
-        base: Optimizer,
-        rule: Rule,
-        strength: Strength,
-        value: float,
-        *,
-        clip: float,
-        keep: bool,
-    ) -> Vector | None:
-        """Write .grad, step the base, and add what stays out of its second moment.
+    def clipping(self, max_norm: float | None) -> float:
+        """Factor that scales g down to this norm, as `clip_grad_norm_`; None is no bound."""
+        return 1.0 if max_norm is None else min(1.0, max_norm / (self.squared**0.5 + 1e-6))
 
-        What this step did not measure has no .grad, and the base leaves it alone.
 
-        Args:
-            base: whose groups hold the parameters.
-            rule, strength, value: see `Update`.
-            clip: factor on all of the update.
-            keep: whether a direction that was measured is wanted for later steps.
+def prepare(measured: Measured, stored: dict[Tensor, Tensor] | None) -> Descent:
+    """Turn g uphill, take a stored direction where h was not measured, and measure both.
 
-        Returns:
-            That direction, a tensor for each of the chosen; None where nothing is to be kept.
-        """
-        after = is_diagonal(base) and not rule.replaces_gradient
-        kept: Vector | None = None
-        joined: dict[int, Tensor] = {}
-        if self.structure is not None and not after:
-            update = self._update(self._measured, rule, strength, value)
-            kept = self._kept(update) if keep and self.fresh else None
-            total = update.term() if rule.replaces_gradient else update.total()
-            joined = {id(p): t for p, t in zip(self.chosen, total, strict=True)}
-        for p in self.trained.others:
-            p.grad = None
-        columns = zip(self.trained.parameters, self._uphill, self.trained.signs, strict=True)
-        for p, g, sign in columns:
-            total = None if g is None else joined.get(id(p), g)
-            p.grad = total if total is None or clip * sign == 1 else total * (clip * sign)
+    Args:
+        measured: gradients of a batch; a group that maximizes has −g.
+        stored: structure directions of an earlier step; None if none is wanted.
+    """
+    trained, gradients, scale = measured.trained, measured.gradients, measured.change.factor
+    pairs = zip(gradients.gradient, trained.signs, strict=True)
+    gradient = [-g if g is not None and sign < 0 else g for g, sign in pairs]
+    pairs = list(zip(gradient, trained.structured, strict=True))
+    own = [g for g, s in pairs if s]
+    others = [g for g, s in pairs if g is not None and not s]
+    dense = filled(own, trained.chosen)
+    structure = gradients.structure
+    if structure is None and stored is not None and trained.chosen:
+        # A parameter that the loss does not use in this step stays where it is.
+        rows = zip(trained.chosen, own, strict=True)
+        structure = filled([None if g is None else stored[p] for p, g in rows], trained.chosen)
+    if structure is not None and scale != 1:
+        structure = scaled(structure, scale)
+    loss, *squares = fetched([gradients.loss, *inners(others, others)])
+    products = inner_products(dense, structure, None)
+    return Descent(
+        trained=trained,
+        loss=loss,
+        gradient=gradient,
+        own=own,
+        dense=dense,
+        structure=structure,
+        fresh=gradients.structure is not None,
+        scale=scale,
+        products=products,
+        squared=sum(squares) + sum([p.gg for p in products]),
+    )
+
+
+def descend(
+    base: Optimizer,
+    found: Descent,
+    rule: Rule,
+    strength: Strength,
+    constant: float,
+    *,
+    clip: float,
+    keep: bool,
+) -> Vector | None:
+    """Combine g and h in the metric of the base, and let the base step.
+
+    Where D is the identity or unknown, the structure term joins .grad before the step. Where D is a
+    known diagonal, the base steps along g alone and the term follows, θ ← θ − lr D λ d: it enters
+    no second moment. What this step did not measure has no .grad, and the base leaves it alone.
+
+    Args:
+        base: whose groups hold the parameters.
+        found: gradients of this step.
+        rule: gives d = h − c g.
+        strength: gives λ from `constant`.
+        constant: of the strength at this step.
+        clip: factor on all of the update.
+        keep: whether a direction that was measured is wanted for later steps.
+
+    Returns:
+        that direction, (C,); None where there is none to keep.
+    """
+    structure, trained = found.structure, found.trained
+    if structure is None:
+        _write(found, {}, clip)
         base.step()
-        if self.structure is not None and after:
-            diagonal = metric(base, self.chosen)
-            measured = products(self._loss, self.structure, diagonal)
-            update = self._update(measured, rule, strength, value)
-            kept = self._kept(update) if keep and self.fresh else None
-            lrs = [lr for lr, s in zip(self.trained.lrs, self.trained.inside, strict=True) if s]
-            rows = zip(self.chosen, self._own, update.term(), diagonal or [], lrs, strict=True)
-            for p, g, t, d, lr in rows:
-                if g is not None:
-                    p.addcmul_(d, t, value=-lr * clip)
-        return kept
+        return None
+    follows = is_diagonal(base) and not rule.replaces_gradient
+    unit = rounding_unit(found.dense)
+    keep = keep and found.fresh
+    if follows:
+        _write(found, {}, clip)
+        base.step()
+        diagonal = metric(base, trained.chosen) or []
+        products = inner_products(found.dense, structure, diagonal)
+        update = combine(products, trained.rates, rule, strength, constant, unit)
+        direction = update.direction(found.dense, structure)
+        _add(found, scaled(direction, update.strength), diagonal, clip)
+    else:
+        update = combine(found.products, trained.rates, rule, strength, constant, unit)
+        direction = None
+        if keep or rule.replaces_gradient:
+            direction = update.direction(found.dense, structure)
+        if direction is None:
+            total = update.joined(found.dense, structure)
+        elif rule.replaces_gradient:
+            total = scaled(direction, update.strength)
+        else:
+            total = plus(found.dense, direction, update.strength)
+        _write(found, {id(p): t for p, t in zip(trained.chosen, total, strict=True)}, clip)
+        base.step()
+    if not keep or direction is None:
+        return None
+    # Without the scale, which belongs to this step alone.
+    if found.scale == 1:
+        return direction
+    return scaled(direction, 1 / found.scale) if found.scale else None
 
-    def _kept(self, update: Update) -> Vector | None:
-        """The direction without the factor, which is this step's own."""
-        if self._factor == 1:
-            return update.direction
-        return scaled(update.direction, 1 / self._factor) if self._factor else None
 
-    def _update(
-        self, measured: list[InnerProducts], rule: Rule, strength: Strength, value: float
-    ) -> Update:
-        assert self.structure is not None
-        rates = self.trained.rates
-        return Update(self._loss, self.structure, measured, rates, rule, strength, value)
+def _write(found: Descent, joined: dict[int, Tensor], clip: float) -> None:
+    """Write .grad of every parameter, in the sign of its group.
+
+    Args:
+        found: gradients of this step.
+        joined: gradient and structure term together, by the id of the parameter.
+        clip: factor.
+    """
+    trained = found.trained
+    for p in trained.frozen:
+        p.grad = None
+    for p, g, sign in zip(trained.parameters, found.gradient, trained.signs, strict=True):
+        total = None if g is None else joined.get(id(p), g)
+        p.grad = total if total is None or clip * sign == 1 else total * (clip * sign)
+
+
+def _add(found: Descent, term: Vector, diagonal: Vector, clip: float) -> None:
+    """θ ← θ − lr D λ d, for parameters that have a gradient."""
+    trained = found.trained
+    pairs = zip(trained.learning_rates, trained.structured, strict=True)
+    rates = [lr for lr, s in pairs if s]
+    for p, g, t, d, lr in zip(trained.chosen, found.own, term, diagonal, rates, strict=True):
+        if g is not None:
+            p.addcmul_(d, t, value=-lr * clip)

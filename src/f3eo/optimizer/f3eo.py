@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,62 +12,67 @@ from f3eo.closure.coupling import Coupling
 from f3eo.closure.problem import Closure, Problem
 from f3eo.closure.snapshot import Snapshot
 from f3eo.direction import Decoupled, Rule, is_known
-from f3eo.fisher import Estimator, Gradients, PerSample
-from f3eo.fisher.parts import USUAL_FRACTION, Measurement
-from f3eo.optimizer.accumulated import Settled, handed_out
-from f3eo.optimizer.base import CURE, Base, built, described
+from f3eo.fisher import Estimator, PerSample
+from f3eo.fisher.parts import Measurement
+from f3eo.optimizer.accumulated import call_without_losses, write_gradients
+from f3eo.optimizer.base import Base, build_base, describe, refuse_base
 from f3eo.optimizer.checks import (
     check_alone,
+    check_closure,
     check_generator,
     check_model,
     check_part,
-    check_policy,
     in_range,
-    tell_skipped,
 )
-from f3eo.optimizer.descent import Descent
+from f3eo.optimizer.descent import descend, prepare
+from f3eo.optimizer.measured import Measured
+from f3eo.optimizer.nonfinite import check_policy, skip
 from f3eo.optimizer.notices import Notices
-from f3eo.optimizer.parameters import Trained, trained
-from f3eo.optimizer.state import asked_for_blank, blank
+from f3eo.optimizer.parameters import Trained, trained_parameters
+from f3eo.optimizer.state import blank_state, wants_blank_state
 from f3eo.optimizer.wrapper import Wrapper
-from f3eo.strength import Fitted, Strength
+from f3eo.strength import Fitted, Observation, Strength
 
 
 class F3EO(Wrapper):
-    """Descends L and Tr F at once: θ ← θ − base(∇L + λ h⊥), h⊥ the part of h that leaves L alone.
+    """Descends the loss L and the Fisher trace at once: θ ← base(θ, ∇L + λ h⊥).
 
-    h is (1/p)∇ E‖∇ℓ_i‖^p, p the estimator's power: by default 1, ∇ E‖∇ℓ_i‖; at 2 it is ½∇Tr F.
+    One step, with the defaults, for a batch of B samples with losses ℓ_i:
 
-    One step with the defaults: per-sample losses from the closure and ∇L; at every fifth step the
-    exact Tr F and h on a quarter of the batch; h projected off ∇L, times 0.04 e^(−L), but no longer
-    than ∇L; base optimizer stepped. A strength of zero is the base optimizer bit for bit.
+    1. evaluate the closure: ℓ_i(θ) and L = (1/B) Σ ℓ_i;
+    2. per-sample gradients: g = ∇L, the norms ‖∇ℓ_i‖ and Tr F = (1/B) Σ ‖∇ℓ_i‖²;
+    3. second pass: h = ∇ (1/B) Σ ‖∇ℓ_i‖, from ∇ℓ_i at θ and at θ + s_i ∇ℓ_i;
+    4. combine: d = h − (⟨h, g⟩/⟨g, g⟩) g, λ = min(0.04 e^(−L), ‖g‖/‖d‖), u = g + λ d;
+    5. base step: θ ← base(θ, u).
 
-    The price, counted in passes, is 1.05 plain gradients a step (`gradient_equivalents`), and 2
-    with `fraction=1, every=1`, as SAM; in time, `f3eo cost` measures it (docs/performance.md).
+    Steps 2 and 3 run at every fifth step, on a quarter of the batch; the steps between use the same
+    h. `f3eo.fisher.estimand` states quantities, factors and signs. A strength of 0 is the base
+    optimizer bit for bit. A step leaves alone what it has not measured: parameters that are frozen,
+    or that the loss does not use, have no .grad then.
+
+    Counted in passes a step costs 1.05 plain gradients (`gradient_equivalents`), and 2, as SAM
+    does, with `fraction=1, every=1`. `f3eo cost` measures the time (docs/performance.md).
 
     Args:
         model: a module, or parameters or parameter groups, as for any torch optimizer, with names
-            or without. With a module buffers are protected and messages have names. A group with
+            or without. With a module, buffers are protected and messages have names. A group with
             `"structure": False` is trained on the loss alone: it takes no part in Tr F, h or the
             projection.
         base: an optimizer class (or another callable that makes one from parameters and `options`),
             or a built instance. Groups are shared with it, state is not. Methods of its own are
             reached by `optimizer.base`: a schedule-free one wants `optimizer.base.train()` before
             training and `optimizer.base.eval()` before evaluation.
-        estimator: how Tr F is measured, and the gradient h of it or of another mean of the same
-            norms; default `PerSample()`, with h = ∇ E‖∇ℓ_i‖.
-        rule: what is taken from h; default `Decoupled()`.
-        strength: how much of it; default `Fitted(0.04)`, a distance like SAM's ρ. Losses in other
-            units than nats, such as squared errors, want `Cap(0.04)`.
-        fraction: part of each batch, drawn at random, on which h is measured; in (0, 1]. Unbiased;
-            a step that measures costs 3 + 3·fraction forward passes, with
-            `PerSample(DoubleBackward())` 3 + 4·fraction. Default ¼, and the whole batch where it
-            cannot be split: the closure is not given it, batch statistics or the closure itself tie
-            it together (`f3eo.closure.coupling`), or the estimator is no mean over samples.
-        every: steps from one measurement of h to the next, whose direction is used in between;
-            default 5.
+        estimator: how g, Tr F and h are measured; default `PerSample()`.
+        rule: gives d from g and h; default `Decoupled()`.
+        strength: gives λ; default `Fitted(0.04)`, a distance like SAM's ρ. Losses in other units
+            than nats, such as squared errors, want `Cap(0.04)`.
+        fraction: part of each batch, drawn at random, on which h is measured; in (0, 1]. Unbiased.
+            Default ¼, and the whole batch where it cannot be split: the closure is not given it,
+            batch statistics or the closure itself couple its samples, or the estimator is no mean
+            over samples. A step that measures costs 3 + 3·fraction forward passes.
+        every: steps from one measurement of h to the next, in steps; default 5.
         chunk: largest number of samples that go through the model at once; default no bound.
-        max_norm: ∇L is scaled down to this norm and the structure term by the same factor; default
+        max_norm: g is scaled down to this norm and the structure term by the same factor; default
             no bound. (`clip_grad_norm_` does so between `accumulate` and `step`.)
         on_nonfinite: what a non-finite loss, gradient or structure gradient does: "skip" leaves
             parameters, state and buffers untouched, counts (`skipped`) and warns at the first, the
@@ -74,11 +80,10 @@ class F3EO(Wrapper):
         generator: source of the random parts, signs and labels; default torch's global one.
         options: passed to `base` if it is a class.
 
-    A step leaves alone what it has not measured: parameters that are frozen, or that the loss does
-    not use, have no .grad then.
-
     Raises:
         TypeError, ValueError: arguments that do not fit; the message names the cure.
+
+    Source: f3eo-theory, "解耦策略"; Zhao et al. 2022 (2202.03599) for gradient norms.
     """
 
     def __init__(
@@ -116,10 +121,9 @@ class F3EO(Wrapper):
             )
         module = model if isinstance(model, nn.Module) else None
         check_model(module)
-        super().__init__(built(base, model, options), module, generator)
-        self._told = False
+        super().__init__(build_base(base, model, options), module, generator)
         self._coupling = Coupling()
-        self._notices = Notices()
+        self._notices = Notices(self.strength)
         self._error: Tensor | None = None
         if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
             warnings.warn(
@@ -129,39 +133,21 @@ class F3EO(Wrapper):
                 stacklevel=2,
             )
 
-    # What a step costs.
-
-    @property
-    def gradient_equivalents(self) -> float:
-        """Cost of one step in plain gradients, counted in forward passes (3 a gradient)."""
-        if self.strength.value == 0:
-            return 1.0
-        usual = USUAL_FRACTION if self.estimator.additive else 1.0
-        fraction = usual if self.fraction is None else self.fraction
-        fresh = fraction * self.estimator.forwards + (1 - fraction) * 3
-        return (fresh + 3 * (self.every - 1)) / self.every / 3
-
-    @property
-    def structure_error(self) -> float | None:
-        """Expected relative error of the h last measured, but for kinks; None if not known."""
-        return None if self._error is None else float(self._error)
-
-    # One step.
-
+    @torch.no_grad()
     def step(self, closure: Closure | None = None, *batch: Any) -> Tensor:  # pyright: ignore
-        """Differentiate, combine, and let the base optimizer step.
+        """Measure a batch, combine its gradients, and let the base optimizer step.
 
         Args:
             closure: called with `batch`; runs the forward pass once and returns per-sample losses
                 (dimension 0 counts the samples, further ones are averaged), `Weighted(losses,
                 weights)` or a likelihood. It does not call `backward`. Without one, or with one
-                that returns None, as wrappers of optimizers make it, what `accumulate` gathered
-                is used.
+                that returns None, as wrappers of optimizers pass it, the step uses what
+                `accumulate` gathered.
             batch: tensors, or nestings of them, with the samples in dimension 0; see
                 `f3eo.closure.batch` for what else holds samples.
 
         Returns:
-            The mean loss, detached.
+            the mean loss, detached.
 
         Raises:
             RuntimeError: nothing accumulated and no closure, or both; other parameters than those
@@ -169,145 +155,152 @@ class F3EO(Wrapper):
             TypeError: a base that cannot step from gradients alone.
             FloatingPointError: something was not finite and `on_nonfinite="raise"`.
         """
-        if closure is None and self._pending is None and asked_for_blank(self):
-            self._blank = blank(self.base)
+        groups = self.param_groups
+        if closure is None and self._accumulated is None and wants_blank_state(self):
+            self._blank = blank_state(self.base)
             return torch.zeros(())
-        own = trained(self.param_groups)
-        check_alone(self.param_groups)
-        if closure is not None and self._pending is not None:
-            self._call_hollow(closure, batch, own)
-            closure = None
-        if closure is not None:
-            gradients, snapshot = self._measured(closure, batch, own)
-            own.check_same(trained(self.param_groups), snapshot)
-            self._apply(gradients, snapshot, own, 1.0)
-            return gradients.loss
-        before, self._pending = self._settled(own, stacklevel=4), None
-        if before is None:
-            raise RuntimeError(
-                "step() without a closure needs accumulate(closure, *batch) before it"
-            )
-        self._apply(before.gradients, before.snapshot, own, before.factor)
-        return before.gradients.loss
+        trained = trained_parameters(groups)
+        check_alone(groups)
+        # 1 to 3: losses, per-sample gradients, second pass.
+        if closure is not None and self._accumulated is None:
+            check_closure(closure)
+            measured = self._measure(closure, batch, trained)
+            trained_parameters(groups).check_same(trained, measured.snapshot)
+        else:
+            if closure is not None:
+                call_without_losses(self._problem(closure, batch, trained))
+            measured = self._read_accumulated(trained, stacklevel=4)
+            self._accumulated = None
+            if measured is None:
+                raise RuntimeError(
+                    "step() without a closure needs accumulate(closure, *batch) before it"
+                )
+        # 4: combine g and h.
+        used = self.strength.scheduled(self.steps) > 0
+        found = prepare(measured, self._stored if used else None)
+        if what := found.not_finite():
+            skip(what, self, measured.snapshot)
+            return measured.gradients.loss
+        gradients = measured.gradients
+        self.trace = gradients.trace if gradients.trace is not None else self.trace
+        self._error = gradients.error if found.fresh else self._error
+        # Where every group maximizes, the closure returns log-likelihoods.
+        upward = all([group.get("maximize") for group in groups])
+        loss = -found.loss if upward else found.loss
+        observed = Observation(self.steps, loss, self.trace, self.estimator.power)
+        constant = self.strength.at(observed)
+        # 5: the base steps, along u or, with a metric of its own, along g and then λ d.
+        clip, keep = found.clipping(self.max_norm), self.every > 1
+        try:
+            parts = self.rule, self.strength
+            kept = descend(self.base, found, *parts, constant, clip=clip, keep=keep)
+        except Exception as error:
+            measured.snapshot.restore()
+            refuse_base(self.base, error, first=self.steps == 0)
+            raise
+        if found.fresh or self.steps % self.every == 0:
+            # No direction outlives the next measurement, even of other parameters.
+            self._stored.clear()
+        if kept is not None:
+            self._stored.update(zip(trained.chosen, kept, strict=True))
+        self._blank = None
+        self.steps += 1
+        return gradients.loss
 
     def accumulate(self, closure: Closure, *batch: Any) -> Tensor:
-        """Add one micro-batch's ∇L and structure gradient to the coming `step()`.
+        """Add one micro-batch's g and h to the coming `step()`.
 
         With estimators that are means over samples (all but `MiniBatch`), accumulated micro-batches
-        equal the one big batch; random signs are drawn per micro-batch, so there they do in
+        equal the one big batch. Random signs are drawn per micro-batch, so with `Sign` they do in
         expectation.
 
-        Afterwards .grad holds ∇L of all micro-batches, and `step()` takes it as it then is: what
-        `clip_grad_norm_` has scaled counts for the structure gradient, too.
+        Afterwards .grad holds g of all micro-batches, and `step()` takes it as it then is: a factor
+        on it, as by `clip_grad_norm_`, counts for h, too.
 
         Args:
             closure, batch: see `step`.
 
         Returns:
-            The micro-batch's mean loss, detached.
+            the mean loss of the micro-batch, detached.
 
         Raises:
             TypeError: a closure that cannot be called.
             ValueError: a second micro-batch with an estimator that is no mean over samples.
             RuntimeError: as `step`.
         """
-        own = trained(self.param_groups)
+        check_closure(closure)
+        trained = trained_parameters(self.param_groups)
         check_alone(self.param_groups)
-        before = self._settled(own, stacklevel=3)
-        if before is not None:
-            self._measurement().refuse_parts("a second micro-batch", self.model)
-        pending = self._pending if before is not None else None
+        before = self._read_accumulated(trained, stacklevel=2)
+        accumulated = self._accumulated if before is not None else None
         try:
-            gradients, snapshot = self._measured(closure, batch, own, further=before is not None)
+            if before is not None:
+                self._measurement().refuse_parts("a second micro-batch", self.model)
+                problem = self._problem(closure, batch, trained)
+                self._measurement().refuse_coupled("a second micro-batch", problem)
+            measured = self._measure(closure, batch, trained)
         finally:
-            self._pending = pending  # a zero_grad() in the closure is not meant for these
-        loss = gradients.loss
+            self._accumulated = accumulated  # a zero_grad() in the closure does not clear it
+        loss = measured.gradients.loss
         if before is not None:
-            gradients, snapshot = before.applied().merged(gradients), before.snapshot
-        self._pending = handed_out(gradients, snapshot, own)
+            measured = replace(before, gradients=before.rescaled().merged(measured.gradients))
+        self._accumulated = write_gradients(measured)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear gradients, and what `accumulate` gathered."""
-        self._pending = None
+        self._accumulated = None
         super().zero_grad(set_to_none)
 
-    def _call_hollow(self, closure: Closure, batch: tuple[Any, ...], own: Trained) -> None:
-        """Call the closure that a wrapper (Lightning's) puts into a `step()`: it runs hooks.
+    @property
+    def gradient_equivalents(self) -> float:
+        """Cost of one step in plain gradients, counted in forward passes (3 a gradient)."""
+        if self.strength.value == 0:
+            return 1.0
+        return self._measurement().gradient_equivalents(self.every)
 
-        Raises:
-            RuntimeError: it returns something, so what was accumulated is not meant.
-        """
-        snapshot = Snapshot(self._problem(closure, batch, own))
-        if closure(*batch) is not None:
-            snapshot.restore()
-            raise RuntimeError(
-                "step(closure) after accumulate(): call step() without arguments to use what "
-                "was accumulated, or zero_grad() to drop it"
-            )
+    @property
+    def structure_error(self) -> float | None:
+        """Expected relative error of the h last measured, but for kinks; None if not known."""
+        return None if self._error is None else float(self._error)
 
-    # What a step measures.
-
-    def _measured(
-        self, closure: Closure, batch: tuple[Any, ...], own: Trained, *, further: bool = False
-    ) -> tuple[Gradients, Snapshot]:
-        if not callable(closure):
-            raise TypeError(
-                f"the closure must be a function that returns per-sample losses, received "
-                f"{closure!r}; the batch follows it: step(closure, *batch)"
-            )
-        problem = self._problem(closure, batch, own)
-        if further:
-            self._measurement().refuse_coupled("a second micro-batch", problem)
-        snapshot = Snapshot(problem)
-        try:
-            with torch.enable_grad():
-                gradients = self._measurement()(problem, structure=self._measures_structure(own))
-        except BaseException:
-            snapshot.restore()
-            raise
-        return gradients, snapshot
-
-    def _problem(
-        self, closure: Closure, batch: tuple[Any, ...], own: Trained | None = None
-    ) -> Problem:
-        own = own if own is not None else trained(self.param_groups)
+    def _problem(self, closure: Closure, batch: tuple[Any, ...], trained: Trained) -> Problem:
         return Problem(
             closure,
             batch,
-            own.parameters,
-            own.inside,
+            trained.parameters,
+            trained.structured,
             self.model,
             self.generator,
-            names=own.names,
-            watch=lambda output: self._notices(output, self.strength),
+            names=trained.names,
+            watch=self._notices,
         )
-
-    def _settled(self, own: Trained, stacklevel: int) -> Settled | None:
-        """What was accumulated, as .grad has it by now; None if nothing was."""
-        pending = self._pending
-        if pending is None:
-            return None
-        own.check_same(pending.trained, pending.snapshot)
-        with torch.no_grad():
-            found = pending.settled()
-        if found is not None and not found.common and not self._told:
-            self._told = True
-            warnings.warn(
-                "what was done to .grad after accumulate() is no common factor: the structure "
-                "gradient is scaled as the norm of all .grad was; to clip use max_norm, or "
-                "torch.nn.utils.clip_grad_norm_",
-                stacklevel=stacklevel,
-            )
-        return found
 
     def _measurement(self) -> Measurement:
         return Measurement(self.estimator, self.fraction, self.chunk, self._coupling)
 
-    def _measures_structure(self, own: Trained) -> bool:
-        if self.strength.at(self.steps) == 0 or not own.chosen:
-            return False
-        return self.steps % self.every == 0 or any(p not in self._stored for p in own.chosen)
+    def _measure(self, closure: Closure, batch: tuple[Any, ...], trained: Trained) -> Measured:
+        """L and g of a batch, and h where this step measures it."""
+        problem = self._problem(closure, batch, trained)
+        snapshot = Snapshot(problem)
+        due = self.steps % self.every == 0 or any([p not in self._stored for p in trained.chosen])
+        structure = due and bool(trained.chosen) and self.strength.scheduled(self.steps) > 0
+        try:
+            with torch.enable_grad():
+                gradients = self._measurement()(problem, structure=structure)
+        except BaseException:
+            snapshot.restore()
+            raise
+        return Measured(gradients, snapshot, trained)
+
+    def _read_accumulated(self, trained: Trained, stacklevel: int) -> Measured | None:
+        """What was accumulated, as .grad holds it now; None if nothing was."""
+        if self._accumulated is None:
+            return None
+        found = self._accumulated.read(trained)
+        if found is not None and not found.change.uniform:
+            self._notices.warn_of_change(stacklevel=stacklevel + 1)
+        return found
 
     def _counters(self) -> dict[str, Any]:
         return {**super()._counters(), **self.estimator.counters()}
@@ -317,78 +310,8 @@ class F3EO(Wrapper):
         self.estimator.forget(counters)
 
     @property
-    def _directions(self) -> bool:
+    def _keeps_directions(self) -> bool:
         return self.every > 1 and self.strength.value > 0
 
-    # What was measured becomes an update.
-
-    def _apply(self, gradients: Gradients, snapshot: Snapshot, own: Trained, factor: float) -> None:
-        with torch.no_grad():
-            stored = self._stored if self.strength.at(self.steps) else None
-            descent = Descent(own, gradients, stored, factor)
-            if found := descent.not_finite():
-                self._skip(found, snapshot)
-                return
-            clip = 1.0
-            if self.max_norm is not None:
-                clip = min(1.0, self.max_norm / (descent.squared**0.5 + 1e-6))
-            # Where everything is maximized, what the closure returned is a log-likelihood.
-            upward = all(group.get("maximize") for group in self.param_groups)
-            self.trace = gradients.trace if gradients.trace is not None else self.trace
-            self._error = gradients.error if gradients.structure is not None else self._error
-            value = self.strength.at(self.steps, -descent.mean if upward else descent.mean)
-            value *= self._unit()
-            keep = self.every > 1
-            try:
-                kept = descent.step(
-                    self.base, self.rule, self.strength, value, clip=clip, keep=keep
-                )
-            except Exception as error:
-                self._refuse(error, snapshot)
-                raise
-            if descent.fresh or self.steps % self.every == 0:
-                # No direction outlives the next measurement, whoever took part in that.
-                self._stored.clear()
-            if kept is not None:
-                self._stored.update(zip(own.chosen, kept, strict=True))
-        self._blank = None
-        self.steps += 1
-
-    def _unit(self) -> float:
-        """What turns h into the gradient of a mean norm, where the strength is a distance.
-
-        ∇(E‖∇ℓ_i‖^p)^(1/p) = (E‖∇ℓ_i‖^p)^(1/p − 1) h; between p = 1 and 2 the mean is that of p = 2.
-        """
-        power = self.estimator.power
-        if power == 1 or not self.strength.distance or self.trace is None:
-            return 1.0
-        trace = float(self.trace)
-        return trace ** ((1 - power) / 2) if trace > 0 else 0.0
-
-    def _refuse(self, error: Exception, snapshot: Snapshot) -> None:
-        """Say whose error it was, if the base has never made a step here.
-
-        Raises:
-            TypeError: with the cure.
-        """
-        snapshot.restore()
-        if self.steps == 0 and not isinstance(error, torch.OutOfMemoryError):
-            name = type(self.base).__name__
-            raise TypeError(
-                f"{name} failed at its first step from gradients alone: {error!r}; where it needs "
-                f"a closure, hooks or the graph of the gradient, it cannot be a base: {CURE}"
-            ) from error
-
-    def _skip(self, what: str, snapshot: Snapshot) -> None:
-        if self.on_nonfinite == "raise":
-            snapshot.restore()
-            raise FloatingPointError(
-                f"{what} is not finite: lower the learning rate or the strength, check the data "
-                f'or use on_nonfinite="skip"'
-            )
-        snapshot.restore_buffers()
-        self.skipped += 1
-        tell_skipped(what, self, stacklevel=5)
-
     def __repr__(self) -> str:
-        return described(self, ("estimator", "rule", "strength"), ("fraction", "every"))
+        return describe(self, ("estimator", "rule", "strength"), ("fraction", "every"))

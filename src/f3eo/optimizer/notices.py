@@ -1,33 +1,37 @@
-"""What a user is told about the losses that a closure returns."""
+"""Warnings about the losses of a closure and about changed gradients, each given once."""
 
 import warnings
 from collections.abc import Hashable
 
 from f3eo.closure.ends import Ends, ends
-from f3eo.closure.evaluate import Output
+from f3eo.closure.problem import Output
 from f3eo.strength import Strength
 
 LOOKS = 16
-"""Evaluations that are all looked at; later ones where their number is a power of two."""
+"""The first so many evaluations are looked at; later ones where their number is a power of 2."""
 
 
 class Notices:
-    """Looks at losses while they have a graph, and warns once of each thing that is found.
+    """Looks at losses while they have a graph, and warns once of each finding.
 
-    A look reads some tens of nodes of the graph; one at ignored labels waits for the device.
+    A look reads some tens of nodes of the graph. Counting ignored labels waits for the device.
+
+    Args:
+        strength: is told what kind of losses the closure returns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, strength: Strength) -> None:
+        self._strength = strength
         self._looks = 0
         self._shapes: set[Hashable] = set()
-        self._told = False
+        self._warned_of_labels = False
+        self._warned_of_change = False
 
-    def __call__(self, output: Output, strength: Strength) -> None:
-        """Look at what the closure gave.
+    def __call__(self, output: Output) -> None:
+        """Look at the result of one evaluation.
 
         Args:
             output: with its graph.
-            strength: told what the losses are.
         """
         self._looks += 1
         shape = output.losses.shape
@@ -35,12 +39,12 @@ class Notices:
             return
         self._shapes.add(shape)
         if output.likelihood is not None:
-            strength.see(Ends(nats=True, density=True), output.losses)
+            self._strength.see(Ends(nats=True, density=True), output.losses)
             return
         found = ends(output.losses)
-        strength.see(found, output.losses)
-        if found.ignored and output.shares.weights is None and not self._told:
-            self._told = True
+        self._strength.see(found, output.losses)
+        if found.ignored and output.shares.weights is None and not self._warned_of_labels:
+            self._warned_of_labels = True
             warnings.warn(
                 f'{found.ignored} labels are ignored, and reduction="none" leaves losses of 0 in '
                 f"their place, which count in the mean: for the mean over the others return "
@@ -48,3 +52,19 @@ class Notices:
                 f"weights of 0 there",
                 stacklevel=2,
             )
+
+    def warn_of_change(self, stacklevel: int) -> None:
+        """Warn that .grad was changed by more than a common factor.
+
+        Args:
+            stacklevel: as in `warnings.warn`, from the caller of this function.
+        """
+        if self._warned_of_change:
+            return
+        self._warned_of_change = True
+        warnings.warn(
+            "what was done to .grad after accumulate() is no common factor: the structure gradient "
+            "is scaled as the norm of all .grad was; to clip use max_norm, or "
+            "torch.nn.utils.clip_grad_norm_",
+            stacklevel=stacklevel + 1,
+        )

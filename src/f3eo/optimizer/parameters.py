@@ -1,6 +1,6 @@
 """The parameters that a step trains, and what their groups say of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,66 +14,71 @@ class Trained:
     """Parameters that require a gradient, in the order of the groups.
 
     Args:
-        parameters: of all groups.
-        inside: for each, whether it belongs to the structure term.
-        signs: for each, −1 where its group maximizes.
-        lrs: for each, its learning rate.
-        names: for each, as `named_parameters()` had it; None where the groups have none.
-        others: parameters of the groups that require none.
+        parameters: of all groups, P of them.
+        structured: for each, whether it takes part in the structure term.
+        signs: for each, −1 where its group maximizes, else 1.
+        learning_rates: for each.
+        names: for each, as `named_parameters()` gave it; None where the groups have none.
+        frozen: parameters of the groups that require no gradient.
+        chosen: the structured parameters.
+        rates: their learning rates, in units of the largest.
     """
 
     parameters: list[Tensor]
-    inside: list[bool]
+    structured: list[bool]
     signs: list[int]
-    lrs: list[float]
+    learning_rates: list[float]
     names: list[str] | None
-    others: list[Tensor]
-
-    @property
-    def chosen(self) -> list[Tensor]:
-        """The parameters of the structure term."""
-        return [p for p, s in zip(self.parameters, self.inside, strict=True) if s]
-
-    @property
-    def rates(self) -> list[float]:
-        """Learning rates of the chosen in units of the largest."""
-        lrs = [lr for lr, s in zip(self.lrs, self.inside, strict=True) if s]
-        largest = max(lrs, default=0.0)
-        return [lr / largest if largest > 0 else 1.0 for lr in lrs]
+    frozen: list[Tensor]
+    chosen: list[Tensor]
+    rates: list[float]
 
     def check_same(self, measured: "Trained", snapshot: Snapshot) -> None:
-        """Refuse what was measured for other parameters.
+        """Refuse gradients that were measured for other parameters.
+
+        Args:
+            measured: the parameters at the time of the measurement.
+            snapshot: taken then.
 
         Raises:
             RuntimeError: with the cure.
         """
-        if not snapshot.covers(self.parameters) or measured.inside != self.inside:
+        if not snapshot.covers(self.parameters) or measured.structured != self.structured:
             raise RuntimeError(
                 "parameters were frozen, thawed or added since accumulate(), or went to another "
                 "group: what it gathered belongs to others; call zero_grad() and accumulate again"
             )
 
 
-def trained(groups: Sequence[dict[str, Any]]) -> Trained:
+def trained_parameters(groups: Sequence[dict[str, Any]]) -> Trained:
     """What a step with these groups trains."""
-    found = [
-        (p, bool(group["structure"]), -1 if group.get("maximize") else 1, lr, name)
-        for group in groups
-        for lr in [float(group.get("lr", 1.0))]
-        for p, name in _named(group)
-        if p.requires_grad
-    ]
-    names = [name for *_, name in found if name is not None]
+    parameters: list[Tensor] = []
+    structured: list[bool] = []
+    signs: list[int] = []
+    learning_rates: list[float] = []
+    names: list[str] = []
+    frozen: list[Tensor] = []
+    for group in groups:
+        lr = float(group.get("lr", 1.0))
+        known = group.get("param_names") or [None] * len(group["params"])
+        for p, name in zip(group["params"], known, strict=True):
+            if not p.requires_grad:
+                frozen.append(p)
+                continue
+            parameters.append(p)
+            structured.append(bool(group["structure"]))
+            signs.append(-1 if group.get("maximize") else 1)
+            learning_rates.append(lr)
+            names += [name] if name is not None else []
+    inside = [k for k, s in enumerate(structured) if s]
+    largest = max([learning_rates[k] for k in inside], default=0.0)
     return Trained(
-        parameters=[p for p, *_ in found],
-        inside=[inside for _, inside, *_ in found],
-        signs=[sign for _, _, sign, *_ in found],
-        lrs=[lr for _, _, _, lr, _ in found],
-        names=names if len(names) == len(found) else None,
-        others=[p for group in groups for p in group["params"] if not p.requires_grad],
+        parameters=parameters,
+        structured=structured,
+        signs=signs,
+        learning_rates=learning_rates,
+        names=names if len(names) == len(parameters) else None,
+        frozen=frozen,
+        chosen=[parameters[k] for k in inside],
+        rates=[learning_rates[k] / largest if largest > 0 else 1.0 for k in inside],
     )
-
-
-def _named(group: dict[str, Any]) -> Iterator[tuple[Tensor, str | None]]:
-    names = group.get("param_names") or [None] * len(group["params"])
-    return zip(group["params"], names, strict=True)

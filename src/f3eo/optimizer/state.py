@@ -1,8 +1,8 @@
-"""State parameter by parameter, as torch.distributed.checkpoint saves and loads it.
+"""The state of base and wrapper, one entry for each parameter.
 
-It keeps "state" and "param_groups" of a state dict alone. So every parameter's state holds all that
-belongs to it: "base", what the base optimizer keeps; "structure", the direction that `every` steps
-share; "f3eo", the counters, the same for every parameter.
+torch.distributed.checkpoint keeps only "state" and "param_groups" of a state dict. So the entry of
+a parameter holds all of its state: "base", the state of the base optimizer; "structure", the
+structure direction that `every` steps share; "f3eo", the counters, the same for every parameter.
 """
 
 import copy
@@ -19,16 +19,16 @@ Blank = dict[Tensor, dict[str, Any]]
 
 
 class State(MutableMapping[Tensor, dict[str, Any]]):
-    """parameter → its whole state; what is assigned goes to the base and to F3EO.
+    """parameter → its entry. Assigning an entry writes to the base and to F3EO.
 
-    Empty until something is kept: torch.distributed.checkpoint then calls `step()` to find out what
-    a first step would keep, `blank`.
+    It is empty before the first step. torch.distributed.checkpoint then calls `step()` to learn the
+    form of the state; `blank` holds that form.
 
     Args:
         base: the base optimizer.
         stored: structure directions.
-        blank: what the base would keep after a first step; None if it was not asked for.
-        directions: whether F3EO would keep a direction, too.
+        blank: the state of the base after a first step; None if nobody needs its form.
+        directions: whether F3EO keeps a structure direction after a first step.
         counters: gives "f3eo".
     """
 
@@ -80,10 +80,10 @@ class State(MutableMapping[Tensor, dict[str, Any]]):
         return sum(1 for _ in self)
 
 
-def asked_for_blank(optimizer: Optimizer) -> bool:
-    """Whether this `step()` is that of torch.distributed.checkpoint before the first one.
+def wants_blank_state(optimizer: Optimizer) -> bool:
+    """Whether torch.distributed.checkpoint calls this `step()`, to learn the form of the state.
 
-    It sets learning rates to 0 and gradients to zeros, so that nothing moves.
+    Before that it sets learning rates and gradients to zero, so that nothing moves.
     """
     groups = optimizer.param_groups
     if optimizer.state or any(float(group["lr"]) != 0 for group in groups if "lr" in group):
@@ -92,8 +92,8 @@ def asked_for_blank(optimizer: Optimizer) -> bool:
     return all(p.grad is not None and not p.grad.any() for p in trained)
 
 
-def blank(base: Optimizer) -> Blank:
-    """What the base would keep after a first step, found by a copy; nothing if that fails."""
+def blank_state(base: Optimizer) -> Blank:
+    """The state of the base after a first step, made by a step of a copy; empty if that fails."""
     ours = [p for group in base.param_groups for p in group["params"]]
     try:
         twin = copy.deepcopy(base)
@@ -101,19 +101,26 @@ def blank(base: Optimizer) -> Blank:
         for p, t in zip(ours, theirs, strict=True):
             t.grad = p.grad  # a copy of a parameter has none
         twin.step()
-    except Exception:  # its state is then not known before it has stepped
+    except Exception:  # the form of its state is then unknown before its first step
         return {}
     return {p: dict(twin.state.get(t, {})) for p, t in zip(ours, theirs, strict=True)}
 
 
-def parted(state_dict: dict[str, Any], base: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A state dict as `F3EO.state_dict` gives it, from that or from torch.distributed.checkpoint.
+def split_state(
+    state_dict: dict[str, Any], base: Optimizer
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split a state dict of F3EO into its own counters and the rest.
+
+    Args:
+        state_dict: from `F3EO.state_dict` or from torch.distributed.checkpoint.
+        base: the base optimizer.
 
     Returns:
-        "f3eo" and the state dict with "base" and no more than structure directions in "state".
+        the counters, and the state dict with the part of the base in "base" and the structure
+        directions in "state".
 
     Raises:
-        ValueError: a state dict of another optimizer, or one that lacks what the base keeps.
+        ValueError: a state dict of another optimizer, or one without the state of the base.
     """
     entries = {k: e for k, e in state_dict.get("state", {}).items() if isinstance(e, dict)}
     if "base" in state_dict and "f3eo" in state_dict:
@@ -131,7 +138,7 @@ def parted(state_dict: dict[str, Any], base: Optimizer) -> tuple[dict[str, Any],
                 f"torch.distributed.checkpoint does not carry: save optimizer.state_dict() with "
                 f"torch.save and load that"
             )
-        blank = own.get("blank")  # from before the first step: nothing was kept yet
+        blank = own.get("blank")  # saved before the first step
         inner = {
             "state": {k: e["base"] for k, e in entries.items() if e.get("base") and not blank},
             "param_groups": state_dict["param_groups"],

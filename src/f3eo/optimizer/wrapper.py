@@ -1,4 +1,4 @@
-"""An optimizer around another: groups are shared, states are kept apart and saved together."""
+"""An optimizer around another one: they share groups, keep separate states, and save both."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -11,16 +11,16 @@ from torch.optim import Optimizer
 
 from f3eo.optimizer.accumulated import Accumulated
 from f3eo.optimizer.checks import check_parameters
-from f3eo.optimizer.state import Blank, State, parted
+from f3eo.optimizer.state import Blank, State, split_state
 
 
 class Wrapper(Optimizer, ABC):
-    """Groups, state and copies of an optimizer around `base`.
+    """Groups, state and copies of an optimizer that wraps another one.
 
     Args:
         base: the wrapped optimizer.
         model: whose parameters it trains, if known.
-        generator: source of randomness, saved with the rest.
+        generator: source of randomness; its state is saved, too.
     """
 
     steps: int
@@ -36,11 +36,11 @@ class Wrapper(Optimizer, ABC):
         self.steps = 0
         self.skipped = 0
         self.trace = None
-        self._pending: Accumulated | None = None
+        self._accumulated: Accumulated | None = None
         self._stored: dict[Tensor, Tensor] = {}
         self._blank: Blank | None = None
         self._flags: list[bool] = []
-        """Which groups are inside the structure term."""
+        """For every group, whether it takes part in the structure term."""
         self._built = False
         defaults = {**getattr(base, "defaults", {}), "structure": True}
         super().__init__(base.param_groups, defaults)
@@ -49,16 +49,16 @@ class Wrapper(Optimizer, ABC):
 
     @property
     @abstractmethod
-    def _directions(self) -> bool:
-        """Whether structure directions are kept from step to step."""
+    def _keeps_directions(self) -> bool:
+        """Whether a step keeps a structure direction for later steps."""
 
     # Groups.
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The groups of the base optimizer, the very same."""
+        """The groups of the base optimizer, the same objects."""
         groups = self.base.param_groups
-        # A base that was loaded by itself does not know which of them are inside.
+        # Groups that the base has loaded by itself lack the flag.
         flags = self._flags + [True] * len(groups)
         for group, flag in zip(groups, flags, strict=False):
             group.setdefault("structure", flag)
@@ -71,7 +71,7 @@ class Wrapper(Optimizer, ABC):
             self.base.param_groups[:] = groups  # in place: wrappers share the list
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, to the base optimizer too."""
+        """Add a group to the base optimizer, and so to this one."""
         if not self._built:  # called by Optimizer.__init__, with groups that the base has taken
             param_group.setdefault("structure", True)
             return
@@ -85,8 +85,10 @@ class Wrapper(Optimizer, ABC):
 
     @property
     def state(self) -> State:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What base and wrapper keep of every parameter."""
-        return State(self.base, self._stored, self._blank, self._directions, self._flat_counters)
+        """The state of base and wrapper, one entry for each parameter."""
+        return State(
+            self.base, self._stored, self._blank, self._keeps_directions, self._flat_counters
+        )
 
     @state.setter
     def state(self, state: Mapping[Tensor, dict[str, Any]]) -> None:
@@ -103,7 +105,7 @@ class Wrapper(Optimizer, ABC):
         }
 
     def _flat_counters(self) -> dict[str, Any]:
-        """Tensors and numbers alone, with nothing missing that a later state has."""
+        """Counters as tensors and numbers, with the same keys at every step."""
         counters = {k: v for k, v in self._counters().items() if v is not None}
         counters.setdefault("trace", torch.tensor(torch.nan, dtype=torch.float64))
         return {**counters, "blank": int(self._blank is not None)}
@@ -111,15 +113,15 @@ class Wrapper(Optimizer, ABC):
     def state_dict(self) -> dict[str, Any]:
         """State of F3EO ("state", "param_groups", "f3eo") and of its base ("base").
 
-        What `accumulate` has gathered is not part of it, and a warning says so.
+        Accumulated gradients are not part of it; a warning says so.
         """
-        if self._pending is not None:
+        if self._accumulated is not None:
             warnings.warn(
                 "state_dict() between accumulate() and step(): what was accumulated is not saved; "
                 "save after step()",
                 stacklevel=3,
             )
-        # The first hook on the result, so that the user's see all of it.
+        # The first hook on the result: hooks of the user see all parts.
         parts = self.register_state_dict_post_hook(lambda _, s: self._add_parts(s), prepend=True)
         try:
             return super().state_dict()
@@ -136,7 +138,7 @@ class Wrapper(Optimizer, ABC):
         Raises:
             ValueError: a state dict of another optimizer.
         """
-        # The last hook on the argument, so that it sees what the user's made of it.
+        # The last hook on the argument: it sees the changes by hooks of the user.
         parts = self.register_load_state_dict_pre_hook(lambda _, s: self._load_parts(s))
         try:
             super().load_state_dict(state_dict)
@@ -144,10 +146,10 @@ class Wrapper(Optimizer, ABC):
             parts.remove()
 
     def _load_parts(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        own, state_dict = parted(state_dict, self.base)
+        own, state_dict = split_state(state_dict, self.base)
         self.base.load_state_dict(state_dict["base"])
         self._load_counters(own)
-        self._pending = self._blank = None
+        self._accumulated = self._blank = None
         return state_dict
 
     def _load_counters(self, counters: dict[str, Any]) -> None:
@@ -161,12 +163,12 @@ class Wrapper(Optimizer, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         hooks = {key for key in self.__dict__ if key.startswith("_optimizer_")}
-        # "step" is here once a scheduler has wrapped it, bound to this very object.
-        dropped = hooks | {"_pending", "_zero_grad_profile_name", "step", "_opt_called"}
-        return {k: v for k, v in self.__dict__.items() if k not in dropped} | {"_pending": None}
+        # A scheduler has put a "step" here that is bound to this object.
+        dropped = hooks | {"_accumulated", "_zero_grad_profile_name", "step", "_opt_called"}
+        return {k: v for k, v in self.__dict__.items() if k not in dropped} | {"_accumulated": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """From a copy, or with state and groups from a state dict."""
+        """Restore a copy, or state and groups from a state dict."""
         parts = {k: state[k] for k in ("param_groups", "state") if k in state}
         super().__setstate__({k: v for k, v in state.items() if k not in parts})
         for name, value in parts.items():
@@ -183,7 +185,7 @@ class Wrapper(Optimizer, ABC):
 
 
 def _listed(parameters: Any) -> Any:
-    """Parameters as a list, an iterator's too; a set, which torch refuses, as it is."""
+    """Parameters as a list; a set is left for torch to refuse."""
     if isinstance(parameters, Tensor):
         return [parameters]
     return parameters if isinstance(parameters, set) else list(parameters)

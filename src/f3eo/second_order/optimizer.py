@@ -19,10 +19,9 @@ from f3eo.optimizer.checks import (
     check_alone,
     check_model,
     check_parameters,
-    check_policy,
     in_range,
-    tell_skipped,
 )
+from f3eo.optimizer.nonfinite import check_policy, skip
 from f3eo.second_order.damping import accepts, agreement
 from f3eo.second_order.report import Report
 from f3eo.tensors import fetched
@@ -184,14 +183,7 @@ class SecondOrder(Optimizer, ABC):
         return [p for p, _ in pairs], [rate for _, rate in pairs]
 
     def _skip(self, what: str, loss: Tensor, snapshot: Snapshot) -> Tensor:
-        if self.on_nonfinite == "raise":
-            raise FloatingPointError(
-                f"{what} is not finite: check the data and the initial weights, or use "
-                f'on_nonfinite="skip"'
-            )
-        snapshot.restore_buffers()
-        self.skipped += 1
-        tell_skipped(what, self, stacklevel=5)
+        skip(what, self, snapshot, "check the data and the initial weights", stacklevel=5)
         return loss
 
     # Groups, state, copies.

@@ -1,10 +1,10 @@
-"""A fixed number."""
+"""λ as a plain number."""
 
 from f3eo.strength.strength import Strength
 
 
 class Fixed(Strength):
-    """λ = value: with `Coupled()` the update descends L + (λ/p) E‖∇ℓ_i‖^p, p the power.
+    """λ = value. With `Coupled()` the update descends L + (λ/p) E‖∇ℓ_i‖^p, p the power.
 
     A good value depends on model, loss and data.
 
@@ -13,6 +13,6 @@ class Fixed(Strength):
         schedule: see `Strength`.
     """
 
-    def factor(self, value: float, gradient: float, direction: float) -> float:
+    def multiplier(self, constant: float, gradient: float, direction: float) -> float:
         """λ."""
-        return value
+        return constant

@@ -1,7 +1,8 @@
-"""The interface of every strength: how much of the structure direction an update takes."""
+"""The interface of every strength: λ, how much of the structure direction an update takes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -10,22 +11,50 @@ from f3eo.closure.ends import Ends
 from f3eo.shown import Shown
 
 Schedule = Callable[[int], float]
+"""step (0, 1, …) → factor on a strength's value, finite and at least 0."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is known of a step before its update.
+
+    Args:
+        step: number of the step, from 0.
+        loss: mean loss L of its batch; negated where every group maximizes.
+        trace: Tr F as last measured, a scalar tensor; None before the first measurement.
+        power: p of the estimator, whose h is (1/p)∇E‖∇ℓ_i‖^p.
+    """
+
+    step: int
+    loss: float
+    trace: Tensor | None = None
+    power: float = 1.0
+
+    def norm_scale(self) -> float:
+        """Factor that turns h into the gradient of a mean norm, (E‖∇ℓ_i‖^p)^(1/p).
+
+        It is (E‖∇ℓ_i‖^p)^(1/p − 1): 1 at p = 1 and (Tr F)^(−1/2) at p = 2. Between them
+        (Tr F)^(p/2) stands for E‖∇ℓ_i‖^p. It is 0 where Tr F is 0.
+        """
+        if self.power == 1 or self.trace is None:
+            return 1.0
+        trace = float(self.trace)
+        return trace ** ((1 - self.power) / 2) if trace > 0 else 0.0
 
 
 class Strength(Shown, ABC):
     """λ from the lengths of the loss gradient g and of the structure direction d.
 
+    A step asks twice: `at` gives the constant of this step from what is known before its update,
+    `multiplier` gives λ from that constant, ‖g‖ and ‖d‖.
+
     Args:
-        value: its constant, at least 0.
-        schedule: step (0, 1, …) → factor on `value`, such as `Warmup(500)`; default constant 1.
+        value: the constant without a schedule, at least 0.
+        schedule: step → factor on `value`, such as `Warmup(500)`; default constant 1.
 
     Raises:
         TypeError, ValueError: a value that is no number, negative or not finite; no schedule.
     """
-
-    distance: bool = False
-    """Whether λ is a distance in the space of weights: h is then the gradient of a mean norm, for
-    every power of the estimator, and its λ does not have the scale of the loss."""
 
     def __init__(self, value: float, schedule: Schedule | None = None) -> None:
         if not 0 <= number(self, "value", value) < float("inf"):
@@ -38,13 +67,11 @@ class Strength(Shown, ABC):
         self.value = value
         self.schedule = schedule
 
-    def at(self, step: int, loss: float = 0.0) -> float:
-        """The constant at a step.
+    def scheduled(self, step: int) -> float:
+        """value · schedule(step). Where it is 0, the step measures no structure term.
 
         Args:
-            step: 0, 1, …
-            loss: mean loss of its batch, for strengths that heed it; default 0, as if all were
-                fitted.
+            step: number of the step, from 0.
 
         Raises:
             ValueError: a factor of the schedule that is negative or not finite.
@@ -57,21 +84,42 @@ class Strength(Shown, ABC):
             )
         return self.value * factor
 
-    def see(self, found: Ends, losses: Tensor) -> None:
-        """Learn what the losses are, for strengths that heed it.
+    def at(self, observed: Observation) -> float:
+        """The constant of one step; `scheduled(step)` unless a strength says otherwise.
 
         Args:
-            found: at the end of their graph.
+            observed: what is known before the update.
+
+        Raises:
+            ValueError: see `scheduled`.
+        """
+        return self.scheduled(observed.step)
+
+    def see(self, found: Ends, losses: Tensor) -> None:
+        """Learn what kind of losses the closure returns; ignored by default.
+
+        Args:
+            found: read from the graph of the losses.
             losses: (B,).
         """
 
     @abstractmethod
-    def factor(self, value: float, gradient: float, direction: float) -> float:
-        """λ from the constant at this step, ‖g‖ and ‖d‖; where d is 0 it does not matter."""
+    def multiplier(self, constant: float, gradient: float, direction: float) -> float:
+        """λ; any number where d is 0.
+
+        Args:
+            constant: from `at`.
+            gradient: ‖g‖, in the metric of the base.
+            direction: ‖d‖, in the same metric.
+        """
 
 
 def number(owner: Any, name: str, value: Any, kind: type = float) -> Any:
-    """The value, refused with a TypeError where it is no number of this kind."""
+    """The value itself, if it is an integer or of the given kind.
+
+    Raises:
+        TypeError: anything else, with the received value.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, kind)):
         word = "an integer" if kind is int else "a number"
         raise TypeError(f"{type(owner).__name__} needs {word} as {name}, received {value!r}")

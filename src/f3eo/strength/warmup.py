@@ -1,4 +1,4 @@
-"""A linear start."""
+"""A schedule that grows linearly and then stays."""
 
 from f3eo.shown import Shown
 from f3eo.strength.strength import number
@@ -26,5 +26,5 @@ class Warmup(Shown):
         self.delay = delay
 
     def __call__(self, step: int) -> float:
-        """The factor at a step."""
+        """The factor at a step, counted from 0."""
         return min(1.0, max(0.0, (step - self.delay + 1) / self.steps))

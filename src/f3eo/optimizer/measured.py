@@ -1,0 +1,45 @@
+"""Gradients of one batch that wait for their step."""
+
+from dataclasses import dataclass, field, replace
+
+from f3eo.closure.snapshot import Snapshot
+from f3eo.fisher import Gradients
+from f3eo.optimizer.parameters import Trained
+from f3eo.tensors import scaled
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was done to g between `accumulate` and `step`, as by `clip_grad_norm_`.
+
+    Args:
+        factor: f of g_new = f · g_old; the ratio of the norms where there is no common factor.
+        uniform: whether one factor explains the change of every tensor.
+    """
+
+    factor: float = 1.0
+    uniform: bool = True
+
+
+@dataclass(frozen=True)
+class Measured:
+    """L, g, h and Tr F of one batch.
+
+    Args:
+        gradients: as the estimator measured them, g with the change.
+        snapshot: of the state before the closure ran.
+        trained: the parameters they belong to.
+        change: what was done to g since; not to h.
+    """
+
+    gradients: Gradients
+    snapshot: Snapshot
+    trained: Trained
+    change: Change = field(default_factory=Change)
+
+    def rescaled(self) -> Gradients:
+        """The gradients with the factor of the change on h, too."""
+        structure = self.gradients.structure
+        if structure is None or self.change.factor == 1:
+            return self.gradients
+        return replace(self.gradients, structure=scaled(structure, self.change.factor))
