@@ -3,10 +3,8 @@ import torch
 
 from f3eo import Coupled, Decoupled, Fixed, Ratio
 from f3eo.direction import InnerProducts, combine
-from f3eo.direction.rule import together
+from f3eo.direction.update import together
 from f3eo.extend import DecoupledPerTensor, Direct
-
-EPS = torch.finfo(torch.float64).eps
 
 
 def vectors(seed=0, sizes=(3, 1, 5), scale=1.0):
@@ -32,7 +30,7 @@ def direction(rule, g, h, d=None):
 
 def multiplier(g, h, rule, strength):
     """λ at the constant 0.4."""
-    return combine(products(g, h), [1.0] * len(g), rule, strength, 0.4, EPS).strength
+    return combine(products(g, h), [1.0] * len(g), rule, strength, 0.4, [torch.float64]).strength
 
 
 @pytest.mark.parametrize("rule", [Coupled(), Direct()])

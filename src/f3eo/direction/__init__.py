@@ -5,7 +5,7 @@ from f3eo.direction.decoupled import Decoupled, DecoupledPerTensor
 from f3eo.direction.direct import Direct
 from f3eo.direction.metric import is_diagonal, is_known, metric, register_metric
 from f3eo.direction.rule import InnerProducts, Rule
-from f3eo.direction.update import Update, combine, inner_products, rounding_unit
+from f3eo.direction.update import Update, combine, inner_products
 
 __all__ = [
     "Coupled",
@@ -21,5 +21,4 @@ __all__ = [
     "is_known",
     "metric",
     "register_metric",
-    "rounding_unit",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from f3eo.direction.rule import InnerProducts, Rule, together
+from f3eo.direction.rule import InnerProducts, Rule
 
 
 class Decoupled(Rule):
@@ -14,7 +14,8 @@ class Decoupled(Rule):
 
     def shares(self, products: Sequence[InnerProducts]) -> list[float]:
         """See `Rule.shares`: c = ⟨h, g⟩/⟨g, g⟩, the same for every tensor; 0 where g is 0."""
-        return [_share(together(products))] * len(products)
+        gh, gg = sum([p.gh for p in products]), sum([p.gg for p in products])
+        return [gh / gg if gg > 0 else 0.0] * len(products)
 
 
 class DecoupledPerTensor(Rule):
@@ -24,9 +25,5 @@ class DecoupledPerTensor(Rule):
     """
 
     def shares(self, products: Sequence[InnerProducts]) -> list[float]:
-        """See `Rule.shares`: c_p = ⟨h_p, g_p⟩/⟨g_p, g_p⟩."""
-        return [_share(p) for p in products]
-
-
-def _share(products: InnerProducts) -> float:
-    return products.gh / products.gg if products.gg > 0 else 0.0
+        """See `Rule.shares`: c_p = ⟨h_p, g_p⟩/⟨g_p, g_p⟩; 0 where g_p is 0."""
+        return [p.gh / p.gg if p.gg > 0 else 0.0 for p in products]

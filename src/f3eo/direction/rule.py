@@ -38,10 +38,3 @@ class Rule(Shown, ABC):
         Args:
             products: of every tensor, in the metric of the base.
         """
-
-
-def together(products: Sequence[InnerProducts]) -> InnerProducts:
-    """The inner products of all tensors as one vector."""
-    return InnerProducts(
-        sum([p.gg for p in products]), sum([p.gh for p in products]), sum([p.hh for p in products])
-    )

@@ -1,11 +1,11 @@
 """The structure term λ d from g, h, a rule and a strength; pure functions of lists of tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from f3eo.direction.rule import InnerProducts, Rule, together
+from f3eo.direction.rule import InnerProducts, Rule
 from f3eo.strength import Strength
 from f3eo.tensors import Vector, fetched, inners, multiplied, plus, scaled, squares
 
@@ -40,6 +40,13 @@ def inner_products(
     return [InnerProducts(*row) for row in zip(*columns, strict=True)]
 
 
+def together(products: Sequence[InnerProducts]) -> InnerProducts:
+    """The inner products of all tensors as one vector."""
+    return InnerProducts(
+        sum([p.gg for p in products]), sum([p.gh for p in products]), sum([p.hh for p in products])
+    )
+
+
 @dataclass(frozen=True)
 class Update:
     """The structure term λ d, d = h − c g, by its numbers.
@@ -70,7 +77,7 @@ def combine(
     rule: Rule,
     strength: Strength,
     constant: float,
-    unit: float,
+    dtypes: Iterable[torch.dtype],
 ) -> Update:
     """c by the rule and λ by the strength. λ is 0 where d is rounding noise.
 
@@ -81,8 +88,9 @@ def combine(
         rule: gives c.
         strength: gives λ from ‖g‖ and ‖d‖.
         constant: of the strength at this step.
-        unit: rounding unit of g and h.
+        dtypes: of g and h; the coarsest gives the rounding unit.
     """
+    unit = max([torch.finfo(dtype).eps for dtype in dtypes], default=0.0)
     rated = [
         InnerProducts(rate * p.gg, rate * p.gh, rate * p.hh)
         for p, rate in zip(products, rates, strict=True)
@@ -92,8 +100,3 @@ def combine(
     if not squared > ROUNDING * unit * whole.hh:
         return Update(shares, 0.0)
     return Update(shares, strength.multiplier(constant, whole.gg**0.5, squared**0.5))
-
-
-def rounding_unit(tensors: Vector) -> float:
-    """The coarsest rounding unit among the types of these tensors; 0 if there are none."""
-    return max([torch.finfo(t.dtype).eps for t in tensors], default=0.0)

@@ -1,6 +1,7 @@
 """The base optimizer: built or taken as it is, and refused where gradients are not enough."""
 
 import inspect
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -71,6 +72,21 @@ def refuse_base(base: Optimizer, error: Exception, *, first: bool) -> None:
             f"{type(base).__name__} failed at its first step from gradients alone: {error!r}; if "
             f"it needs a closure, hooks or the graph of the gradient, it cannot be a base: {CURE}"
         ) from error
+
+
+def warn_of_unknown_metric(base: Optimizer, stacklevel: int) -> None:
+    """Warn that the structure term is projected without the preconditioner of the base.
+
+    Args:
+        base: the base optimizer.
+        stacklevel: as in `warnings.warn`, from the caller of this function.
+    """
+    warnings.warn(
+        f"F3EO knows no metric of {type(base).__name__}: the structure term is projected in the "
+        f"Euclidean metric and joins the gradient, so the base may turn a part of it back into the "
+        f"loss; see f3eo.extend.register_metric",
+        stacklevel=stacklevel + 1,
+    )
 
 
 def call_of(base: Optimizer) -> str:

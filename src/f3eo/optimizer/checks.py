@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from f3eo.fisher import Estimator
+
 
 def in_range(
     name: str, value: Any, low: float, high: float | None, *, integer: bool = False
@@ -35,6 +37,19 @@ def check_part(kind: type, part: Any) -> None:
         raise TypeError(
             f"{kind.__name__.lower()} must be an instance of f3eo.{kind.__name__}, "
             f"received {part!r}; pass an object: PerSample(), Decoupled(), Fitted(0.04)"
+        )
+
+
+def check_fraction(fraction: float | None, estimator: Estimator) -> None:
+    """Refuse a part of the batch for an estimator that is no mean over samples.
+
+    Raises:
+        ValueError: with the received values.
+    """
+    if fraction is not None and fraction < 1 and not estimator.additive:
+        raise ValueError(
+            f"fraction={fraction} needs an estimator that is a mean over samples, received "
+            f"{type(estimator).__name__}: use PerSample(), Sign() or ModelSampled()"
         )
 
 

@@ -13,7 +13,6 @@ from f3eo.direction import (
     inner_products,
     is_diagonal,
     metric,
-    rounding_unit,
 )
 from f3eo.optimizer.measured import Measured
 from f3eo.optimizer.parameters import Trained
@@ -27,7 +26,8 @@ class Descent:
 
     Args:
         trained: P parameters, C of them structured.
-        loss: mean loss L.
+        loss: mean loss L; negated where all parameters are maximized, since the closure then
+            returns log-likelihoods.
         gradient: g of every parameter, (P,); None where it was not measured.
         own: g of the structured parameters, (C,); None where it was not measured.
         dense: the same with zeros there.
@@ -87,9 +87,10 @@ def prepare(measured: Measured, stored: dict[Tensor, Tensor] | None) -> Descent:
         structure = scaled(structure, scale)
     loss, *squares = fetched([gradients.loss, *inners(others, others)])
     products = inner_products(dense, structure, None)
+    upward = all([sign < 0 for sign in trained.signs])
     return Descent(
         trained=trained,
-        loss=loss,
+        loss=-loss if upward else loss,
         gradient=gradient,
         own=own,
         dense=dense,
@@ -135,18 +136,18 @@ def descend(
         base.step()
         return None
     follows = is_diagonal(base) and not rule.replaces_gradient
-    unit = rounding_unit(found.dense)
+    dtypes = {g.dtype for g in found.dense}
     keep = keep and found.fresh
     if follows:
         _write(found, {}, clip)
         base.step()
         diagonal = metric(base, trained.chosen) or []
         products = inner_products(found.dense, structure, diagonal)
-        update = combine(products, trained.rates, rule, strength, constant, unit)
+        update = combine(products, trained.rates, rule, strength, constant, dtypes)
         direction = update.direction(found.dense, structure)
         _add(found, scaled(direction, update.strength), diagonal, clip)
     else:
-        update = combine(found.products, trained.rates, rule, strength, constant, unit)
+        update = combine(found.products, trained.rates, rule, strength, constant, dtypes)
         direction = None
         if keep or rule.replaces_gradient:
             direction = update.direction(found.dense, structure)

@@ -1,6 +1,5 @@
 """F3EO: any torch optimizer, trained on the loss and on the trace of the Fisher information."""
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,10 +14,11 @@ from f3eo.direction import Decoupled, Rule, is_known
 from f3eo.fisher import Estimator, PerSample
 from f3eo.fisher.parts import Measurement
 from f3eo.optimizer.accumulated import call_without_losses, write_gradients
-from f3eo.optimizer.base import Base, build_base, describe, refuse_base
+from f3eo.optimizer.base import Base, build_base, describe, refuse_base, warn_of_unknown_metric
 from f3eo.optimizer.checks import (
     check_alone,
     check_closure,
+    check_fraction,
     check_generator,
     check_model,
     check_part,
@@ -102,9 +102,8 @@ class F3EO(Wrapper):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> None:
-        check_part(Estimator, estimator)
-        check_part(Rule, rule)
-        check_part(Strength, strength)
+        for kind, part in ((Estimator, estimator), (Rule, rule), (Strength, strength)):
+            check_part(kind, part)
         self.estimator = estimator if estimator is not None else PerSample()
         self.rule = rule if rule is not None else Decoupled()
         self.strength = strength if strength is not None else Fitted(0.04)
@@ -114,11 +113,7 @@ class F3EO(Wrapper):
         self.max_norm = None if max_norm is None else in_range("max_norm", max_norm, 0.0, None)
         self.on_nonfinite = check_policy(on_nonfinite)
         check_generator(generator)
-        if self.fraction is not None and self.fraction < 1 and not self.estimator.additive:
-            raise ValueError(
-                f"fraction={fraction} needs an estimator that is a mean over samples, received "
-                f"{type(self.estimator).__name__}: use PerSample(), Sign() or ModelSampled()"
-            )
+        check_fraction(self.fraction, self.estimator)
         module = model if isinstance(model, nn.Module) else None
         check_model(module)
         super().__init__(build_base(base, model, options), module, generator)
@@ -126,12 +121,7 @@ class F3EO(Wrapper):
         self._notices = Notices(self.strength)
         self._error: Tensor | None = None
         if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
-            warnings.warn(
-                f"F3EO knows no metric of {type(self.base).__name__}: the structure term is "
-                f"projected in the Euclidean metric and joins the gradient, so the base may turn a "
-                f"part of it back into the loss; see f3eo.extend.register_metric",
-                stacklevel=2,
-            )
+            warn_of_unknown_metric(self.base, stacklevel=2)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None, *batch: Any) -> Tensor:  # pyright: ignore
@@ -161,10 +151,11 @@ class F3EO(Wrapper):
             return torch.zeros(())
         trained = trained_parameters(groups)
         check_alone(groups)
+        scheduled = self.strength.scheduled(self.steps)
         # 1 to 3: losses, per-sample gradients, second pass.
         if closure is not None and self._accumulated is None:
             check_closure(closure)
-            measured = self._measure(closure, batch, trained)
+            measured = self._measure(closure, batch, trained, scheduled > 0)
             trained_parameters(groups).check_same(trained, measured.snapshot)
         else:
             if closure is not None:
@@ -176,18 +167,14 @@ class F3EO(Wrapper):
                     "step() without a closure needs accumulate(closure, *batch) before it"
                 )
         # 4: combine g and h.
-        used = self.strength.scheduled(self.steps) > 0
-        found = prepare(measured, self._stored if used else None)
+        found = prepare(measured, self._stored if scheduled > 0 else None)
         if what := found.not_finite():
             skip(what, self, measured.snapshot)
             return measured.gradients.loss
         gradients = measured.gradients
         self.trace = gradients.trace if gradients.trace is not None else self.trace
         self._error = gradients.error if found.fresh else self._error
-        # Where every group maximizes, the closure returns log-likelihoods.
-        upward = all([group.get("maximize") for group in groups])
-        loss = -found.loss if upward else found.loss
-        observed = Observation(self.steps, loss, self.trace, self.estimator.power)
+        observed = Observation(self.steps, found.loss, self.trace, self.estimator.power)
         constant = self.strength.at(observed)
         # 5: the base steps, along u or, with a metric of its own, along g and then λ d.
         clip, keep = found.clipping(self.max_norm), self.every > 1
@@ -210,12 +197,9 @@ class F3EO(Wrapper):
     def accumulate(self, closure: Closure, *batch: Any) -> Tensor:
         """Add one micro-batch's g and h to the coming `step()`.
 
-        With estimators that are means over samples (all but `MiniBatch`), accumulated micro-batches
-        equal the one big batch. Random signs are drawn per micro-batch, so with `Sign` they do in
-        expectation.
-
-        Afterwards .grad holds g of all micro-batches, and `step()` takes it as it then is: a factor
-        on it, as by `clip_grad_norm_`, counts for h, too.
+        Micro-batches equal the one big batch, with `Sign` in expectation, since each draws its own
+        signs. Afterwards .grad holds g of all of them, and `step()` takes it as it then is: a
+        factor on it, as by `clip_grad_norm_`, counts for h, too.
 
         Args:
             closure, batch: see `step`.
@@ -224,9 +208,8 @@ class F3EO(Wrapper):
             the mean loss of the micro-batch, detached.
 
         Raises:
-            TypeError: a closure that cannot be called.
+            TypeError, RuntimeError: as `step`.
             ValueError: a second micro-batch with an estimator that is no mean over samples.
-            RuntimeError: as `step`.
         """
         check_closure(closure)
         trained = trained_parameters(self.param_groups)
@@ -238,7 +221,8 @@ class F3EO(Wrapper):
                 self._measurement().refuse_parts("a second micro-batch", self.model)
                 problem = self._problem(closure, batch, trained)
                 self._measurement().refuse_coupled("a second micro-batch", problem)
-            measured = self._measure(closure, batch, trained)
+            used = self.strength.scheduled(self.steps) > 0
+            measured = self._measure(closure, batch, trained, used)
         finally:
             self._accumulated = accumulated  # a zero_grad() in the closure does not clear it
         loss = measured.gradients.loss
@@ -255,9 +239,7 @@ class F3EO(Wrapper):
     @property
     def gradient_equivalents(self) -> float:
         """Cost of one step in plain gradients, counted in forward passes (3 a gradient)."""
-        if self.strength.value == 0:
-            return 1.0
-        return self._measurement().gradient_equivalents(self.every)
+        return self._measurement().gradient_equivalents(self.every) if self.strength.value else 1.0
 
     @property
     def structure_error(self) -> float | None:
@@ -279,12 +261,14 @@ class F3EO(Wrapper):
     def _measurement(self) -> Measurement:
         return Measurement(self.estimator, self.fraction, self.chunk, self._coupling)
 
-    def _measure(self, closure: Closure, batch: tuple[Any, ...], trained: Trained) -> Measured:
-        """L and g of a batch, and h where this step measures it."""
+    def _measure(
+        self, closure: Closure, batch: tuple[Any, ...], trained: Trained, used: bool
+    ) -> Measured:
+        """L and g of a batch, and h where it is due and the strength uses it."""
         problem = self._problem(closure, batch, trained)
         snapshot = Snapshot(problem)
         due = self.steps % self.every == 0 or any([p not in self._stored for p in trained.chosen])
-        structure = due and bool(trained.chosen) and self.strength.scheduled(self.steps) > 0
+        structure = due and used and bool(trained.chosen)
         try:
             with torch.enable_grad():
                 gradients = self._measurement()(problem, structure=structure)
