@@ -11,7 +11,7 @@ from f3eo.fisher import Compiled, MiniBatch, ModelSampled, PerSample, Sign, fish
 from f3eo.optimizer import F3EO
 from f3eo.strength import Cap, Fitted, Fixed, Ratio, Warmup
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "F3EO",
