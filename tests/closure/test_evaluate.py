@@ -42,15 +42,15 @@ def problem(closure=None, batch=None, model=None, generator=None):
     )
 
 
-def once(p, **options):
-    return evaluate(p, **({"per_sample": True, "twice": True} | options))
+def run(p, **options):
+    return evaluate(p, **({"per_sample": True, "differentiable": True} | options))
 
 
 # What comes out.
 
 
 def test_losses_have_one_value_a_sample_and_a_graph():
-    output = once(problem())
+    output = run(problem())
     assert output.losses.shape == (4,) and output.losses.requires_grad
     assert output.likelihood is None
 
@@ -59,29 +59,29 @@ def test_further_dimensions_are_averaged():
     model = Model()
     p = problem(lambda x, y: model.layer(x).unsqueeze(2).expand(-1, -1, 3), model=model)
     expected = model.layer(p.batch[0]).mean(1)
-    torch.testing.assert_close(once(p).losses, expected)
+    torch.testing.assert_close(run(p).losses, expected)
 
 
 def test_a_likelihood_is_kept_beside_its_losses():
     model = Model()
-    output = once(problem(lambda x, y: Categorical(model(x), y), model=model))
+    output = run(problem(lambda x, y: Categorical(model(x), y), model=model))
     assert isinstance(output.likelihood, Categorical) and output.losses.shape == (4,)
 
 
 def test_a_scalar_counts_as_one_sample_where_it_may():
     model = Model()
     p = problem(lambda x, y: model(x).sum(), model=model)
-    assert once(p, per_sample=False).losses.shape == (1,)
+    assert run(p, per_sample=False).losses.shape == (1,)
     with pytest.raises(ValueError, match=r'scalar.*reduction="none"'):
-        once(p)
+        run(p)
 
 
 def test_graphs_are_built_whatever_the_surroundings():
     with torch.no_grad():
-        assert once(problem()).losses.requires_grad
+        assert run(problem()).losses.requires_grad
 
 
-@pytest.mark.parametrize("twice", [True, False])
+@pytest.mark.parametrize("differentiable", [True, False])
 def test_attention_runs_on_the_mathematical_kernel_only_if_differentiated_twice(
     differentiable,
 ):
@@ -91,7 +91,7 @@ def test_attention_runs_on_the_mathematical_kernel_only_if_differentiated_twice(
         return F.scaled_dot_product_attention(q, q, q).flatten(1).sum(1)
 
     p = Problem(closure, (torch.zeros(4, 1),), [q], [True])
-    losses = once(p, differentiable=differentiable).losses
+    losses = run(p, differentiable=differentiable).losses
     g = torch.autograd.grad(losses.sum(), q, create_graph=True)[0]
     if differentiable:
         assert torch.autograd.grad(g.square().sum(), q)[0].isfinite().all()
@@ -102,7 +102,7 @@ def test_attention_runs_on_the_mathematical_kernel_only_if_differentiated_twice(
 
 def test_the_choice_of_attention_kernel_is_that_of_the_surroundings_afterwards():
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        once(problem())
+        run(problem())
         assert (
             torch.backends.cuda.flash_sdp_enabled() and not torch.backends.cuda.math_sdp_enabled()
         )
@@ -123,9 +123,9 @@ def test_grads_are_set_aside_and_put_back_the_very_same(fails):
 
     if fails:
         with pytest.raises(RuntimeError, match=r"called backward\(\)"):
-            once(problem(closure, model=p.model))
+            run(problem(closure, model=p.model))
     else:
-        once(problem(closure, model=p.model))
+        run(problem(closure, model=p.model))
     assert p.parameters[0].grad is kept and torch.equal(kept, value)
     assert p.parameters[1].grad is None
 
@@ -195,7 +195,7 @@ def test_the_world_is_put_back_whole():
     p = problem(generator=torch.Generator().manual_seed(1))
     tensors, before = (p.model.written, p.model.replaced), state(p)
     snapshot = Snapshot(p)
-    once(p)
+    run(p)
     torch.rand(3, generator=p.generator)
     p.parameters[0].grad = torch.ones_like(p.parameters[0])
     assert state(p) != before
@@ -208,7 +208,7 @@ def test_the_world_is_put_back_whole():
 def test_buffers_alone_can_be_put_back():
     p = problem()
     before, snapshot = state(p), Snapshot(p)
-    once(p)
+    run(p)
     snapshot.restore_buffers()
     assert state(p)[:3] == before[:3] and state(p)[3] != before[3]
 
@@ -238,7 +238,7 @@ def test_buffers_that_do_not_outlive_a_save_are_put_back_too():
 
 def test_a_replay_runs_first_as_usual_and_then_leaves_no_trace():
     p = problem(generator=torch.Generator().manual_seed(1))
-    replay = Replay(lambda: [once(p).losses.sum()], p)
+    replay = Replay(lambda: [run(p).losses.sum()], p)
     first = replay()
     after = state(p)
     assert after[0] == [1, 1]
@@ -255,7 +255,7 @@ def test_a_replay_that_fails_leaves_no_trace_either():
 
     def function():
         calls.append(1)
-        result = [once(p).losses.sum()]
+        result = [run(p).losses.sum()]
         if len(calls) == 2:
             raise ZeroDivisionError
         return result
@@ -272,7 +272,7 @@ def test_the_graph_of_a_replay_survives_the_return_of_the_buffers():
     """A BatchNorm in training keeps its statistics for the backward pass."""
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
     p = problem(lambda x, y: model(x).sum(1), model=model)
-    replay = Replay(lambda: [once(p).losses.square().sum()], p)
+    replay = Replay(lambda: [run(p).losses.square().sum()], p)
     gradients = [torch.autograd.grad(replay()[0], p.parameters) for _ in range(3)]
     assert model[1].num_batches_tracked == 1
     for again in gradients[1:]:
