@@ -3,8 +3,8 @@
 import warnings
 from collections.abc import Hashable
 
-from f3eo.closure.ends import Ends, ends
 from f3eo.closure.evaluate import Output
+from f3eo.closure.loss_kind import LossKind, read_loss_kind
 from f3eo.strength import Strength
 
 LOOKS = 16
@@ -35,9 +35,9 @@ class Notices:
             return
         self._shapes.add(shape)
         if output.likelihood is not None:
-            strength.see(Ends(nats=True, density=True), output.losses)
+            strength.see(LossKind(nats=True, density=True), output.losses)
             return
-        found = ends(output.losses)
+        found = read_loss_kind(output.losses)
         strength.see(found, output.losses)
         if found.ignored and output.shares.weights is None and not self._told:
             self._told = True

@@ -5,7 +5,7 @@ from math import exp
 
 from torch import Tensor
 
-from f3eo.closure.ends import Ends
+from f3eo.closure.loss_kind import LossKind
 from f3eo.strength.cap import Cap
 from f3eo.strength.strength import Schedule
 
@@ -36,10 +36,10 @@ class Fitted(Cap):
     def __init__(self, value: float, limit: float = 1.0, schedule: Schedule | None = None) -> None:
         super().__init__(value, limit, schedule)
         self._told = False
-        self._found: Ends | None = None
+        self._found: LossKind | None = None
         self._faint = 0
 
-    def see(self, found: Ends, losses: Tensor) -> None:
+    def see(self, found: LossKind, losses: Tensor) -> None:
         """See `Strength.see`; warns of losses that are not in nats."""
         self._found = found
         if found.other is not None:
@@ -59,7 +59,7 @@ class Fitted(Cap):
             self._follow(loss, self._found)
         return super().at(step, loss) * exp(-max(loss, 0.0))
 
-    def _follow(self, loss: float, found: Ends) -> None:
+    def _follow(self, loss: float, found: LossKind) -> None:
         """Warn of losses whose course is not that of a mean in nats."""
         if loss < 0 and not found.density:
             self._tell("negative losses, which no log-probabilities are", loss)

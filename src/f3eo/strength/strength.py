@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from f3eo.closure.ends import Ends
+from f3eo.closure.loss_kind import LossKind
 from f3eo.shown import Shown
 
 Schedule = Callable[[int], float]
@@ -57,7 +57,7 @@ class Strength(Shown, ABC):
             )
         return self.value * factor
 
-    def see(self, found: Ends, losses: Tensor) -> None:
+    def see(self, found: LossKind, losses: Tensor) -> None:
         """Learn what the losses are, for strengths that heed it.
 
         Args:

@@ -49,7 +49,7 @@ PRODUCT = "a loss times something that has a gradient, as focal losses are"
 
 
 @dataclass(frozen=True)
-class Ends:
+class LossKind:
     """What losses end in.
 
     Args:
@@ -67,7 +67,7 @@ class Ends:
     ignored: int = 0
 
 
-def ends(losses: Tensor) -> Ends:
+def read_loss_kind(losses: Tensor) -> LossKind:
     """Read the graph of per-sample losses, before it is freed.
 
     Only the operations next to its end are read, through sums, means, views and constant factors.
@@ -87,7 +87,7 @@ def ends(losses: Tensor) -> Ends:
         other = CLASS_WEIGHTS
     if FACTORS in names:
         other = PRODUCT
-    return Ends(nats, density, other, sum(map(_ignored, labelled)))
+    return LossKind(nats, density, other, sum(map(_ignored, labelled)))
 
 
 @dataclass(frozen=True)
