@@ -10,7 +10,8 @@ from f3eo import Categorical
 from f3eo.closure.evaluate import check_reached, evaluate
 from f3eo.closure.mixing import mixing, refuse_mixing
 from f3eo.closure.problem import Problem
-from f3eo.closure.snapshot import Replay, Snapshot
+from f3eo.closure.replay import Replay
+from f3eo.closure.snapshot import Snapshot
 
 
 class Model(nn.Module):
@@ -217,7 +218,7 @@ def test_buffers_lent_are_copies_and_shared_ones_stay_shared():
     p = problem()
     p.model.layer.register_buffer("alias", p.model.written)
     original, snapshot = p.model.written, Snapshot(p)
-    snapshot.lend_buffers()
+    snapshot.install_buffer_copies()
     p.model.written.add_(1)
     assert p.model.layer.alias is p.model.written and original.tolist() == [0, 0]
     snapshot.restore()

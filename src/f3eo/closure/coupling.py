@@ -109,11 +109,11 @@ def couples(problem: Problem, index: Tensor) -> Finding | None:
     training = [(m, m.training) for m in problem.model.modules()] if problem.model else []
     try:
         whole, unit = _run(problem, snapshot)
-        if snapshot.drawn():
+        if snapshot.torch_random_changed():
             for module, _ in training:
                 module.training = False
             whole, unit = _run(problem, snapshot)
-            if snapshot.drawn():
+            if snapshot.torch_random_changed():
                 return Finding(known=False, weighted=whole.shares.weights is not None)
         try:
             part, _ = _run(problem.part(index), snapshot)
@@ -139,7 +139,7 @@ def _run(problem: Problem, snapshot: Snapshot) -> tuple[Output, float]:
     attached = False
     while True:
         snapshot.restore()
-        snapshot.lend_buffers()
+        snapshot.install_buffer_copies()
         coarsest = _Coarsest()
         try:
             with _silence(), coarsest:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
-from f3eo.closure.snapshot import Replay
+from f3eo.closure.replay import Replay
 from f3eo.closure.weighted import Shares
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.finite_difference import above_rounding
@@ -172,7 +172,7 @@ def _gradient(
 
 def _again(replay: Replay[Ghost], moved, size: Tensor) -> _Moved:
     try:
-        return replay.once_more(lambda: moved(size))
+        return replay.rerun(lambda: moved(size))
     except Exception as error:  # whatever it was, the first pass had none
         raise failed_again(error) from error
 
@@ -209,7 +209,7 @@ def _check(
     """
     samples = [probe.sample for probe in checked]
     try:
-        exact = replay.once_more(lambda: exact_products(problem, samples, power))
+        exact = replay.rerun(lambda: exact_products(problem, samples, power))
     except (RuntimeError, NotImplementedError) as error:
         if not no_second_derivative(error):
             raise

@@ -120,7 +120,7 @@ class Sign(ByProducts):
         def objective(
             *, differentiable: bool = True, mode: Decomposed | None = None
         ) -> list[Tensor]:
-            return [] if parts[0].drawn() else parts[0].once_more(signed, problem)
+            return [] if parts[0].drawn() else parts[0].rerun(signed, problem)
 
         return objective
 

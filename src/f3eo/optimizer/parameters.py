@@ -47,7 +47,7 @@ class Trained:
         Raises:
             RuntimeError: with the cure.
         """
-        if not snapshot.covers(self.parameters) or measured.inside != self.inside:
+        if not snapshot.has_parameters(self.parameters) or measured.inside != self.inside:
             raise RuntimeError(
                 "parameters were frozen, thawed or added since accumulate(), or went to another "
                 "group: what it gathered belongs to others; call zero_grad() and accumulate again"

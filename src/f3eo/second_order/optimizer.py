@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from f3eo.closure.evaluate import Output, evaluate
 from f3eo.closure.problem import Closure, Problem
-from f3eo.closure.snapshot import Replay, Snapshot
+from f3eo.closure.replay import Replay
+from f3eo.closure.snapshot import Snapshot
 from f3eo.curvature.conjugate_gradients import Solution
 from f3eo.curvature.quadratic import Quadratic
 from f3eo.curvature.vectors import split
