@@ -130,7 +130,7 @@ def test_a_recording_takes_the_weights_of_each_batch():
     for seed in range(4):
         _, x, y = tokens(seed)
         found = estimator.gradients(problem(model, closure, x, y))
-        assert float(found.strength) == pytest.approx(float(weights(y).sum()))
+        assert float(found.weight) == pytest.approx(float(weights(y).sum()))
         assert float(found.loss) == pytest.approx(loop(model, x, y, weights(y), 1)[0], rel=1e-9)
 
 
@@ -199,7 +199,7 @@ def test_signs_have_the_weighted_trace_in_the_mean_over_all_of_them(kind, engine
         found = estimator.gradients(problem(model, closure, x, y))
         assert float(found.loss) == pytest.approx(loss, rel=1e-9)
         assert relative(flat(found.gradient), gradient) < 1e-9
-        assert float(found.strength) == pytest.approx(float(weights(y).sum()), rel=1e-9) or (
+        assert float(found.weight) == pytest.approx(float(weights(y).sum()), rel=1e-9) or (
             kind == "by sample"
         )
         traces.append(found.trace)

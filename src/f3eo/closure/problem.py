@@ -42,7 +42,7 @@ class Problem:
 
     def part(self, index: Tensor) -> "Problem":
         """The same problem on the samples at `index`."""
-        return replace(self, batch=batches.selected(self.batch, index))
+        return replace(self, batch=batches.select(self.batch, index))
 
     def name(self, parameter: Tensor) -> str:
         """The parameter's name in the model, or its place and shape."""

@@ -161,7 +161,7 @@ class Compiled(Estimator):
         tensors = [id(t) for t in _tensors(problem)]
         return (
             problem.closure,
-            batches.kind(problem.batch),
+            batches.signature(problem.batch),
             tuple(tensors.index(t) for t in tensors),  # one that is there twice
             parameters,
             tuple(problem.structured),
