@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from f3eo.closure.evaluate import Output, evaluate
+from f3eo.closure.evaluate import evaluate
+from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.closure.snapshot import Snapshot
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from f3eo.closure import batch as batches
 from f3eo.closure.as_written import as_written
 from f3eo.closure.likelihood import Likelihood
-from f3eo.closure.problem import Output, Problem
-from f3eo.closure.weighted import Shares, Weighted
+from f3eo.closure.output import Output, Shares
+from f3eo.closure.problem import Problem
+from f3eo.closure.weighted import Weighted
 from f3eo.decompositions import Decomposed
 
 
@@ -69,8 +70,8 @@ def evaluate(
     if isinstance(result, Weighted) and not problem.repeatable:  # a recording has no values yet
         result.check()
     output = Output(losses, likelihood, Shares(len(losses), weights))
-    if problem.watch is not None and attached and not problem.repeatable:
-        problem.watch(output)
+    if problem.on_output is not None and attached and not problem.repeatable:
+        problem.on_output(output)
     return output
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from f3eo.closure.evaluate import Output, check_reached
+from f3eo.closure.evaluate import check_reached
+from f3eo.closure.output import Output
 from f3eo.curvature.quadratic import Quadratic
 from f3eo.curvature.vectors import joined, split
 from f3eo.tensors import filled

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from f3eo.closure.evaluate import Output, evaluate
+from f3eo.closure.evaluate import evaluate
+from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.curvature.passes import Recorded

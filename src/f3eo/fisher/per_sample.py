@@ -211,18 +211,18 @@ class PerSample(Estimator):
         squared = ghost.norms(ghost.losses).squared
         refuse_once_differentiable([ghost.losses], [squared])
         shares = ghost.output.shares
-        return shares.joined(ghost.losses), shares.average(squared)
+        return shares.rescale(ghost.losses), shares.mean_or_zero(squared)
 
     def _exact(self, ghost: Ghost, problem: Problem) -> Gradients:
         losses, shares, unit = ghost.losses, ghost.output.shares, ghost.unit
         # G_i = ω_i ∇ℓ_i, ω_i = 1/B without weights; their sum is ∇L.
-        norms = ghost.norms(losses, shares.like(losses))
+        norms = ghost.norms(losses, shares.as_tensor(losses))
         trace = shares.trace(norms.squared)
-        own, objective = shares.own(norms.squared), trace
+        own, objective = shares.squared_norms(norms.squared), trace
         if self.power != 2:
             moves = own > 0  # where it is 0, so is its part of h, and a root has no derivative
             powers = torch.where(moves, own, 1) ** (self.power / 2) * moves
-            objective = shares.average(powers) * (2 / self.power)
+            objective = shares.mean_or_zero(powers) * (2 / self.power)
         refuse_once_differentiable([losses], [objective])
         lengths = own.detach().sqrt()
         return Gradients(

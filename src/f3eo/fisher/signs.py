@@ -5,8 +5,9 @@ from torch import Tensor
 
 from f3eo.closure import batch as batches
 from f3eo.closure.coupling import Coupling
-from f3eo.closure.evaluate import Output, evaluate
+from f3eo.closure.evaluate import evaluate
 from f3eo.closure.mixing import mixing
+from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.curvature import Engine, Objective
 from f3eo.decompositions import Decomposed
@@ -88,9 +89,9 @@ class Sign(ByProducts):
         output = evaluate(problem, per_sample=True, differentiable=True)
         losses = output.losses
         signs = self.signs(len(losses), problem.generator).to(losses)
-        roots = signs * output.shares.like(losses).sqrt()
+        roots = signs * output.shares.as_tensor(losses).sqrt()
         vector = attached_gradient(torch.dot(roots, losses), problem)
-        return output.shares.joined(losses), inner(vector, vector)
+        return output.shares.rescale(losses), inner(vector, vector)
 
     def signs(self, count: int, generator: torch.Generator | None) -> Tensor:
         """r, shape (count,), ±1."""
@@ -147,7 +148,7 @@ class _Together:
         if shares.weights is None:
             positive, means = (self._signs > 0).to(losses), losses / self.samples
             return [torch.dot(means, positive), torch.dot(means, 1 - positive)]
-        each = shares.like(losses)
+        each = shares.as_tensor(losses)
         signed = self._signs.to(losses) * (each / self.samples).sqrt()
         return [torch.dot(losses, 0.5 * (each + signed)), torch.dot(losses, 0.5 * (each - signed))]
 

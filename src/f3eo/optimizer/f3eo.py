@@ -280,7 +280,7 @@ class F3EO(Wrapper):
             self.model,
             self.generator,
             names=own.names,
-            watch=lambda output: self._notices(output, self.strength),
+            on_output=lambda output: self._notices(output, self.strength),
         )
 
     def _settled(self, own: Trained, stacklevel: int) -> Settled | None:

@@ -3,8 +3,8 @@
 import warnings
 from collections.abc import Hashable
 
-from f3eo.closure.evaluate import Output
 from f3eo.closure.loss_kind import LossKind, read_loss_kind
+from f3eo.closure.output import Output
 from f3eo.strength import Strength
 
 LOOKS = 16

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from f3eo.closure.evaluate import Output
+from f3eo.closure.output import Output
 from f3eo.curvature.conjugate_gradients import Solution, truncated_cg
 from f3eo.curvature.gauss_newton import gauss_newton
 from f3eo.curvature.quadratic import Quadratic

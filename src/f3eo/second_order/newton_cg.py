@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f3eo.closure.evaluate import Output
+from f3eo.closure.output import Output
 from f3eo.curvature.conjugate_gradients import Solution, truncated_cg
 from f3eo.curvature.hessian import hessian
 from f3eo.curvature.quadratic import Quadratic

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from f3eo.closure.evaluate import Output, evaluate
+from f3eo.closure.evaluate import evaluate
+from f3eo.closure.output import Output
 from f3eo.closure.problem import Closure, Problem
 from f3eo.closure.replay import Replay
 from f3eo.closure.snapshot import Snapshot
