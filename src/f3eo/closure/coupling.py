@@ -148,7 +148,7 @@ def _run(problem: Problem, snapshot: Snapshot) -> tuple[Output, float]:
                     problem,
                     per_sample=True,
                     differentiable=False,
-                    attached=attached,
+                    enable_grad=attached,
                     mode=None,
                 )
         except RuntimeError:
