@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from f3eo import Categorical
 from f3eo.closure.evaluate import check_reached, evaluate
-from f3eo.closure.mixing import mixing, refuse_mixing
+from f3eo.closure.mixing import mixing_modules, refuse_mixing
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.closure.snapshot import Snapshot
@@ -168,8 +168,8 @@ NORMS = {
 def test_modules_that_mix_samples_are_found(name):
     module, mixes = NORMS[name]
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(module))
-    assert mixing(model) == (["1.0"] if mixes else [])
-    assert mixing(None) == []
+    assert mixing_modules(model) == (["1.0"] if mixes else [])
+    assert mixing_modules(None) == []
 
 
 def test_the_refusal_names_the_modules():

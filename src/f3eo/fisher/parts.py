@@ -9,7 +9,7 @@ from torch import nn
 
 from f3eo.closure import batch as batches
 from f3eo.closure.coupling import CURES, Coupling
-from f3eo.closure.mixing import mixing
+from f3eo.closure.mixing import mixing_modules
 from f3eo.closure.problem import Problem
 from f3eo.fisher import Estimator, Gradients
 
@@ -72,7 +72,9 @@ class Measurement:
             return self.estimator.loss_gradient(problem)
         fraction = self.fraction
         if fraction is None:
-            splits = count is not None and self.estimator.additive and not mixing(problem.model)
+            splits = (
+                count is not None and self.estimator.additive and not mixing_modules(problem.model)
+            )
             fraction = USUAL_FRACTION if splits else 1.0
         if fraction == 1:
             return self.estimator.gradients(problem)
@@ -129,7 +131,7 @@ class Measurement:
                 f"batch is not the sum over its parts; use PerSample(), Sign() or ModelSampled(), "
                 f"received {type(self.estimator).__name__}"
             )
-        if names := mixing(model):
+        if names := mixing_modules(model):
             raise ValueError(
                 f"{what} splits the batch, but {', '.join(names[:3])} use(s) the statistics of all "
                 f"of it: freeze them with .eval(), or replace them by GroupNorm"

@@ -6,7 +6,7 @@ from torch import Tensor
 from f3eo.closure import batch as batches
 from f3eo.closure.coupling import Coupling
 from f3eo.closure.evaluate import evaluate
-from f3eo.closure.mixing import mixing
+from f3eo.closure.mixing import mixing_modules
 from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.curvature import Engine, Objective
@@ -79,7 +79,7 @@ class Sign(ByProducts):
 
     def _splits(self, problem: Problem, count: int) -> bool:
         """Whether the halves of a batch have the losses that they have in the whole."""
-        if count == 1 or mixing(problem.model):
+        if count == 1 or mixing_modules(problem.model):
             return False
         found = self._coupling(problem, torch.arange(count // 2))
         return found.known and found.difference is None and not found.weighted
