@@ -50,7 +50,10 @@ class Problem:
 
     def part(self, index: Tensor) -> "Problem":
         """The same problem on the samples at `index`, shape (n,), int64."""
-        return replace(self, batch=batches.select(self.batch, index))
+        part = replace(self, batch=batches.select(self.batch, index))
+        if self.size is not None:
+            part.__dict__["size"] = len(index)  # fills the cache: not counted again
+        return part
 
     def name(self, parameter: Tensor) -> str:
         """Name of the parameter in the model or in `names`; else its position and shape."""

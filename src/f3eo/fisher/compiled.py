@@ -152,7 +152,7 @@ class Compiled(Estimator):
         """What a recording depends on, or None where there can be none."""
         if get_current_dispatch_mode_stack():  # it wants to see operations, as a counter does
             return None
-        if batches.size(problem.batch) is None:
+        if problem.size is None:
             self._tell("the closure takes no batch: use step(closure, *batch)")
             return None
         parameters = tuple((id(p), p.shape, p.dtype, p.device) for p in problem.parameters)

@@ -46,7 +46,7 @@ class Measurement:
         Raises:
             ValueError: an empty batch, or parts of a batch that cannot be had.
         """
-        count = batches.size(problem.batch)
+        count = problem.size
         if count == 0:
             raise ValueError(
                 "the batch holds no samples: its mean loss is not defined; leave it out"
@@ -86,7 +86,7 @@ class Measurement:
         if self.fraction is not None:
             self.refuse_coupled(what, problem, first)
         elif (difference := self._difference(problem, first)) is not None:
-            self.coupling.tell(
+            self.coupling.log_once(
                 f"the closure couples its samples, so the structure term is measured on the whole "
                 f"batch, as with fraction=1: {difference}"
             )
@@ -96,11 +96,11 @@ class Measurement:
 
     def _difference(self, problem: Problem, first: int | None = None) -> str | None:
         """The first sample whose loss in a part of `first` samples, default half, is another."""
-        count = batches.size(problem.batch) or 0
+        count = problem.size or 0
         first = count // 2 if first is None else first
         if not 0 < first < count:
             return None
-        return self.coupling(problem, torch.arange(first)).difference
+        return self.coupling.check(problem, torch.arange(first)).difference
 
     def refuse_coupled(self, what: str, problem: Problem, first: int | None = None) -> None:
         """Raise if the losses of a part are not those of the whole.

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from f3eo.closure import batch as batches
 from f3eo.closure.coupling import Coupling
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.mixing import mixing_modules
@@ -47,7 +46,7 @@ class Sign(ByProducts):
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
         refuse_hooks(problem.parameters, problem.name)
-        count = batches.size(problem.batch)
+        count = problem.size
         whole = None
         if not count or not self._splits(problem, count):
             together = _Together(self, problem)
@@ -81,7 +80,7 @@ class Sign(ByProducts):
         """Whether the halves of a batch have the losses that they have in the whole."""
         if count == 1 or mixing_modules(problem.model):
             return False
-        found = self._coupling(problem, torch.arange(count // 2))
+        found = self._coupling.check(problem, torch.arange(count // 2))
         return found.known and found.difference is None and not found.weighted
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
