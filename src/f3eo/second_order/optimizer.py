@@ -16,7 +16,7 @@ from f3eo.closure.replay import Replay
 from f3eo.closure.snapshot import Snapshot
 from f3eo.curvature.conjugate_gradients import Solution
 from f3eo.curvature.quadratic import Quadratic
-from f3eo.curvature.vectors import split
+from f3eo.curvature.vectors import unflatten
 from f3eo.optimizer.checks import (
     check_alone,
     check_model,
@@ -135,7 +135,7 @@ class SecondOrder(Optimizer, ABC):
 
         solutions = [self._minimised(m, unit * abs(before)) for m in models]
         sizes = [p.numel() for p in problem.parameters]
-        places = [m.places for m in models]
+        places = [m.parameters for m in models]
         steps = [
             _rated(s.step, own, sizes, rates) for s, own in zip(solutions, places, strict=True)
         ]
@@ -248,7 +248,7 @@ def _rated(step: Tensor, places: list[int], sizes: list[int], rates: list[float]
 
 def _move(parameters: list[Tensor], step: Tensor) -> None:
     with torch.no_grad():
-        for p, d in zip(parameters, split(step, parameters), strict=True):
+        for p, d in zip(parameters, unflatten(step, parameters), strict=True):
             p.add_(d)
 
 
