@@ -1,3 +1,5 @@
+"""Batches of any nesting are counted, selected, split and compared."""
+
 from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -30,11 +32,11 @@ def y(count=6):
 
 
 class Encoding(UserDict):
-    """As Hugging Face's BatchEncoding: a mapping that takes its data in the constructor."""
+    """A mapping that takes its data in the constructor, as Hugging Face's BatchEncoding does."""
 
 
 class Stubborn(UserDict):
-    """A mapping whose constructor wants something else."""
+    """A mapping whose constructor takes no data."""
 
     def __init__(self):
         super().__init__()
@@ -129,7 +131,7 @@ def test_what_is_no_nesting_is_refused_by_its_type(thing):
         size((x(), thing))
 
 
-def test_mapped_applies_to_tensors_that_carry_samples_only():
+def test_map_samples_applies_to_tensors_that_carry_samples_only():
     seen = []
     map_samples(lambda t: seen.append(t.shape) or t, {"a": x(), "b": (torch.tensor(1.0), y(), "c")})
     assert seen == [(6, 2), (6,)]
@@ -166,7 +168,7 @@ def test_constants_are_listed():
 
 
 def uncollated(count=6):
-    """Samples as a data set gives them: no dimension in common, labels without one."""
+    """Samples that are not collated: shapes differ, labels are scalar tensors."""
     return [{"x": torch.full((2 + i % 3,), i), "y": torch.tensor(i), "id": i} for i in range(count)]
 
 
@@ -187,7 +189,7 @@ CUT = {
 
 
 def entries(batch):
-    """All that holds samples in the examples, as lists with an entry a sample."""
+    """Everything that holds samples, as lists with one entry a sample."""
     found = []
     map_samples(lambda v: found.append(list(v)) or v, batch)
     return [[repr(entry) for entry in entries] for entries in found]
@@ -211,7 +213,7 @@ def test_lists_with_an_entry_a_sample_are_cut_with_the_tensors(name):
     "constant",
     [(6.0, 6, 6, 6, 6, 6), torch.Size([6] * 6), [None] * 6, words(5), (), Pair(1, "a"), "sixsix"],
 )
-def test_what_holds_no_samples_is_handed_on_whole(constant):
+def test_constants_are_kept_whole(constant):
     batch = (x(), constant)
     for part in (select(batch, torch.tensor([3])), *chunks(batch, 4)):
         assert part[1] == constant and type(part[1]) is type(constant)
@@ -249,7 +251,7 @@ def test_signatures_differ_for_equal_constants_of_another_type():
 
 
 def leaf(count):
-    """What may stand in a batch of `count` samples."""
+    """A possible part of a batch of `count` samples."""
     return st.sampled_from(
         [
             torch.arange(count),
@@ -306,7 +308,7 @@ def test_parts_of_any_nesting_join_to_the_whole(nesting, step, random):
 
 
 def glued(whole, parts):
-    """The parts in a row: what is in all of them as in the whole is a constant."""
+    """The parts concatenated; what equals the whole in every part is a constant."""
     if isinstance(whole, torch.Tensor):
         return torch.cat(parts) if whole.ndim else parts[0]
     if all(repr(part) == repr(whole) for part in parts):

@@ -1,4 +1,4 @@
-"""Closures that couple the samples of a batch, and parts of it."""
+"""Closures that couple the samples of a batch are detected, and their batch is not split."""
 
 import copy
 import logging
@@ -127,7 +127,7 @@ def test_another_loss_in_a_part_is_found(name):
 
 
 def test_what_a_part_alone_raises_is_a_difference():
-    """Mixup with an order from outside."""
+    """Mixup with a permutation from outside the batch."""
     model, order = network(), torch.arange(8).flip(0)
     asked = problem(model, lambda x, y: plain(model)(x + x[order[: len(x)]], y), *data())
     found = compare_part(asked, HALF)
@@ -173,7 +173,7 @@ def test_rounding_of_16_bits_inside_is_no_coupling(scale):
     assert found.known and found.difference is None
 
 
-def test_a_closure_that_always_draws_is_not_judged():
+def test_a_closure_that_draws_in_evaluation_mode_is_unknown():
     model = network()
 
     def closure(x, y):
@@ -182,7 +182,7 @@ def test_a_closure_that_always_draws_is_not_judged():
     assert not compare_part(problem(model, closure, *data()), HALF).known
 
 
-def test_a_closure_with_a_source_of_its_own_is_not_judged():
+def test_a_closure_with_an_uncovered_random_source_is_unknown():
     model, own = network(), torch.Generator()
 
     def closure(x, y):
@@ -192,7 +192,7 @@ def test_a_closure_with_a_source_of_its_own_is_not_judged():
     assert not found.known and found.difference is None
 
 
-def test_losses_that_are_not_finite_say_nothing():
+def test_losses_that_are_not_finite_give_no_comparison():
     model = network()
     closure = lambda x, y: plain(model)(x, y) / (torch.arange(len(x)) < 3)  # noqa: E731
     coupling = Coupling()
@@ -203,7 +203,7 @@ def test_losses_that_are_not_finite_say_nothing():
 
 
 class Restless(nn.Module):
-    """Writes buffers, puts new ones in their place, drops out, and is partly in evaluation."""
+    """Writes buffers, replaces others, applies dropout, and is partly in evaluation mode."""
 
     def __init__(self):
         super().__init__()

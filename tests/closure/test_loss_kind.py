@@ -1,4 +1,4 @@
-"""What losses are, read from their graph, and what a user is told of them."""
+"""The kind of losses is detected from their graph, and users are warned where it matters."""
 
 import time
 import warnings
@@ -158,7 +158,7 @@ def test_a_cap_takes_any_units(name):
 
 @pytest.mark.parametrize("estimator", [PerSample, Sign, MiniBatch])
 def test_every_estimator_shows_the_graph(estimator):
-    """The passes rewrite operations into parts; the end of the graph stays."""
+    """Passes decompose operations; the end of the graph stays."""
     optimizer = F3EO(MODEL, SGD, lr=0.0, estimator=estimator(), fraction=1)
     with pytest.warns(UserWarning, match="received squared errors"):
         optimizer.step(lambda x, r: F.mse_loss(MODEL(x), r, reduction="none"), X, R)
