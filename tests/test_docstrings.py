@@ -11,7 +11,6 @@ MODULES = [
     "curvature.hessian",
     "curvature.quadratic",
     "curvature.vectors",
-    "shown",
 ]
 
 

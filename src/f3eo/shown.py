@@ -8,12 +8,6 @@ class Shown:
     """Base class whose `repr` is the call that makes an equal part, without default arguments.
 
     A subclass keeps every argument of `__init__` as an attribute of the same name.
-
-    >>> class Scale(Shown):
-    ...     def __init__(self, factor: float, inverse: bool = False) -> None:
-    ...         self.factor, self.inverse = factor, inverse
-    >>> Scale(2.0), Scale(2.0, True)
-    (Scale(2.0), Scale(2.0, inverse=True))
     """
 
     def __repr__(self) -> str:
