@@ -1,13 +1,13 @@
-"""How parts show themselves: as they are typed."""
+"""`repr` of parts: the call that makes an equal part."""
 
 from inspect import Parameter, signature
 from typing import Any
 
 
 class Shown:
-    """`repr` is the call that makes an equal part: its class and the arguments that differ.
+    """Base class whose `repr` is the call that makes an equal part, without default arguments.
 
-    Every argument of `__init__` is kept under its own name. The first stands without it.
+    A subclass keeps every argument of `__init__` as an attribute of the same name.
     """
 
     def __repr__(self) -> str:
@@ -18,8 +18,12 @@ def call(part: Any, always: tuple[str, ...] = ()) -> str:
     """The call that makes an equal part.
 
     Args:
-        part: keeps the arguments of its `__init__` under their names.
-        always: arguments that are shown even where they are the default.
+        part: an object that keeps every argument of its `__init__` as an attribute.
+        always: arguments that are shown even if they have their default value.
+
+    Returns:
+        The class and its arguments, the first one without its name; "Name(…)" if an argument is not
+        kept.
     """
     name = type(part).__name__
     known = signature(type(part).__init__).parameters.values()
@@ -30,18 +34,18 @@ def call(part: Any, always: tuple[str, ...] = ()) -> str:
     if not all(hasattr(part, argument) for argument in own):
         return f"{name}(…)"
     needed = {p.name: getattr(part, p.name) for p in known[1:] if p.default is Parameter.empty}
-    # A default of None may stand for a part of its own.
-    plain = type(part)(**needed) if len(own) > len(needed) else None
+    # Attributes of a default part, since None as argument may stand for another part.
+    default = type(part)(**needed) if len(own) > len(needed) else None
     shown: list[str] = []
     for p in known[1:]:
         value = getattr(part, p.name)
-        if p.name in needed or p.name in always or differs(value, getattr(plain, p.name)):
-            bare = p.name == own[0] and p.kind is Parameter.POSITIONAL_OR_KEYWORD
-            shown.append(repr(value) if bare else f"{p.name}={value!r}")
+        if p.name in needed or p.name in always or differs(value, getattr(default, p.name)):
+            positional = p.name == own[0] and p.kind is Parameter.POSITIONAL_OR_KEYWORD
+            shown.append(repr(value) if positional else f"{p.name}={value!r}")
     return f"{name}({', '.join(shown)})"
 
 
 def differs(a: Any, b: Any) -> bool:
-    """Whether two values are typed differently; 1 and 1.0 are not."""
+    """Whether two values differ, or differ in their `repr`; 1 and 1.0 are equal."""
     numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (a, b))
     return a != b if numbers else repr(a) != repr(b)

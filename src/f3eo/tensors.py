@@ -1,4 +1,4 @@
-"""Arithmetic on parameter-shaped lists of tensors, the vectors of this package."""
+"""Arithmetic on vectors that are lists of tensors, one a parameter."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ Vector = list[Tensor] | tuple[Tensor, ...]
 
 
 def inners(a: Vector, b: Vector) -> list[Tensor]:
-    """⟨a_p, b_p⟩ for every tensor p; scalars, in float32 or wider."""
+    """⟨a_p, b_p⟩ for each parameter p; scalars in float32 or wider."""
     return [torch.dot(_flat(x), _flat(y)) for x, y in zip(a, b, strict=True)]
 
 
 def squares(a: Vector) -> list[Tensor]:
-    """⟨a_p, a_p⟩ for every tensor p, as `inners(a, a)` in fewer calls."""
+    """‖a_p‖² for each parameter p, as `inners(a, a)` but in fewer kernels."""
     if not a:
         return []
     norms = torch._foreach_norm([wide(x) for x in a])  # pyright: ignore[reportPrivateImportUsage]
@@ -22,17 +22,17 @@ def squares(a: Vector) -> list[Tensor]:
 
 
 def inner(a: Vector, b: Vector) -> Tensor:
-    """⟨a, b⟩ over all tensors together; a scalar on the device of the first, 0 for empty lists."""
+    """⟨a, b⟩, a scalar on the device of the first tensor; 0 for empty lists."""
     return _sum(inners(a, b))
 
 
 def squared_norm(a: Vector) -> Tensor:
-    """‖a‖² over all tensors together."""
+    """‖a‖², as `inner(a, a)` but in fewer kernels."""
     return _sum(squares(a))
 
 
 def scaled(a: Vector, factors: float | Sequence[float]) -> list[Tensor]:
-    """factor · a, one factor for all tensors or one for each."""
+    """factor · a, with one factor for all parameters or one for each."""
     return list(torch._foreach_mul(a, factors))  # pyright: ignore[reportPrivateImportUsage]
 
 
@@ -47,12 +47,12 @@ def plus(a: Vector, b: Vector, factor: float = 1.0) -> list[Tensor]:
 
 
 def filled(gradients: Sequence[Tensor | None], like: Vector) -> list[Tensor]:
-    """Gradients with zeros where a parameter received none."""
+    """Gradients with None replaced by zeros in the shape of the parameter in `like`."""
     return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, like, strict=True)]
 
 
 def fetched(scalars: Sequence[Tensor]) -> list[float]:
-    """The values of scalar tensors in one synchronisation with their device."""
+    """Values of scalar tensors, read with one synchronisation of their device."""
     if not scalars:
         return []
     first = scalars[0]
@@ -68,10 +68,9 @@ def _sum(scalars: Sequence[Tensor]) -> Tensor:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """As a vector, in the precision in which sums over a whole model are taken."""
     return wide(tensor.reshape(-1))
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """In the precision in which sums over a whole model are taken: at least float32."""
+    """The tensor in float32 if it is in 16 bits, for sums over a whole model."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

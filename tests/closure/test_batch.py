@@ -1,3 +1,5 @@
+"""Batches of any nesting are counted, selected, split and compared."""
+
 from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -7,8 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f3eo.closure import batch as batches
-from f3eo.closure.batch import chunks, mapped, random_parts, selected, size, tensors
+from f3eo.closure.batch import (
+    CONSTANTS,
+    chunks,
+    map_samples,
+    random_parts,
+    select,
+    signature,
+    size,
+    tensors,
+)
 
 Pair = namedtuple("Pair", "x y")
 
@@ -22,11 +32,11 @@ def y(count=6):
 
 
 class Encoding(UserDict):
-    """As Hugging Face's BatchEncoding: a mapping that takes its data in the constructor."""
+    """A mapping that takes its data in the constructor, as Hugging Face's BatchEncoding does."""
 
 
 class Stubborn(UserDict):
-    """A mapping whose constructor wants something else."""
+    """A mapping whose constructor takes no data."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +76,7 @@ def test_tensors_are_found_and_counted_in_any_nesting(name):
 def test_samples_are_selected_in_order_and_the_nesting_is_kept(name):
     batch = NESTINGS[name]()
     index = torch.tensor([4, 0, 4])
-    part = selected(batch, index)
+    part = select(batch, index)
     assert leaves(part) == [x()[index].tolist(), y()[index].tolist()]
     assert type(part) is type(batch) or (name == "stubborn" and type(part) is dict)
     assert leaves(batch) == [x().tolist(), y().tolist()]
@@ -85,7 +95,7 @@ def test_chunks_are_consecutive_views(name):
 
 def test_constants_pass_through():
     batch = (x(), None, True, 2, 0.5, 1j, "text", b"bytes", torch.tensor(3.0))
-    part = selected(batch, torch.tensor([1]))
+    part = select(batch, torch.tensor([1]))
     assert part[1:8] == batch[1:8] and part[8] is batch[8]
     assert part[0].tolist() == [[2, 3]]
 
@@ -106,7 +116,7 @@ def test_an_empty_batch_has_size_zero():
 
 
 def test_unequal_sizes_are_refused_with_the_cure():
-    with pytest.raises(ValueError, match=r"received sizes \[5, 6\].*belong into the closure"):
+    with pytest.raises(ValueError, match=r"received sizes \[5, 6\].*belong in the closure"):
         size((x(6), {"y": y(5)}))
 
 
@@ -117,13 +127,13 @@ class Record:
 
 @pytest.mark.parametrize("thing", [Record(y()), {1, 2}, iter([y()]), print, object()])
 def test_what_is_no_nesting_is_refused_by_its_type(thing):
-    with pytest.raises(TypeError, match=f"received a {type(thing).__name__}.*tensors over"):
+    with pytest.raises(TypeError, match=f"received a {type(thing).__name__}.*its tensors"):
         size((x(), thing))
 
 
-def test_mapped_applies_to_tensors_that_carry_samples_only():
+def test_map_samples_applies_to_tensors_that_carry_samples_only():
     seen = []
-    mapped(lambda t: seen.append(t.shape) or t, {"a": x(), "b": (torch.tensor(1.0), y(), "c")})
+    map_samples(lambda t: seen.append(t.shape) or t, {"a": x(), "b": (torch.tensor(1.0), y(), "c")})
     assert seen == [(6, 2), (6,)]
 
 
@@ -154,11 +164,11 @@ def test_random_parts_without_a_generator_draw_from_the_global_one():
 
 
 def test_constants_are_listed():
-    assert set(batches.CONSTANTS) >= {type(None), bool, int, float, str, bytes}
+    assert set(CONSTANTS) >= {type(None), bool, int, float, str, bytes}
 
 
 def uncollated(count=6):
-    """Samples as a data set gives them: no dimension in common, labels without one."""
+    """Samples that are not collated: shapes differ, labels are scalar tensors."""
     return [{"x": torch.full((2 + i % 3,), i), "y": torch.tensor(i), "id": i} for i in range(count)]
 
 
@@ -179,9 +189,9 @@ CUT = {
 
 
 def entries(batch):
-    """All that holds samples in the examples, as lists with an entry a sample."""
+    """Everything that holds samples, as lists with one entry a sample."""
     found = []
-    mapped(lambda v: found.append(list(v)) or v, batch)
+    map_samples(lambda v: found.append(list(v)) or v, batch)
     return [[repr(entry) for entry in entries] for entries in found]
 
 
@@ -195,7 +205,7 @@ def test_lists_with_an_entry_a_sample_are_cut_with_the_tensors(name):
     parts = [entries(part) for part in chunks(batch, 4)]
     assert [a + b for a, b in zip(*parts, strict=True)] == whole
     index = torch.tensor([4, 0, 4])
-    assert entries(selected(batch, index)) == [[e[i] for i in index.tolist()] for e in whole]
+    assert entries(select(batch, index)) == [[e[i] for i in index.tolist()] for e in whole]
     assert [size(part) for part in chunks(batch, 4)] == [4, 2]
 
 
@@ -203,9 +213,9 @@ def test_lists_with_an_entry_a_sample_are_cut_with_the_tensors(name):
     "constant",
     [(6.0, 6, 6, 6, 6, 6), torch.Size([6] * 6), [None] * 6, words(5), (), Pair(1, "a"), "sixsix"],
 )
-def test_what_holds_no_samples_is_handed_on_whole(constant):
+def test_constants_are_kept_whole(constant):
     batch = (x(), constant)
-    for part in (selected(batch, torch.tensor([3])), *chunks(batch, 4)):
+    for part in (select(batch, torch.tensor([3])), *chunks(batch, 4)):
         assert part[1] == constant and type(part[1]) is type(constant)
 
 
@@ -217,7 +227,7 @@ def test_a_pair_of_named_constants_is_no_list_of_two_samples():
 def test_collated_parts_in_a_tuple_are_no_samples():
     pair = ({"x": x()}, {"x": x()})
     assert size((pair,)) == 6
-    assert [t.shape for t in tensors(selected((pair,), y(3)))] == [(3, 2), (3, 2)]
+    assert [t.shape for t in tensors(select((pair,), y(3)))] == [(3, 2), (3, 2)]
 
 
 def test_samples_not_collated_are_counted_by_themselves():
@@ -230,18 +240,18 @@ def test_arrays_are_refused_with_the_cure():
     with pytest.raises(TypeError, match=r"received a ndarray.*torch\.as_tensor\(array\)"):
         size((x(), {"y": y().numpy()}))
     with pytest.raises(TypeError, match=r"received a Record.*vars\(batch\)"):
-        mapped(len, Record(y()))
+        map_samples(len, Record(y()))
 
 
-def test_kinds_tell_constants_apart_that_are_equal():
-    kinds = [batches.kind((x(), c)) for c in (1, 1.0, True, "1", [1], (1,))]
-    assert all(a != b for i, a in enumerate(kinds) for b in kinds[:i])
-    assert batches.kind((x(), words())) == batches.kind((x(), words()))
-    assert batches.kind((x(), words())) != batches.kind((x(), words()[::-1]))
+def test_signatures_differ_for_equal_constants_of_another_type():
+    signatures = [signature((x(), c)) for c in (1, 1.0, True, "1", [1], (1,))]
+    assert all(a != b for i, a in enumerate(signatures) for b in signatures[:i])
+    assert signature((x(), words())) == signature((x(), words()))
+    assert signature((x(), words())) != signature((x(), words()[::-1]))
 
 
 def leaf(count):
-    """What may stand in a batch of `count` samples."""
+    """A possible part of a batch of `count` samples."""
     return st.sampled_from(
         [
             torch.arange(count),
@@ -292,13 +302,13 @@ def test_parts_of_any_nesting_join_to_the_whole(nesting, step, random):
     back = torch.tensor(order).argsort()
     split = max(1, count // 2)
     indices = [index for index in (back[:split], back[split:]) if len(index)]
-    shuffled = selected(batch, torch.tensor(order))
-    assert repr(glued(batch, [selected(shuffled, index) for index in indices])) == repr(batch)
-    assert batches.kind(mapped(lambda v: v, batch)) == batches.kind(batch)
+    shuffled = select(batch, torch.tensor(order))
+    assert repr(glued(batch, [select(shuffled, index) for index in indices])) == repr(batch)
+    assert signature(map_samples(lambda v: v, batch)) == signature(batch)
 
 
 def glued(whole, parts):
-    """The parts in a row: what is in all of them as in the whole is a constant."""
+    """The parts concatenated; what equals the whole in every part is a constant."""
     if isinstance(whole, torch.Tensor):
         return torch.cat(parts) if whole.ndim else parts[0]
     if all(repr(part) == repr(whole) for part in parts):

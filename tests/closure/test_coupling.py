@@ -1,4 +1,4 @@
-"""Closures that couple the samples of a batch, and parts of it."""
+"""Closures that couple the samples of a batch are detected, and their batch is not split."""
 
 import copy
 import logging
@@ -12,7 +12,7 @@ from torch.optim import SGD
 
 from dense import flat, relative
 from f3eo import F3EO, Categorical, DoubleBackward, FiniteDifference, PerSample, Sign, Weighted
-from f3eo.closure.coupling import Coupling, couples
+from f3eo.closure.coupling import Coupling, compare_part
 from f3eo.closure.problem import Problem
 from f3eo.tensors import filled
 
@@ -121,16 +121,16 @@ def problem(model, closure, *batch):
 @pytest.mark.parametrize("name", COUPLED)
 def test_another_loss_in_a_part_is_found(name):
     model = network()
-    found = couples(problem(model, COUPLED[name](model), *data()), HALF)
+    found = compare_part(problem(model, COUPLED[name](model), *data()), HALF)
     assert found.known and "in the batch of 8 and" in found.difference
     assert found.weighted == (name == "normalised")
 
 
 def test_what_a_part_alone_raises_is_a_difference():
-    """Mixup with an order from outside."""
+    """Mixup with a permutation from outside the batch."""
     model, order = network(), torch.arange(8).flip(0)
     asked = problem(model, lambda x, y: plain(model)(x + x[order[: len(x)]], y), *data())
-    found = couples(asked, HALF)
+    found = compare_part(asked, HALF)
     assert found.difference.startswith("a part of 4 samples gives IndexError: index 7 is out of")
 
 
@@ -141,7 +141,7 @@ def test_the_first_sample_is_named_with_both_losses():
     y[6] = 0
     closure = token_mean(model)
     index = torch.tensor([6, 2, 0])
-    found = couples(problem(model, closure, x, y), index)
+    found = compare_part(problem(model, closure, x, y), index)
     whole, part = closure(x, y).tolist(), closure(x[index], y[index]).tolist()
     assert found.difference == (
         f"sample 2 has loss {whole[2]:.6g} in the batch of 8 and {part[1]:.6g} in a part of 3"
@@ -153,7 +153,7 @@ def test_the_first_sample_is_named_with_both_losses():
 @pytest.mark.parametrize("name", ALONE)
 def test_losses_of_single_samples_are_no_coupling(name, dtype, drop):
     model = network(dtype, drop)
-    found = couples(problem(model, ALONE[name](model), *data(dtype)), HALF)
+    found = compare_part(problem(model, ALONE[name](model), *data(dtype)), HALF)
     assert found.known and found.difference is None
     assert found.weighted == (name == "summed")
 
@@ -169,41 +169,41 @@ def test_rounding_of_16_bits_inside_is_no_coupling(scale):
         with torch.autocast("cpu", torch.bfloat16):
             return F.cross_entropy(scale * model(x), y, reduction="none")
 
-    found = couples(problem(model, closure, x, y), torch.arange(16))
+    found = compare_part(problem(model, closure, x, y), torch.arange(16))
     assert found.known and found.difference is None
 
 
-def test_a_closure_that_always_draws_is_not_judged():
+def test_a_closure_that_draws_in_evaluation_mode_is_unknown():
     model = network()
 
     def closure(x, y):
         return plain(model)(x + torch.randn_like(x), y)
 
-    assert not couples(problem(model, closure, *data()), HALF).known
+    assert not compare_part(problem(model, closure, *data()), HALF).known
 
 
-def test_a_closure_with_a_source_of_its_own_is_not_judged():
+def test_a_closure_with_an_uncovered_random_source_is_unknown():
     model, own = network(), torch.Generator()
 
     def closure(x, y):
         return plain(model)(x + torch.randn(x.shape, generator=own, dtype=x.dtype), y)
 
-    found = couples(problem(model, closure, *data()), HALF)
+    found = compare_part(problem(model, closure, *data()), HALF)
     assert not found.known and found.difference is None
 
 
-def test_losses_that_are_not_finite_say_nothing():
+def test_losses_that_are_not_finite_give_no_comparison():
     model = network()
     closure = lambda x, y: plain(model)(x, y) / (torch.arange(len(x)) < 3)  # noqa: E731
     coupling = Coupling()
     asked = problem(model, closure, *data())
-    assert couples(asked, HALF) is None
-    assert not coupling(asked, HALF).known
-    assert coupling(problem(model, plain(model), *data()), HALF).known
+    assert compare_part(asked, HALF) is None
+    assert not coupling.check(asked, HALF).known
+    assert coupling.check(problem(model, plain(model), *data()), HALF).known
 
 
 class Restless(nn.Module):
-    """Writes buffers, puts new ones in their place, drops out, and is partly in evaluation."""
+    """Writes buffers, replaces others, applies dropout, and is partly in evaluation mode."""
 
     def __init__(self):
         super().__init__()
@@ -235,9 +235,9 @@ def test_a_check_leaves_nothing_behind(fails):
     asked = problem(model, closure, *data())
     if fails:
         with pytest.raises(KeyboardInterrupt):
-            couples(asked, HALF)
+            compare_part(asked, HALF)
     else:
-        assert couples(asked, HALF).difference is None
+        assert compare_part(asked, HALF).difference is None
     assert torch.equal(state, torch.get_rng_state())
     assert modes == [m.training for m in model.modules()]
     assert model.count is count and count == 0 and model.late is None
@@ -256,7 +256,7 @@ def test_checks_are_made_where_uses_are_a_power_of_sixteen():
     checked = []
     for use in range(1, 260):
         calls.clear()
-        coupling(problem(model, closure, *data()), HALF)
+        coupling.check(problem(model, closure, *data()), HALF)
         if calls:
             assert calls == [8, 4]
             checked.append(use)

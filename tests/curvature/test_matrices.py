@@ -36,7 +36,7 @@ def matrix(quadratic):
 
 
 def sampled(model, seed=3):
-    """Directions enough to tell two matrices apart."""
+    """Three random directions."""
     size = sum(p.numel() for p in trained(model))
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(3, size, generator=generator, dtype=torch.float64)
@@ -81,7 +81,7 @@ def test_blocks_are_the_blocks_of_the_matrix(name):
 
 @pytest.mark.parametrize("likelihood", [Categorical, Gaussian])
 def test_curvlinops_agrees(likelihood):
-    """An oracle that shares no code: forward mode and vmap, where this package goes backward.
+    """An independent oracle: forward mode and vmap, where this package uses backward passes.
 
     Tanh, since SiLU's second derivative has no forward mode in torch 2.13.
     """
@@ -156,7 +156,7 @@ def test_its_trace_is_the_fisher_trace_times_the_positions(name, positions):
     assert dense.relative(matrix(found).trace(), positions * trace) < 1e-11
 
 
-def test_gauss_newton_and_hessian_part_at_the_curvature_of_the_model_alone():
+def test_gauss_newton_and_hessian_differ_by_the_curvature_of_the_model():
     """H = G + (1/B) Σ_i Σ_k (∂ℓ_i/∂f_k) ∇²f_k: equal where f is linear, and different here."""
     row = case("mlp")
     linear = Case(nn.Linear(5, 3).double(), row.batch)

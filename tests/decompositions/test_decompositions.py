@@ -1,4 +1,4 @@
-"""Every decomposition gives what torch's fused operation gives, states, masks and all."""
+"""Every decomposition gives the results of torch's fused operation, states and masks included."""
 
 import pytest
 import torch

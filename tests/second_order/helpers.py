@@ -1,4 +1,4 @@
-"""What the tests of second-order optimizers share: the table of optimizers, the dense truth."""
+"""Shared by the tests of second-order optimizers: table of optimizers, dense matrices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +84,7 @@ def layer_mask(model: nn.Module) -> Tensor:
 
 
 class Point(nn.Module):
-    """A place in space, the loss being a function of it."""
+    """A point θ as a model, for losses that are functions of θ."""
 
     def __init__(self, place: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Bad arguments and closures, and what is not finite: refused or skipped, nothing changed."""
+"""Bad arguments and closures are refused, steps that are not finite are skipped; no change."""
 
 import warnings
 

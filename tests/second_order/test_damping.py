@@ -1,4 +1,4 @@
-"""The damping falls fast where the model is right: steps to optima known from dense Newton."""
+"""Damping rule, and number of steps to optima that dense Newton steps give."""
 
 from itertools import combinations
 from math import inf

@@ -1,4 +1,4 @@
-"""Negative curvature: met, followed downhill, and reported."""
+"""Negative curvature is found, followed downhill and reported."""
 
 import pytest
 import torch
@@ -88,7 +88,7 @@ def test_at_a_minimum_it_draws_once_and_moves_nowhere():
     assert optimizer.report.negative_curvature == 0.0 and optimizer.report.accepted
 
 
-def test_random_numbers_of_the_world_are_not_touched_by_a_generator_of_its_own():
+def test_with_a_generator_torchs_global_random_state_stays():
     model, optimizer = made([0.0, 0.0])
     before = torch.get_rng_state()
     optimizer.step(double_well(model), X)

@@ -1,4 +1,4 @@
-"""Randomness, buffers, groups: a step sees one function and leaves the world as one pass does."""
+"""Both passes of a step see the same random numbers; buffers and states are as after one pass."""
 
 import copy
 

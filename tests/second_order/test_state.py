@@ -1,4 +1,4 @@
-"""State is saved, loaded and copied; a step leaves no tensor; an import needs torch alone."""
+"""State is saved, loaded and copied; a step keeps no tensor; the import needs torch alone."""
 
 import copy
 import gc
@@ -82,7 +82,7 @@ def overshooting(model):
 
 @pytest.mark.parametrize("way", ["state_dict", "deepcopy", "pickle"])
 @pytest.mark.parametrize("name", ["gauss-newton", "layerwise"])
-def test_how_fast_the_damping_rises_is_kept_in_the_midst_of_rejections(name, way):
+def test_the_growth_of_the_damping_is_saved_between_rejections(name, way):
     model = Point([3.0, -2.0])
     optimizer = OPTIMIZERS[name](model, damping=1e-6)
     for _ in range(3):
@@ -175,7 +175,7 @@ def test_the_optimizer_itself_is_freed_without_the_collector(name):
 
 
 class Tag:
-    """Something that a graph can hold."""
+    """An object that a graph holds."""
 
 
 class Doubled(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""One table of optimizers: the step is the dense one, a minimum is one step away, nothing rises."""
+"""Steps of every optimizer equal the dense ones and never raise the loss."""
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ def test_several_steps_follow_the_dense_ones_with_the_damping_of_the_report():
         assert optimizer.report.predicted == pytest.approx(promised, rel=1e-8)
 
 
-def test_learning_rates_scale_the_step_group_by_group_and_the_promise_with_it():
+def test_learning_rates_scale_the_step_and_the_predicted_reduction_by_group():
     row = case("mlp")
     matrix, gradient = dense_gauss_newton(row), dense_gradient(row)
     damped = matrix + torch.eye(len(matrix), dtype=torch.float64)

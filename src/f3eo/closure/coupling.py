@@ -1,7 +1,8 @@
-"""Whether the losses of a part of a batch are that part of the batch's losses.
+"""Checks whether the losses of a part of a batch equal those samples' losses in the whole batch.
 
-They are not where a closure couples its samples (negatives from the same batch, also detached) or
-divides by something of the batch (token means): parts then add up to another loss.
+They differ if a closure couples its samples, as with negatives from the same batch (also detached),
+or divides by a property of the batch, as a mean over tokens does. Means over parts of the batch
+then give another loss.
 """
 
 import logging
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from f3eo.closure.evaluate import Output, evaluate
+from f3eo.closure.evaluate import evaluate
+from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.closure.snapshot import Snapshot
 
@@ -24,20 +26,20 @@ logger = logging.getLogger("f3eo")
 
 CURES = (
     "use the whole batch (fraction=1, no chunk, no accumulate), or return per-sample losses that "
-    "do not depend on the rest of the batch; what divides by something of the batch, as a mean "
-    "over its tokens does, is Weighted(losses, weights) or Categorical(…, per_token=True)"
+    "do not depend on the rest of the batch; a loss divided by a property of the batch, such as a "
+    "mean over its tokens, is Weighted(losses, weights) or Categorical(…, per_token=True)"
 )
-"""What a refusal of parts ends with."""
+"""Last part of an error message that refuses to split a batch."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a part of a batch has to do with the whole.
+class Comparison:
+    """Losses of a part of a batch compared with those of the whole.
 
     Args:
-        known: whether that could be found; else the closure is another function at every call.
-        difference: the first sample whose loss or weight differs, or what a part raises, in words;
-            None where a part is what it is in the whole.
+        known: False if the closure gives other losses at every call, so that nothing follows.
+        difference: the first sample whose loss or weight differs, or the error that the part
+            raises, in words; None if the part agrees.
         weighted: whether the closure returns weights.
     """
 
@@ -47,145 +49,144 @@ class Finding:
 
 
 class Coupling:
-    """Checks parts at the first use of a closure's code, and where uses are a power of sixteen.
+    """Comparisons of parts, kept per closure.
 
-    A check costs a forward pass without gradients through the whole batch and one through the part.
+    A closure is compared at its 1st, 16th, 256th, … check. A comparison costs a forward pass
+    without gradients of the whole batch and one of the part.
     """
 
     def __init__(self) -> None:
         self._uses: dict[Any, int] = {}
-        self._found: dict[Any, Finding] = {}
-        self._told = False
+        self._comparisons: dict[Any, Comparison] = {}
+        self._logged = False
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_uses": {}, "_found": {}, "_told": self._told}  # code cannot be copied
+    def __getstate__(self) -> dict[str, Any]:  # code objects cannot be pickled
+        return {"_uses": {}, "_comparisons": {}, "_logged": self._logged}
 
-    def tell(self, what: str) -> None:
-        """Log it, once."""
-        if not self._told:
-            self._told = True
-            logger.info("%s", what)
+    def log_once(self, message: str) -> None:
+        """Log a message, unless one has been logged before."""
+        if not self._logged:
+            self._logged = True
+            logger.info("%s", message)
 
-    def __call__(self, problem: Problem, index: Tensor) -> Finding:
-        """The finding for this closure.
+    def check(self, problem: Problem, index: Tensor) -> Comparison:
+        """Compare a part with the whole batch, or return the last comparison for this closure.
 
         Args:
             problem: closure and batch.
-            index: the samples of a part, at least one of them left out.
+            index: the samples of the part, shape (n,), int64; not all samples.
         """
         closure: Any = problem.closure
         while isinstance(closure, partial):
             closure = closure.func
         code = getattr(closure, "__code__", type(closure))
         uses = self._uses.get(code, 0) + 1
-        if uses & (uses - 1) == 0 and uses.bit_length() % 4 == 1:
-            found = couples(problem, index)
-            if found is None:  # nothing can be found on this batch
-                return self._found.get(code, Finding(known=False))
-            self._found[code] = found
-            if not found.known:
-                self.tell(
-                    "the closure draws random numbers in evaluation mode, too: whether the losses "
-                    "of a part are those of the whole batch is not checked"
+        if uses & (uses - 1) == 0 and uses.bit_length() % 4 == 1:  # a power of 16
+            comparison = compare_part(problem, index)
+            if comparison is None:
+                return self._comparisons.get(code, Comparison(known=False))
+            self._comparisons[code] = comparison
+            if not comparison.known:
+                self.log_once(
+                    "the closure draws random numbers in evaluation mode, too: it is not checked "
+                    "whether the losses of a part are those of the whole batch"
                 )
         self._uses[code] = uses
-        return self._found[code]
+        return self._comparisons[code]
 
 
-def couples(problem: Problem, index: Tensor) -> Finding | None:
-    """Compare the losses of the samples at `index`, by themselves and in the whole batch.
+def compare_part(problem: Problem, index: Tensor) -> Comparison | None:
+    """Compare the losses of some samples, evaluated alone and in the whole batch.
 
-    Nothing is left behind: buffers, training modes, random states and .grad are put back. A model
-    whose closure draws random numbers is in evaluation mode for it.
+    Buffers, training modes, random states and .grad are restored. If the closure draws random
+    numbers, it is compared with the model in evaluation mode.
 
     Args:
         problem: closure, batch, parameters and, if known, model.
-        index: (n,), int64.
+        index: the samples, shape (n,), int64.
 
     Returns:
-        The finding; None where losses are not finite.
+        The comparison; None if a loss is not finite.
     """
     snapshot = Snapshot(problem)
     training = [(m, m.training) for m in problem.model.modules()] if problem.model else []
     try:
-        whole, unit = _run(problem, snapshot)
-        if snapshot.drawn():
+        whole, unit = _evaluate_from(snapshot, problem)
+        if snapshot.torch_random_changed():
             for module, _ in training:
                 module.training = False
-            whole, unit = _run(problem, snapshot)
-            if snapshot.drawn():
-                return Finding(known=False, weighted=whole.shares.weights is not None)
+            whole, unit = _evaluate_from(snapshot, problem)
+        weighted = whole.shares.weights is not None
+        if snapshot.torch_random_changed():
+            return Comparison(known=False, weighted=weighted)
         try:
-            part, _ = _run(problem.part(index), snapshot)
-        except Exception as error:  # it takes the whole batch alone: an index, a size, a pair
+            part, _ = _evaluate_from(snapshot, problem.part(index))
+        except Exception as error:  # the closure takes nothing but the whole batch
             line = f"{type(error).__name__}: {error}".splitlines()[0]
-            difference = f"a part of {len(index)} samples gives {line}"
-            return Finding(True, difference, whole.shares.weights is not None)
+            return Comparison(True, f"a part of {len(index)} samples gives {line}", weighted)
         if not all(bool(output.losses.isfinite().all()) for output in (whole, part)):
             return None
         difference = _difference(whole, part, index, unit)
-        # What draws from a source of its own differs from itself, too.
-        if difference and _difference(whole, _run(problem, snapshot)[0], None, unit):
-            return Finding(known=False, weighted=whole.shares.weights is not None)
-        return Finding(True, difference, whole.shares.weights is not None)
+        # A closure with a random source that no snapshot covers differs from itself, too.
+        if difference and _difference(whole, _evaluate_from(snapshot, problem)[0], None, unit):
+            return Comparison(known=False, weighted=weighted)
+        return Comparison(True, difference, weighted)
     finally:
         for module, mode in training:
             module.training = mode
         snapshot.restore()
 
 
-def _run(problem: Problem, snapshot: Snapshot) -> tuple[Output, float]:
-    """What the closure gives in the snapshot as it was, and the coarsest rounding unit in it."""
-    attached = False
+def _evaluate_from(snapshot: Snapshot, problem: Problem) -> tuple[Output, float]:
+    """The closure's output from the state of the snapshot, and its coarsest rounding unit."""
+    enable_grad = False
     while True:
         snapshot.restore()
-        snapshot.lend_buffers()
-        coarsest = _Coarsest()
+        snapshot.install_buffer_copies()
+        units = _CoarsestUnit()
         try:
-            with _silence(), coarsest:
+            with _without_warnings(), units:
                 output = evaluate(
-                    problem,
-                    per_sample=True,
-                    differentiable=False,
-                    attached=attached,
-                    mode=None,
+                    problem, per_sample=True, differentiable=False, enable_grad=enable_grad
                 )
         except RuntimeError:
-            if attached:
+            if enable_grad:
                 raise
-            attached = True  # derivatives in the loss, as physics-informed networks have
+            enable_grad = True  # the loss holds derivatives, as in physics-informed networks
         else:
-            return output, max(coarsest.unit, torch.finfo(output.losses.dtype).eps)
+            return output, max(units.coarsest, torch.finfo(output.losses.dtype).eps)
 
 
 def _difference(whole: Output, part: Output, index: Tensor | None, unit: float) -> str | None:
-    for name, all_of, own in (
+    """The first sample whose loss or weight differs, in words; `index` None means all samples."""
+    for name, in_whole, in_part in (
         ("loss", whole.losses, part.losses),
         ("weight", whole.shares.weights, part.shares.weights),
     ):
-        if (all_of is None) != (own is None):
+        if (in_whole is None) != (in_part is None):
             return "weights come with the whole batch or with the part alone"
-        if all_of is None or own is None:
+        if in_whole is None or in_part is None:
             continue
-        all_of, own = all_of.detach().double(), own.detach().double()
-        at = torch.arange(len(all_of)) if index is None else index
-        all_of = all_of[at.to(all_of.device)]
-        # Losses near 0 are differences of logits, whose rounding stays.
-        allowed = unit**0.5 * float(all_of.abs().max()) + min(1e3 * unit, 0.25)
-        apart = ((all_of - own).abs() > allowed).nonzero()
-        if len(apart):
-            first = int(apart[0])
+        in_whole, in_part = in_whole.detach().double(), in_part.detach().double()
+        samples = torch.arange(len(in_whole)) if index is None else index
+        in_whole = in_whole[samples.to(in_whole.device)]
+        # A loss near 0 is a difference of logits and has their rounding error.
+        tolerance = unit**0.5 * float(in_whole.abs().max()) + min(1e3 * unit, 0.25)
+        differing = ((in_whole - in_part).abs() > tolerance).nonzero()
+        if len(differing):
+            first = int(differing[0])
             return (
-                f"sample {int(at[first])} has {name} {float(all_of[first]):.6g} in the batch of "
-                f"{len(whole.losses)} and {float(own[first]):.6g} in a part of {len(own)}"
+                f"sample {int(samples[first])} has {name} {float(in_whole[first]):.6g} in the "
+                f"batch of {len(whole.losses)} and {float(in_part[first]):.6g} in a part of "
+                f"{len(in_part)}"
             )
     return None
 
 
-class _Coarsest(TorchFunctionMode):
-    """Notes the rounding unit of every result."""
+class _CoarsestUnit(TorchFunctionMode):
+    """Records the largest rounding unit of all results of torch functions."""
 
-    unit = 0.0
+    coarsest = 0.0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -193,14 +194,14 @@ class _Coarsest(TorchFunctionMode):
             if isinstance(t, Tensor) and t.is_floating_point():
                 unit = torch.finfo(t.dtype).eps
                 if t.dtype == torch.float32 and t.is_cuda:
-                    unit = 2.0**-10  # TF32, which convolutions use where nothing else is said
-                self.unit = max(self.unit, unit)
+                    unit = 2.0**-10  # TF32, the default of convolutions
+                self.coarsest = max(self.coarsest, unit)
         return result
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Warnings are those of the step itself; checkpoints warn where nothing needs a gradient."""
+def _without_warnings() -> Iterator[None]:
+    """The step itself gives the closure's warnings; checkpoints warn if nothing has a gradient."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""What stands in the graph behind a tensor."""
+"""Inspects the autograd graph behind a tensor: dtypes and custom functions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-OWN = ("f3eo.", "torch._functorch.")
-"""Modules whose functions have a backward that is their derivative: this package's, and what
-torch.compile makes of whole graphs."""
+TRUSTED = ("f3eo.", "torch._functorch.")
+"""Modules whose custom functions have a backward that is their derivative: this package and
+torch.compile."""
 
-ONCE_ONLY = "torch::autograd::Error"
-"""The node that `once_differentiable` puts in place of a second derivative."""
+ONCE_DIFFERENTIABLE = "torch::autograd::Error"
+"""Name of the node that `once_differentiable` puts in place of a second derivative."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a walk through a graph finds.
+    """Contents of a graph.
 
     Args:
-        unit: the coarsest rounding unit of its floating point numbers.
-        custom: names of the `torch.autograd.Function`s that are not of `OWN`. Their backward is
-            whatever their author wrote, so that differences of gradients need not be products
-            with a Hessian: J g in place of Jᵀ g.
+        unit: the largest rounding unit of its floating point numbers.
+        custom: names of its `torch.autograd.Function`s from modules that are not `TRUSTED`. Their
+            backward need not be their derivative, so that differences of gradients need not be
+            Hessian-vector products.
     """
 
     unit: float
@@ -32,49 +32,49 @@ class Contents:
 
 
 def contents(scalar: Tensor) -> Contents:
-    """The graph in one walk."""
-    found, kinds = {scalar.dtype}, set()
+    """Contents of the graph behind a scalar, from one walk through it."""
+    dtypes, functions = {scalar.dtype}, set()
     for node in nodes(scalar):
-        found.update(m.dtype for m in node._input_metadata)
+        dtypes.update(m.dtype for m in node._input_metadata)
         if isinstance(node, BackwardCFunction):
-            kinds.add(type(node)._forward_cls)  # pyright: ignore
-    custom = sorted(k.__name__ for k in kinds if not k.__module__.startswith(OWN))
-    return Contents(coarsest(found), custom)
+            functions.add(type(node)._forward_cls)  # pyright: ignore
+    custom = sorted(f.__name__ for f in functions if not f.__module__.startswith(TRUSTED))
+    return Contents(coarsest_unit(dtypes), custom)
 
 
 def refuse_once_differentiable(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-    """Refuse to differentiate again what goes through `once_differentiable` functions.
+    """Refuse to differentiate again through functions marked with `once_differentiable`.
 
-    torch raises only where their error is on the way to an input; it is not, and that part of the
-    derivative would be missing in silence.
+    torch raises only if the marked function is on the path to an input. Otherwise that part of the
+    second derivative is missing without an error.
 
     Args:
-        values: whose gradients were taken; custom functions are looked for there.
-        gradients: with their graph.
+        values: tensors whose gradients were taken; their graphs are searched for custom functions.
+        gradients: their gradients, with a graph.
 
     Raises:
-        RuntimeError: one is in the way.
+        RuntimeError: the gradients depend on such a function.
     """
     names = sorted({name for value in values for name in contents(value).custom})
-    if names and any(node.name() == ONCE_ONLY for node in nodes(*gradients)):
+    if names and any(node.name() == ONCE_DIFFERENTIABLE for node in nodes(*gradients)):
         raise RuntimeError(
-            f"a function that was marked with @once_differentiable has no second derivative (one "
-            f"of {', '.join(names)})"
+            f"a function marked with @once_differentiable has no second derivative (one of "
+            f"{', '.join(names)})"
         )
 
 
 def nodes(*tensors: Tensor) -> Iterator[Any]:
-    """Every node of the graph, each once."""
-    waiting, seen = [tensor.grad_fn for tensor in tensors], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
+    """Every node of the graph behind the tensors, each once."""
+    stack, visited = [tensor.grad_fn for tensor in tensors], set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         yield node
-        waiting.extend(following for following, _ in node.next_functions)
+        stack.extend(input_node for input_node, _ in node.next_functions)
 
 
-def coarsest(dtypes: set[torch.dtype]) -> float:
-    """The largest rounding unit of floating point dtypes."""
+def coarsest_unit(dtypes: set[torch.dtype]) -> float:
+    """The largest rounding unit of the floating point dtypes."""
     return max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)

@@ -1,8 +1,8 @@
-"""Likelihoods: a loss that is a negative log-probability, with labels to draw.
+"""Likelihoods: losses that are negative log-probabilities, from which labels can be drawn.
 
-A sample's loss is ℓ_i = Σ_t w_t · (−log p(y_it | x_i)), its further dimensions t averaged: w_t =
-1/T, or 1/(number of kept positions) where some are ignored. In the mean over a batch every sample
-counts the same, or as many times as it has kept positions (`per_token`).
+The loss of a sample is its mean over positions t, ℓ_i = Σ_t w_t · (−log p(y_it | x_i)) with w_t =
+1/T, or 1/(number of kept positions) if some are ignored. In the mean over a batch every sample has
+weight 1, or its number of kept positions (`per_token`).
 """
 
 from abc import ABC, abstractmethod
@@ -15,16 +15,16 @@ from torch import Tensor
 
 
 class Likelihood(ABC):
-    """p_θ(y|x) with `parameters` f (logits or means) of shape (B, …)."""
+    """p_θ(y|x) with parameters f, logits or means, of shape (B, …) in `parameters`."""
 
     parameters: Tensor
 
     @abstractmethod
     def losses(self) -> Tensor:
-        """ℓ_i = −log p_θ(y_i|x_i), further dimensions averaged; shape (B,)."""
+        """ℓ_i = −log p_θ(y_i|x_i), averaged over positions; shape (B,)."""
 
     def weights(self) -> Tensor | None:
-        """What each sample counts in the mean over a batch, (B,); None where all count the same."""
+        """Weights of the samples in the mean over a batch, shape (B,); None if all are equal."""
         return None
 
     @abstractmethod
@@ -35,8 +35,11 @@ class Likelihood(ABC):
     def root(self, noise: Tensor) -> Tensor:
         """S·noise with S Sᵀ = E_ŷ[∇_f ℓ ∇_f ℓᵀ], differentiable in f.
 
-        With noise of zero mean and unit covariance, E‖J ᵀ S noise‖² is the trace of the true Fisher
-        information of ℓ_i, and since the noise does not depend on θ its gradient is unbiased too.
+        With noise of zero mean and unit covariance, E‖Jᵀ S noise‖² is the trace of the true Fisher
+        information of ℓ_i. The noise does not depend on θ, so the gradient is unbiased, too.
+
+        Args:
+            noise: the shape of `parameters`.
         """
 
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
@@ -47,7 +50,10 @@ class Likelihood(ABC):
         return (2 * signs - 1).to(f.device, f.dtype)
 
     def basis(self) -> Iterator[Tensor]:
-        """Unit vectors of one sample's parameters, laid over all samples; summing is exact."""
+        """Noise for an exact trace: each unit vector of one sample's f, the same for every sample.
+
+        The sum of ‖Jᵀ S noise‖² over them is its expectation over `noise`.
+        """
         f = self.parameters
         for k in range(f[0].numel() if len(f) else 0):
             unit = f.new_zeros(f.shape[1:].numel())
@@ -61,14 +67,13 @@ class Categorical(Likelihood):
     Args:
         logits: (B, …, C), floating point, the classes last.
         targets: (B, …), int64 classes in [0, C).
-        ignore_index: a target that does not count (padding); the rest of its sample is averaged.
-        per_token: every kept position of the batch counts the same, as in the mean that
-            `F.cross_entropy(…, reduction="mean")` takes: ℓ_i counts as many times as it has kept
-            positions. Default False: every sample counts the same, a sample of which nothing is
-            kept with a loss of 0.
+        ignore_index: target of positions that are left out of the mean, such as padding.
+        per_token: whether the weight of a sample is its number of kept positions, so that the mean
+            is that of `F.cross_entropy(…, reduction="mean")`. Default False: every sample has
+            weight 1; one without kept positions has loss 0.
 
     Raises:
-        ValueError, TypeError: shapes or dtypes that do not fit.
+        ValueError, TypeError: the shapes or dtypes do not fit.
     """
 
     def __init__(
@@ -95,7 +100,7 @@ class Categorical(Likelihood):
         self.per_token = per_token
 
     def weights(self) -> Tensor | None:
-        """Numbers of kept positions with `per_token`, (B,); None without."""
+        """Number of kept positions of each sample, shape (B,), with `per_token`; else None."""
         if not self.per_token:
             return None
         kept = (self.targets != self.ignore_index).view(len(self.targets), -1)
@@ -108,7 +113,7 @@ class Categorical(Likelihood):
         return kept / kept.flatten(1).sum(1).clamp(min=1).view(-1, *[1] * (kept.ndim - 1))
 
     def losses(self) -> Tensor:
-        """−log softmax(logits)[target], positions averaged; shape (B,)."""
+        """−log softmax(logits)[target], averaged over kept positions; shape (B,)."""
         logits = self.parameters.movedim(-1, 1)
         losses = F.cross_entropy(
             logits, self.targets, reduction="none", ignore_index=self.ignore_index
@@ -138,11 +143,11 @@ class Gaussian(Likelihood):
     Args:
         mean: (B, …), floating point.
         targets: (B, …), the same shape.
-        std: standard deviation in units of the targets, a positive number or a tensor that
-            broadcasts against `mean` and is no parameter; default 1.
+        std: standard deviation in units of the targets: a positive number or constant tensor that
+            broadcasts against `mean`; default 1.
 
     Raises:
-        ValueError: shapes that differ, a std that is not positive or that is itself learned.
+        ValueError: the shapes differ, or `std` is not positive or requires a gradient.
     """
 
     def __init__(self, mean: Tensor, targets: Tensor, std: Tensor | float = 1.0) -> None:
@@ -153,8 +158,8 @@ class Gaussian(Likelihood):
             )
         if isinstance(std, Tensor) and std.requires_grad:
             raise ValueError(
-                "Gaussian needs a std that is not learned: the Fisher information of a learned one "
-                "is not built; use std.detach(), or return per-sample losses of your own"
+                "Gaussian needs a std that is not learned, since it has no Fisher information of a "
+                "learned one; use std.detach(), or return per-sample losses"
             )
         if not bool((torch.as_tensor(std) > 0).all()):
             raise ValueError(f"Gaussian needs std > 0, received {std}")
@@ -163,7 +168,7 @@ class Gaussian(Likelihood):
         self.std = torch.as_tensor(std, dtype=mean.dtype, device=mean.device)
 
     def losses(self) -> Tensor:
-        """½((y − mean)/std)² + log std + ½ log 2π, further dimensions averaged; shape (B,)."""
+        """½((y − mean)/std)² + log std + ½ log 2π, averaged over further dimensions; shape (B,)."""
         z = (self.targets - self.parameters) / self.std
         losses = 0.5 * z.square() + self.std.log() + 0.5 * log(2 * pi)
         return losses if losses.ndim == 1 else losses.flatten(1).mean(1)

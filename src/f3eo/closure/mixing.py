@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def mixing(model: nn.Module | None) -> list[str]:
-    """Names of modules whose forward mixes the samples of a batch (batch statistics)."""
+def mixing_modules(model: nn.Module | None) -> list[str]:
+    """Names of the BatchNorm modules that normalise with the statistics of the batch."""
     return [
         name or type(module).__name__
         for name, module in (model.named_modules() if model is not None else ())
@@ -14,12 +14,16 @@ def mixing(model: nn.Module | None) -> list[str]:
 
 
 def refuse_mixing(model: nn.Module | None, what: str) -> None:
-    """Raise because batch statistics mix the samples, so per-sample gradients are not defined.
+    """Raise because per-sample gradients are not defined where samples mix.
+
+    Args:
+        model: the module that mixes them, for the names in the message.
+        what: what needs separate samples, the subject of the message.
 
     Raises:
-        ValueError: names the modules and the ways out.
+        ValueError: always; it names the modules and the cures.
     """
-    names = mixing(model)
+    names = mixing_modules(model)
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "a BatchNorm"
     raise ValueError(
         f"{what} needs samples that do not mix, but {shown} normalise(s) with batch statistics: "

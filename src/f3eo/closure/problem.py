@@ -1,15 +1,14 @@
-"""What one step differentiates."""
+"""The problem of one step: a closure, its batch and the parameters."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from f3eo.closure import batch as batches
-from f3eo.closure.likelihood import Likelihood
-from f3eo.closure.weighted import Shares
+from f3eo.closure.output import Output
 
 Closure = Callable[..., Any]
 
@@ -19,15 +18,15 @@ class Problem:
     """What one step differentiates.
 
     Args:
-        closure: the user's function; called with `batch`.
-        batch: its arguments, samples in dimension 0; empty if the closure takes none.
-        parameters: every tensor the optimizer trains.
-        structured: for each parameter, whether it belongs to the structure term.
-        model: the module behind the closure, if known: for buffers, names and refusals.
-        generator: source of the random signs, labels and parts; None is torch's global one.
-        repeatable: the closure is known to draw nothing and to write into no buffer.
-        names: of the parameters, for messages where the model is not known.
-        watch: is shown what the closure gave, with its graph.
+        closure: the user's function; it is called with `batch`.
+        batch: its arguments, see `f3eo.closure.batch`; empty if it takes none.
+        parameters: all tensors that the optimizer trains.
+        structured: for each parameter, whether the structure term depends on it.
+        model: the module that the closure runs, if known; it gives buffers, names and modes.
+        generator: source of random signs, labels and parts; None is torch's global one.
+        repeatable: the closure draws no random numbers and writes into no buffer.
+        names: names of the parameters for messages, used where the model is not known.
+        on_output: called with the output of the closure while it has a graph.
     """
 
     closure: Closure
@@ -35,40 +34,33 @@ class Problem:
     parameters: list[Tensor]
     structured: list[bool] = field(default_factory=list)
     model: nn.Module | None = None
-    generator: torch.Generator | None = None
+    generator: Generator | None = None
     repeatable: bool = False
     names: Sequence[str] | None = None
-    watch: "Callable[[Output], None] | None" = None
+    on_output: Callable[[Output], None] | None = None
+
+    @cached_property
+    def size(self) -> int | None:
+        """Number of samples in the batch; None if it holds no tensor with a dimension.
+
+        Raises:
+            ValueError, TypeError: see `f3eo.closure.batch.size`.
+        """
+        return batches.size(self.batch)
 
     def part(self, index: Tensor) -> "Problem":
-        """The same problem on the samples at `index`."""
-        return replace(self, batch=batches.selected(self.batch, index))
+        """The same problem on the samples at `index`, shape (n,), int64."""
+        part = replace(self, batch=batches.select(self.batch, index))
+        if self.size is not None:
+            part.__dict__["size"] = len(index)  # fills the cache: not counted again
+        return part
 
     def name(self, parameter: Tensor) -> str:
-        """The parameter's name in the model, or its place and shape."""
+        """Name of the parameter in the model or in `names`; else its position and shape."""
         for name, p in self.model.named_parameters() if self.model is not None else ():
             if p is parameter:
                 return name
-        place = next((i for i, p in enumerate(self.parameters) if p is parameter), None)
-        if self.names is not None and place is not None:
-            return self.names[place]
-        return f"parameter {place} of shape {tuple(parameter.shape)}"
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a closure gave.
-
-    Args:
-        losses: ℓ_i, (B,).
-        likelihood: that they came from, if so.
-        shares: what each of them counts in the mean.
-    """
-
-    losses: Tensor
-    likelihood: Likelihood | None
-    shares: Shares
-
-    def mean(self) -> Tensor:
-        """L, a scalar."""
-        return self.shares.mean(self.losses)
+        position = next((i for i, p in enumerate(self.parameters) if p is parameter), None)
+        if self.names is not None and position is not None:
+            return self.names[position]
+        return f"parameter {position} of shape {tuple(parameter.shape)}"

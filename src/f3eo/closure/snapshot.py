@@ -1,30 +1,78 @@
-"""The state around a closure that can be put back, and functions that can be run again."""
+"""State that a forward pass may change, recorded and restored: buffers, random states and .grad."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+import random
+import sys
+from collections.abc import Iterable, Sequence
+from pickle import dumps
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from f3eo.closure.problem import Problem
-from f3eo.closure.randomness import RandomStates
-
-R = TypeVar("R")
 
 
-S = TypeVar("S")
+class RandomStates:
+    """States of random generators at construction: torch's, Python's, numpy's and given ones.
+
+    Generators of other libraries are not covered; `f3eo.fisher.guard` detects their effect.
+
+    Args:
+        devices: accelerators whose generators are recorded, beside the CPU's.
+        generators: further torch generators.
+        numpy: whether numpy's global state is recorded; reading and setting it take 0.15 ms each.
+    """
+
+    def __init__(
+        self,
+        devices: Iterable[torch.device],
+        generators: Iterable[Generator] = (),
+        *,
+        numpy: bool = False,
+    ) -> None:
+        self._devices = set(devices)
+        self._torch = _torch_states(self._devices)
+        self._python = random.getstate()
+        self._generators = [(g, g.get_state()) for g in generators]
+        self._numpy = _numpy_state() if numpy else None
+
+    def torch_changed(self) -> bool:
+        """Whether torch's default generators have drawn numbers since construction."""
+        now = _torch_states(self._devices)
+        return any(not torch.equal(a, b) for (_, a), (_, b) in zip(self._torch, now, strict=True))
+
+    def python_changed(self) -> bool:
+        """Whether Python's generator has drawn numbers since construction."""
+        return self._python != random.getstate()
+
+    def numpy_changed(self) -> bool:
+        """Whether numpy's global generator has drawn numbers; False if it is not recorded."""
+        return self._numpy is not None and dumps(self._numpy) != dumps(_numpy_state())
+
+    def restore(self) -> None:
+        """Set every recorded generator back to its state at construction."""
+        for device, state in self._torch:
+            if device.type == "cpu":
+                torch.set_rng_state(state)
+            else:
+                torch.get_device_module(device).set_rng_state(state, device)
+        random.setstate(self._python)
+        for generator, state in self._generators:
+            generator.set_state(state)
+        if self._numpy is not None:
+            sys.modules["numpy"].random.set_state(self._numpy)
 
 
 class Snapshot:
-    """Everything a closure may change besides its result: buffers, random states, .grad.
+    """Buffers, random states and .grad at construction: all that a closure may change.
 
     Args:
-        problem: whose model, parameters and generator are looked after.
-        random: the random states of now, if they have been read; default those of torch and Python.
+        problem: its model, parameters and generator are recorded.
+        random_states: current random states, if already read; default torch's and Python's.
     """
 
-    def __init__(self, problem: Problem, random: RandomStates | None = None) -> None:
-        # By place, since a forward pass may put a new tensor there instead of writing into the old.
+    def __init__(self, problem: Problem, random_states: RandomStates | None = None) -> None:
+        # A forward pass may write into a buffer or put a new tensor in its place.
         self._buffers = [
             (module, name, b, None if b is None else b.detach().clone())
             for module in (problem.model.modules() if problem.model is not None else ())
@@ -32,35 +80,35 @@ class Snapshot:
         ]
         self._grads = [(p, p.grad) for p in problem.parameters]
         self._generator = problem.generator
-        self._drawn = problem.generator.get_state() if problem.generator is not None else None
-        self._random = random or RandomStates(_devices(problem))
+        self._generator_state = None if self._generator is None else self._generator.get_state()
+        self._random = random_states or RandomStates(accelerators(problem))
 
-    def covers(self, parameters: Sequence[Tensor]) -> bool:
-        """Whether these are the problem's parameters, in order."""
+    def has_parameters(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether these are the problem's parameters, in the same order."""
         return [id(p) for p, _ in self._grads] == [id(p) for p in parameters]
 
-    def drawn(self) -> bool:
-        """Whether random numbers have been drawn from torch's generators since."""
-        return self._random.drawn()
+    def torch_random_changed(self) -> bool:
+        """Whether torch's default generators have drawn numbers since construction."""
+        return self._random.torch_changed()
 
-    def lend_buffers(self, first: "Snapshot | None" = None) -> None:
-        """Let a forward pass write into copies.
+    def install_buffer_copies(self, source: "Snapshot | None" = None) -> None:
+        """Replace every buffer by a copy, for a forward pass to write into.
+
+        The graph of that pass may keep a buffer, as that of a BatchNorm in training does. `restore`
+        then writes into none of the tensors that it keeps.
 
         Args:
-            first: whose values they have; default those of now.
-
-        `restore` then writes into no tensor that the graph of that pass has kept: a BatchNorm in
-        training keeps its running statistics.
+            source: snapshot that gives the values of the copies; default this one.
         """
         copies: dict[int, Tensor] = {}
-        for module, name, buffer, value in (first or self)._buffers:
+        for module, name, buffer, value in (source or self)._buffers:
             if buffer is None or value is None:
                 module._buffers[name] = None
             else:
                 module._buffers[name] = copies.setdefault(id(buffer), value.clone())
 
     def restore_buffers(self) -> None:
-        """Put every buffer back to its value at construction."""
+        """Put the original buffers back, with their values at construction."""
         with torch.no_grad():
             for module, name, buffer, value in self._buffers:
                 module._buffers[name] = buffer
@@ -68,79 +116,26 @@ class Snapshot:
                     buffer.copy_(value)
 
     def restore(self) -> None:
-        """Put everything back to its state at construction."""
+        """Put buffers, .grad and random states back."""
         self.restore_buffers()
         for p, g in self._grads:
             p.grad = g
-        if self._generator is not None and self._drawn is not None:
-            self._generator.set_state(self._drawn)
+        if self._generator is not None and self._generator_state is not None:
+            self._generator.set_state(self._generator_state)
         self._random.restore()
 
 
-class Replay(Generic[R]):
-    """A function of no arguments that can be run again as if it were the first time.
-
-    The first call draws random numbers and updates buffers as usual. Every further one sees the
-    random state and the buffers of the first (the same dropout masks, the same running means) and
-    leaves no trace: random states and buffers are as before the call.
-
-    Args:
-        function: what to run.
-        problem: whose buffers and devices are looked after.
-        numpy: whether numpy's random state is, too; that takes a third of a millisecond.
-    """
-
-    def __init__(self, function: Callable[..., R], problem: Problem, *, numpy: bool = True) -> None:
-        self._function = function
-        self._problem = problem
-        self._numpy = numpy
-        self._first: RandomStates | None = None
-        self._before: Snapshot | None = None
-        self.generators: dict[torch.Generator, Tensor] = {}
-        """Generators of the user's, and their states when the first call began."""
-
-    def __call__(self, *args: Any) -> R:
-        """The function's result."""
-        if self._first is None:
-            self._first = self._states()
-            if not self._problem.repeatable:
-                self._before = Snapshot(self._problem, self._first)
-            return self._function(*args)
-        return self.once_more(lambda: self._function(*args))
-
-    def drawn(self) -> bool:
-        """Whether torch's random numbers have been drawn since the first call began."""
-        assert self._first is not None
-        return self._first.drawn()
-
-    def drawn_from_numpy(self) -> bool:
-        """Whether numpy's have been; False where its state is not looked after."""
-        assert self._first is not None
-        return self._first.drawn_from_numpy()
-
-    def drawn_outside(self) -> bool:
-        """Whether Python's or numpy's have been."""
-        assert self._first is not None
-        return self._first.drawn_from_python() or self._first.drawn_from_numpy()
-
-    def once_more(self, function: Callable[[], S]) -> S:
-        """The result of another function, in the surroundings of the first call."""
-        assert self._first is not None
-        if self._problem.repeatable:
-            return function()
-        snapshot = Snapshot(self._problem, self._states())
-        snapshot.lend_buffers(self._before)
-        self._first.restore()
-        for generator, state in self.generators.items():
-            generator.set_state(state)
-        try:
-            return function()
-        finally:
-            snapshot.restore()
-
-    def _states(self) -> RandomStates:
-        return RandomStates(_devices(self._problem), self.generators, numpy=self._numpy)
-
-
-def _devices(problem: Problem) -> set[torch.device]:
+def accelerators(problem: Problem) -> set[torch.device]:
+    """Devices of the parameters, without the CPU."""
     return {p.device for p in problem.parameters if p.device.type != "cpu"}
+
+
+def _torch_states(devices: set[torch.device]) -> list[tuple[torch.device, Tensor]]:
+    states = [(torch.device("cpu"), torch.get_rng_state())]
+    return states + [(d, torch.get_device_module(d).get_rng_state(d)) for d in devices]
+
+
+def _numpy_state() -> Any:
+    """State of numpy's global generator; None if numpy is not imported, so nothing can draw."""
+    numpy = sys.modules.get("numpy")
+    return numpy.random.get_state() if numpy is not None else None

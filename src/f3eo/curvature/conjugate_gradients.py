@@ -1,4 +1,4 @@
-"""Conjugate gradients that stop at the edge of a trust region and at negative curvature."""
+"""Conjugate gradients, stopped at the boundary of a trust region or at negative curvature."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +12,15 @@ from f3eo.tensors import fetched
 
 @dataclass(frozen=True)
 class Solution:
-    """What conjugate gradients found.
+    """Result of conjugate gradients.
 
     Args:
         step: d, shape (P,).
-        iterations: products B p made.
-        curvature: ⟨p, B p⟩/⟨p, p⟩ of a direction p of negative curvature, 0.0 if none was met.
-        direction: that p.
-        at_edge: ‖d‖ is the radius.
+        iterations: number of products B p.
+        curvature: ⟨p, B p⟩/⟨p, p⟩ ≤ 0 of the direction p at which the iteration stopped; 0.0 if
+            there was none.
+        direction: p, shape (P,); None if there was none.
+        at_edge: whether ‖d‖ is the radius.
     """
 
     step: Tensor
@@ -37,37 +38,43 @@ def truncated_cg(
     tolerance: float,
     max_iterations: int,
 ) -> Solution:
-    """Minimise ⟨g, d⟩ + ½ ⟨d, B d⟩ over ‖d‖ ≤ Δ from d = 0, as far as conjugate gradients go.
+    """Minimise ⟨g, d⟩ + ½ ⟨d, B d⟩ over ‖d‖ ≤ Δ by conjugate gradients from d = 0.
 
-    Inside the region and without negative curvature this is B d = −g. The path leaves the region
-    at its edge; where ⟨p, B p⟩ ≤ 0 it is followed along p to the edge. Without an edge (Δ = ∞) it
-    stops there.
+    Within the region and without negative curvature the solution of B d = −g is approximated. The
+    iteration ends on the boundary ‖d‖ = Δ if an iterate leaves the region, or, along p, at a
+    direction p with ⟨p, B p⟩ ≤ 0. With Δ = ∞ it ends at the iterate before such a direction.
 
     Args:
         product: v ↦ B v, B symmetric.
         gradient: g, shape (P,).
-        radius: Δ > 0, in units of the parameters.
-        tolerance: stop when ‖B d + g‖ ≤ tolerance · ‖g‖.
+        radius: Δ > 0, in units of the parameters; default ∞.
+        tolerance: the iteration stops at ‖B d + g‖ ≤ tolerance · ‖g‖.
         max_iterations: largest number of products.
 
     Returns:
-        The step, and how the search ended.
+        The step, and why the iteration ended. A g or B p that is not finite ends it, too.
 
     Source: Steihaug 1983; Nocedal & Wright 2006, algorithm 7.2.
+
+    >>> g = torch.tensor([6.0, 8.0])
+    >>> truncated_cg(lambda v: 2 * v, g, tolerance=1e-4, max_iterations=10).step
+    tensor([-3., -4.])
+    >>> truncated_cg(lambda v: 2 * v, g, radius=2.5, tolerance=1e-4, max_iterations=10).step
+    tensor([-1.5000, -2.0000])
     """
     step, residual, direction = torch.zeros_like(gradient), gradient, -gradient
     square = residual @ residual
     (initial,) = fetched([square])
     iterations = 0
     while 0 < initial < inf and iterations < max_iterations:
-        bent = product(direction)
+        image = product(direction)
         iterations += 1
-        bend = direction @ bent
+        bend = direction @ image
         alpha = square / bend
-        following, residual = step + alpha * direction, residual + alpha * bent
-        left = residual @ residual
-        # Everything that decides, in one synchronisation.
-        scalars = [bend, direction @ direction, following.norm(), left]
+        next_step, residual = step + alpha * direction, residual + alpha * image
+        next_square = residual @ residual
+        # All values that decide how to go on, in one synchronisation.
+        scalars = [bend, direction @ direction, next_step.norm(), next_square]
         curvature, length, distance, remaining = fetched(scalars)
         if curvature <= 0:
             edge = step if radius == inf else step + _to_edge(step, direction, radius) * direction
@@ -78,15 +85,15 @@ def truncated_cg(
             return Solution(edge, iterations, at_edge=True)
         if not isfinite(curvature + remaining):
             break
-        step = following
+        step = next_step
         if remaining <= tolerance**2 * initial:
             break
-        direction = -residual + (left / square) * direction
-        square = left
+        direction = -residual + (next_square / square) * direction
+        square = next_square
     return Solution(step, iterations)
 
 
 def _to_edge(step: Tensor, direction: Tensor, radius: float) -> Tensor:
-    """τ ≥ 0 with ‖d + τ p‖ = Δ; the form without cancellation, since ⟨d, p⟩ ≥ 0."""
+    """τ ≥ 0 with ‖d + τ p‖ = Δ, in the form without cancellation for ⟨d, p⟩ ≥ 0."""
     a, b, c = direction @ direction, step @ direction, radius**2 - step @ step
     return c / (b + (b.square() + a * c).sqrt())

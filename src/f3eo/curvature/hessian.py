@@ -1,48 +1,59 @@
-"""The Hessian of the mean loss, H = ∇²L, as exact products from one forward pass."""
+"""The Hessian of the mean loss, H = ∇²L, as exact matrix-vector products."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from f3eo.closure.evaluate import Output, check_reached
+from f3eo.closure.evaluate import check_reached
+from f3eo.closure.output import Output
 from f3eo.curvature.quadratic import Quadratic
-from f3eo.curvature.vectors import joined, split
+from f3eo.curvature.vectors import flatten, unflatten
 from f3eo.tensors import filled
 
 
 def hessian(output: Output, parameters: Sequence[Tensor]) -> Quadratic:
-    """The Taylor model of the mean loss: g = ∇L, B v = H v = ∇⟨∇L, v⟩.
+    """Second-order Taylor model of the mean loss: g = ∇L and B v = H v = ∇⟨∇L, v⟩.
 
     Args:
-        output: of a closure, its graph differentiable twice.
-        parameters: P entries in all.
+        output: output of a closure, evaluated with `differentiable=True`.
+        parameters: the trained parameters, P entries in total.
 
     Returns:
-        A model that holds the graph.
+        The model; it holds the graph.
 
     Raises:
-        ValueError: losses that depend on none of the parameters.
+        ValueError: the losses depend on none of the parameters.
 
     Source: Pearlmutter 1994.
+
+    >>> from f3eo.closure.evaluate import evaluate
+    >>> from f3eo.closure.problem import Problem
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> problem = Problem(lambda: w[0] ** 2 * w[1], (), [w])
+    >>> model = hessian(evaluate(problem, per_sample=False, differentiable=True), [w])
+    >>> model.gradient
+    tensor([4., 1.])
+    >>> model.product(torch.tensor([1.0, 0.0]))
+    tensor([4., 2.])
     """
     parameters = list(parameters)
-    found = torch.autograd.grad(output.mean(), parameters, create_graph=True, allow_unused=True)
-    check_reached(found, parameters)
-    # What the loss is linear in, or does not use, has no graph: its rows of H are zero.
-    graphed = [i for i, g in enumerate(found) if g is not None and g.requires_grad]
+    gradient = torch.autograd.grad(output.mean(), parameters, create_graph=True, allow_unused=True)
+    check_reached(gradient, parameters)
+    # Rows of H are zero for parameters on which the loss depends linearly or not at all.
+    curved = [i for i, g in enumerate(gradient) if g is not None and g.requires_grad]
 
     def product(v: Tensor) -> Tensor:
-        if not graphed:
+        if not curved:
             return torch.zeros_like(v)
-        vector = split(v, parameters)
+        vector = unflatten(v, parameters)
         rows = torch.autograd.grad(
-            [found[i] for i in graphed],
+            [gradient[i] for i in curved],
             parameters,
-            [vector[i] for i in graphed],
+            [vector[i] for i in curved],
             retain_graph=True,
             allow_unused=True,
         )
-        return joined(filled(rows, parameters))
+        return flatten(filled(rows, parameters))
 
-    return Quadratic(list(range(len(parameters))), joined(filled(found, parameters)), product)
+    return Quadratic(list(range(len(parameters))), flatten(filled(gradient, parameters)), product)

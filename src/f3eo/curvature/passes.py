@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from f3eo.arguments import flat
-from f3eo.closure.as_written import recomputes
+from f3eo.closure.eager import inside_checkpoint
 from f3eo.curvature.cuts import Cuts
 from f3eo.decompositions import Decomposed
 
@@ -57,7 +57,7 @@ class Recorded(Decomposed):
         if func in HOOKS:
             self._obstacle = HOOKED
         inputs = flat((*args, *kwargs.values()))
-        if self.cuts.see(self._calls, func, args, inputs, result) and recomputes():
+        if self.cuts.see(self._calls, func, args, inputs, result) and inside_checkpoint():
             self._obstacle = CUT_IN_CHECKPOINT
         return result
 

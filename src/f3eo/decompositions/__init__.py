@@ -1,8 +1,9 @@
-"""Composite operations written out in operations that can be differentiated twice, and quickly.
+"""Composite operations replaced by operations with fast, exact second derivatives.
 
 Fused kernels (recurrent layers, bags of embeddings, packed attention) have no second derivative, or
-none for every backend; their parts have. Parameters in them also become ordinary linear maps.
-Others (activations, normalisations) have one that is many times slower than it need be, or wrong.
+none on some backends; the operations that they consist of have one, and use parameters in ordinary
+linear maps. Other kernels (activations, normalisations) have a second derivative that is slow or
+wrong.
 """
 
 from f3eo.decompositions import (

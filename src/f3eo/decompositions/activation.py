@@ -23,7 +23,7 @@ def _activation(
     backward: Callable[[Tensor, Tensor], Tensor],
     curvature: Callable[[Tensor], Tensor],
 ) -> Callable[[Tensor], Tensor]:
-    """A function of x from f(x), (d, x) → d f'(x), and f''(x)."""
+    """An activation from f(x), (δ, x) ↦ δ f'(x), and f''(x)."""
 
     class Backward(torch.autograd.Function):
         @staticmethod
@@ -87,7 +87,7 @@ _gelu_tanh = _activation(
 
 @decompose(F.silu, once=F.silu)
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """As `torch.nn.functional.silu`; the in-place form is torch's own."""
+    """As `torch.nn.functional.silu`; with `inplace` it is torch's own."""
     return F.silu(input, inplace=True) if inplace else _silu(input)
 
 

@@ -18,7 +18,7 @@ def dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """As the function of torch; a learned bias (relative positions) is added in the open."""
+    """As torch's; a learned `attn_mask` (relative positions) is added by an ordinary addition."""
     if attn_mask is None or not attn_mask.requires_grad or is_causal:
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -28,8 +28,8 @@ def dot_product_attention(
         key, value = (t.repeat_interleave(heads // t.shape[-3], -3) for t in (key, value))
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     scores = query @ key.mT * factor + attn_mask
-    nothing = (scores == -torch.inf).all(-1, keepdim=True)  # to attend to: zeros, not NaN
-    weights = scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
+    masked = (scores == -torch.inf).all(-1, keepdim=True)  # every key masked: zeros, not NaN
+    weights = scores.masked_fill(masked, 0.0).softmax(-1).masked_fill(masked, 0.0)
     return F.dropout(weights, dropout_p) @ value
 
 
@@ -107,7 +107,7 @@ def _projected(
     separate: tuple[Tensor | None, ...] | None,
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values; one linear map where all three inputs are the same tensor."""
+    """Queries, keys and values, by one linear map if all three inputs are the same tensor."""
     if separate is None:
         assert packed is not None
         if inputs[0] is inputs[1] is inputs[2]:
@@ -130,7 +130,7 @@ def _bias(
     added: int,
     causal: bool,
 ) -> Tensor | None:
-    """Both masks as one summand of the scores (B, h, T, S); True in a mask means: not attended."""
+    """Both masks as one term added to the scores (B, h, T, S); True masks a position."""
 
     def summand(mask: Tensor) -> Tensor:
         if mask.dtype == torch.bool:

@@ -33,7 +33,7 @@ class Geometry:
     groups: int
 
     def arguments(self) -> tuple[Any, ...]:
-        """In torch's order."""
+        """The arguments in the order of `torch.convolution`."""
         return (
             self.stride,
             self.padding,
@@ -47,7 +47,7 @@ class Geometry:
 def _transposes(
     x: Tensor, weight: Tensor, delta: Tensor, geometry: Geometry, wanted: list[bool]
 ) -> Tensor:
-    """The one wanted of D(δ, W) and G(x, δ); the other tensor gives its shape alone."""
+    """D(δ, W) or G(x, δ), as `wanted` says; of the tensor not used only the shape matters."""
     results = torch.ops.aten.convolution_backward(
         delta, x, weight, None, *geometry.arguments(), [*wanted, False]
     )
@@ -132,7 +132,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
 
 @visible
 def convolved_once(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """The same by torch's own function, where no second derivative is wanted."""
+    """The same by torch's own function, for passes without a second derivative."""
     return torch.convolution(x, weight, bias, *geometry.arguments())
 
 

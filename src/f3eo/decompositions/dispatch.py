@@ -1,4 +1,4 @@
-"""Functions of our own that torch function modes can see, like torch's."""
+"""Makes functions of this package visible to torch function modes."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -10,10 +10,9 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 
 def visible(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Let modes intercept a function whose tensors are its positional arguments.
+    """Let modes intercept the decorated function; its tensors are positional arguments.
 
-    `torch.autograd.Function.apply` is not seen by modes; what it computes would be a constant to
-    them.
+    Modes do not see `torch.autograd.Function.apply` and would take its result for a constant.
     """
 
     @wraps(function)
@@ -27,7 +26,7 @@ def visible(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype in which autocast wants matrix products with this tensor; its own outside."""
+    """The dtype in which autocast multiplies this tensor; its own dtype without autocast."""
     device = tensor.device.type
     if not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
         return tensor.dtype

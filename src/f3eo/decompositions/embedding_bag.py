@@ -48,7 +48,7 @@ def embedding_bag(
 def _padded(
     input: Tensor, offsets: Tensor, weights: Tensor | None, include_last_offset: bool
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Bags of unequal length as a rectangle, and which of its entries are real."""
+    """Bags of unequal length padded to a rectangle, and the mask of entries that are no padding."""
     end = offsets.new_tensor([len(input)])
     bounds = offsets if include_last_offset else torch.cat([offsets, end])
     lengths = bounds.diff()

@@ -35,7 +35,7 @@ def _projected(d: Tensor, normal: Tensor, rate: Tensor, centred: bool) -> Tensor
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """Row by row; (M, 1)."""
+    """Inner products of the rows of a and b, shape (M, 1)."""
     return torch.linalg.vecdot(a, b).unsqueeze(1)
 
 
@@ -76,18 +76,18 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> Any:
         x, normal, rate = ctx.saved_tensors
-        # x takes part for its graph alone; x̂ and r stand for its value.
+        # x is passed for its graph only; its value enters through x̂ and r.
         return _Backward.apply(d.contiguous(), x, normal.detach(), rate, ctx.centred), None, None
 
 
 @visible
 def normalised(x: Tensor, size: int, centred: bool, eps: float) -> Tensor:
-    """x̂ in the shape of x, over runs of `size` consecutive numbers.
+    """x̂ in the shape of x, normalised over groups of `size` consecutive elements.
 
     Args:
-        x: any shape whose elements fall into runs of `size`.
+        x: any shape with a multiple of `size` elements.
         size: n.
-        centred: whether the mean is taken off.
+        centred: whether the mean is subtracted.
         eps: ε, added to the variance (or the mean square).
     """
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
@@ -96,7 +96,7 @@ def normalised(x: Tensor, size: int, centred: bool, eps: float) -> Tensor:
 
 
 def normalised_once(x: Tensor, size: int, centred: bool, eps: float) -> Tensor:
-    """The same by torch's own functions, where no second derivative is wanted."""
+    """`normalised` by torch's own functions, for passes without a second derivative."""
     rows = x.reshape(-1, size)
     if centred:
         return F.layer_norm(rows, (size,), eps=eps).view(x.shape)
@@ -160,7 +160,7 @@ def group_norm(
 
 @visible
 def repeated(parameter: Tensor, rows: int) -> Tensor:
-    """A parameter once for each of so many rows, of which every sample has as many."""
+    """A parameter repeated for each of `rows` rows, the same number in every sample."""
     return parameter.expand(rows, *parameter.shape)
 
 
@@ -171,10 +171,10 @@ def group_norm_once(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """The same by torch's own kernel, where no second derivative is wanted.
+    """`group_norm` by torch's own kernel, for passes without a second derivative.
 
-    With the rows side by side as channels of one, each has a scale and shift of its own, and the
-    kernel's gradients in these are per sample.
+    The samples are laid out as channels of one sample. Each then has its own scale and shift, so
+    that the kernel's gradients in these are per sample.
     """
     if weight is None or bias is None:
         return group_norm(normalised_once, input, num_groups, weight, bias, eps)

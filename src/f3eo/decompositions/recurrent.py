@@ -56,7 +56,7 @@ def _simple_cell(
 def _direction(
     cell: Cell, x: Tensor, state: State, weights: Sequence[Tensor], biases: bool, active: Tensor
 ) -> tuple[Tensor, State]:
-    """One direction of one layer over time: outputs (T, B, H) and the state after the last step."""
+    """One direction of one layer: outputs (T, B, H) and the state after the last step."""
     count = 4 if biases else 2
     into, recurrent, *rest = weights[:count]
     projection = weights[count] if len(weights) > count else None
@@ -65,7 +65,7 @@ def _direction(
     outputs = []
     for t in range(len(x)):
         new = cell(gates[t], state, recur, projection)
-        # A sequence that is over (packed input) keeps its state.
+        # After its end a sequence of a packed input keeps its state.
         state = tuple(torch.where(active[t], n, s) for n, s in zip(new, state, strict=True))
         outputs.append(state[0])
     return torch.stack(outputs), state
@@ -79,7 +79,7 @@ def _layers(
     options: Options,
     active: Tensor,
 ) -> tuple[Tensor, State]:
-    """All layers and directions; x (T, B, F), `active` (T, B, 1) where a sequence is not over."""
+    """All layers and directions; x is (T, B, F), `active` (T, B, 1) is True within a sequence."""
     biases, layers, dropout, train, bidirectional = options
     directions = 2 if bidirectional else 1
     each = len(weights) // (layers * directions)
@@ -104,7 +104,7 @@ def _layers(
 
 
 def _run(cell: Cell, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """Both signatures: packed, where the fourth argument is the list of weights, and padded."""
+    """Handles both signatures: packed, with the list of weights as fourth argument, and padded."""
     if not isinstance(args[3], (list, tuple)):
         x, state, weights, *options, batch_first = args
         x = x.transpose(0, 1) if batch_first else x
@@ -124,7 +124,7 @@ def _run(cell: Cell, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
 
 
 def _initial(state: Any, x: Tensor) -> State:
-    """The initial states (layers, B, H) as functions of the samples, if only as a sum with zero."""
+    """Initial states (layers, B, H), made a function of the samples by adding zeros from them."""
     state = tuple(state) if isinstance(state, (list, tuple)) else (state,)
     return tuple(s + torch.zeros_like(x[:1, :, :1]) for s in state)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f3eo.closure.weighted import Shares
+from f3eo.closure.output import Shares
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.engine import Product
 from f3eo.tensors import Vector, squared_norm
@@ -124,6 +124,6 @@ def _scale(
     losses: Tensor, norms: Tensor, shares: Shares, unit: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean |ℓ|, |ℓ|/‖∇ℓ‖ of the means, and u/ℓ."""
-    loss, norm = shares.average(losses.abs()), shares.average(norms.to(losses))
+    loss, norm = shares.mean_or_zero(losses.abs()), shares.mean_or_zero(norms.to(losses))
     ratio = torch.where((norm > 0) & (loss > 0), loss / norm, torch.inf)
     return loss, ratio, unit / loss.clamp(unit, 1.0)

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import (
 
 from f3eo.closure import batch as batches
 from f3eo.closure.problem import Problem
-from f3eo.closure.snapshot import Replay, Snapshot
+from f3eo.closure.replay import Replay
+from f3eo.closure.snapshot import Snapshot
 from f3eo.curvature import FiniteDifference
 from f3eo.fisher.estimator import Estimator, Gradients
 from f3eo.fisher.per_sample import PerSample
@@ -151,7 +152,7 @@ class Compiled(Estimator):
         """What a recording depends on, or None where there can be none."""
         if get_current_dispatch_mode_stack():  # it wants to see operations, as a counter does
             return None
-        if batches.size(problem.batch) is None:
+        if problem.size is None:
             self._tell("the closure takes no batch: use step(closure, *batch)")
             return None
         parameters = tuple((id(p), p.shape, p.dtype, p.device) for p in problem.parameters)
@@ -160,7 +161,7 @@ class Compiled(Estimator):
         tensors = [id(t) for t in _tensors(problem)]
         return (
             problem.closure,
-            batches.kind(problem.batch),
+            batches.signature(problem.batch),
             tuple(tensors.index(t) for t in tensors),  # one that is there twice
             parameters,
             tuple(problem.structured),
@@ -190,7 +191,7 @@ class Compiled(Estimator):
         snapshot = Snapshot(problem)
         try:
             graph, form = _record(own, problem, *index)
-            drawn = snapshot.drawn()
+            drawn = snapshot.torch_random_changed()
         except Exception as error:  # what stopped the recording did not stop the estimator
             self._tell(_line(error))
             return _Recording(None)
@@ -222,7 +223,7 @@ class Compiled(Estimator):
         assert recording.run is not None
         run = recording.run
         try:
-            found = replay.once_more(lambda: run(problem, *index))
+            found = replay.rerun(lambda: run(problem, *index))
         except Exception as error:  # no compiler, or an operation that the backend lacks
             reason = _line(error)
         else:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from f3eo.closure.evaluate import evaluate
+from f3eo.closure.output import Shares
 from f3eo.closure.problem import Problem
-from f3eo.closure.snapshot import Replay
-from f3eo.closure.weighted import Shares
+from f3eo.closure.replay import Replay
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.finite_difference import above_rounding
 from f3eo.curvature.guard import OTHER_LOSSES, Differs, failed_again, no_second_derivative
@@ -99,14 +99,14 @@ def differences(
         Differs: the second pass is another function, or h is not what double backward gives.
     """
     parameters, shares, found = chosen(problem), first.shares, first.found
-    squared = shares.own(found.squared)
+    squared = shares.squared_norms(found.squared)
     own = None if power == 2 else torch.where(squared > 0, squared, torch.inf) ** (power / 2 - 1)
     moves = squared if own is None else own.square() * squared  # squared lengths, over ε²
     wide = width(engine, parameters, first.losses, squared.sqrt(), shares, found.unit)
     heeded = not (coarse or problem.repeatable or engine.step is not None)
     if heeded and float(wide.error) > LIMIT:
         raise Coarse
-    length = shares.average(moves).sqrt()
+    length = shares.mean_or_zero(moves).sqrt()
     size = wide.distance / torch.where(length == 0, 1, length)  # ε
     # Not finite where Tr F̂ overflows; h then is not either.
     share = 1 / (2 * size if engine.central else size)
@@ -114,7 +114,7 @@ def differences(
     checked = _telling(first.probes, problem)
 
     def moved(epsilon: Tensor) -> _Moved:
-        step = shares.divided(epsilon) if own is None else shares.divided(epsilon) * own
+        step = shares.divide(epsilon) if own is None else shares.divide(epsilon) * own
         weights = {
             id(p): Shifted(p, found.terms[id(p)], step, once=id(p) in once)
             for p in parameters
@@ -123,7 +123,7 @@ def differences(
         mode = Perturbed(first.recorded, weights)
         losses = evaluate(problem, per_sample=True, differentiable=False, mode=mode).losses
         single = [_gradient(losses[p.sample], parameters, retain=True) for p in checked]
-        cotangent = shares.like(losses, share)
+        cotangent = shares.as_tensor(losses, share)
         return _Moved(_gradient(losses, parameters, cotangent), single, losses.detach())
 
     passes = [_again(replay, moved, size)]
@@ -172,7 +172,7 @@ def _gradient(
 
 def _again(replay: Replay[Ghost], moved, size: Tensor) -> _Moved:
     try:
-        return replay.once_more(lambda: moved(size))
+        return replay.rerun(lambda: moved(size))
     except Exception as error:  # whatever it was, the first pass had none
         raise failed_again(error) from error
 
@@ -209,7 +209,7 @@ def _check(
     """
     samples = [probe.sample for probe in checked]
     try:
-        exact = replay.once_more(lambda: exact_products(problem, samples, power))
+        exact = replay.rerun(lambda: exact_products(problem, samples, power))
     except (RuntimeError, NotImplementedError) as error:
         if not no_second_derivative(error):
             raise

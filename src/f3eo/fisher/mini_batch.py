@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from f3eo.closure.evaluate import Output, evaluate
+from f3eo.closure.evaluate import evaluate
 from f3eo.closure.graph import refuse_once_differentiable
+from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.curvature import Engine
 from f3eo.fisher.accuracy import product_error
@@ -58,7 +59,7 @@ class MiniBatch(ByProducts):
         """See `Estimator.trace`; by double backward, whatever the engine."""
         output = evaluate(problem, per_sample=False, differentiable=True)
         vector = attached_gradient(output.mean(), problem)
-        return output.shares.joined(output.losses), inner(vector, vector)
+        return output.shares.rescale(output.losses), inner(vector, vector)
 
 
 def attached_gradient(

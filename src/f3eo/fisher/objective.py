@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from f3eo.closure.evaluate import Output, evaluate
+from f3eo.closure.evaluate import evaluate
+from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
-from f3eo.closure.snapshot import Replay
+from f3eo.closure.replay import Replay
 from f3eo.curvature.passes import Recorded
 from f3eo.decompositions import Decomposed
 
@@ -50,11 +51,9 @@ class Scalars:
 
     def drawn(self) -> bool:
         """Whether random numbers have been drawn since the first call, but from the user's own."""
-        return self._replay.drawn() or self._replay.drawn_outside()
+        return self._replay.random_changed()
 
-    def once_more(
-        self, function: Callable[[Output], list[Tensor]], problem: Problem
-    ) -> list[Tensor]:
+    def rerun(self, function: Callable[[Output], list[Tensor]], problem: Problem) -> list[Tensor]:
         """Another function of another batch, differentiated once, in the same surroundings.
 
         Args:
@@ -64,4 +63,4 @@ class Scalars:
         def evaluated() -> list[Tensor]:
             return function(evaluate(problem, per_sample=self._per_sample, differentiable=False))
 
-        return self._replay.once_more(evaluated)
+        return self._replay.rerun(evaluated)

@@ -9,7 +9,7 @@ from torch import nn
 
 from f3eo.closure import batch as batches
 from f3eo.closure.coupling import CURES, Coupling
-from f3eo.closure.mixing import mixing
+from f3eo.closure.mixing import mixing_modules
 from f3eo.closure.problem import Problem
 from f3eo.fisher import Estimator, Gradients
 
@@ -57,7 +57,7 @@ class Measurement:
         Raises:
             ValueError: an empty batch, or parts of a batch that cannot be had.
         """
-        count = batches.size(problem.batch)
+        count = problem.size
         if count == 0:
             raise ValueError(
                 "the batch holds no samples: its mean loss is not defined; leave it out"
@@ -83,7 +83,9 @@ class Measurement:
             return self.estimator.loss_gradient(problem)
         fraction = self.fraction
         if fraction is None:
-            splits = count is not None and self.estimator.additive and not mixing(problem.model)
+            splits = (
+                count is not None and self.estimator.additive and not mixing_modules(problem.model)
+            )
             fraction = USUAL_FRACTION if splits else 1.0
         if fraction == 1:
             return self.estimator.gradients(problem)
@@ -95,7 +97,7 @@ class Measurement:
         if self.fraction is not None:
             self.refuse_coupled(what, problem, first)
         elif (difference := self._difference(problem, first)) is not None:
-            self.coupling.tell(
+            self.coupling.log_once(
                 f"the closure couples its samples, so the structure term is measured on the whole "
                 f"batch, as with fraction=1: {difference}"
             )
@@ -105,11 +107,11 @@ class Measurement:
 
     def _difference(self, problem: Problem, first: int | None = None) -> str | None:
         """The first sample whose loss in a part of `first` samples, default half, is another."""
-        count = batches.size(problem.batch) or 0
+        count = problem.size or 0
         first = count // 2 if first is None else first
         if not 0 < first < count:
             return None
-        return self.coupling(problem, torch.arange(first)).difference
+        return self.coupling.check(problem, torch.arange(first)).difference
 
     def refuse_coupled(self, what: str, problem: Problem, first: int | None = None) -> None:
         """Raise if the losses of a part are not those of the whole.
@@ -140,7 +142,7 @@ class Measurement:
                 f"batch is not the sum over its parts; use PerSample(), Sign() or ModelSampled(), "
                 f"received {type(self.estimator).__name__}"
             )
-        if names := mixing(model):
+        if names := mixing_modules(model):
             raise ValueError(
                 f"{what} splits the batch, but {', '.join(names[:3])} use(s) the statistics of all "
                 f"of it: freeze them with .eval(), or replace them by GroupNorm"

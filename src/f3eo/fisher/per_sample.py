@@ -10,7 +10,7 @@ from torch import Tensor
 
 from f3eo.closure.graph import refuse_once_differentiable
 from f3eo.closure.problem import Problem
-from f3eo.closure.snapshot import Replay
+from f3eo.closure.replay import Replay
 from f3eo.curvature import DoubleBackward, Engine, FiniteDifference
 from f3eo.curvature.guard import Differs, NotRepeatable, no_second_derivative
 from f3eo.curvature.guarded import PATIENCE
@@ -145,7 +145,7 @@ class PerSample(Estimator):
         )
         ghost = replay()
         replay.generators |= ghost.generators
-        self._numpy = self._numpy or replay.drawn_from_numpy()
+        self._numpy = self._numpy or replay.numpy_random_changed()
         try:
             first = first_pass(ghost)
             del ghost
@@ -160,9 +160,7 @@ class PerSample(Estimator):
                     raise
             self._once_only = True
             self._tell_once_only()
-            first = first_pass(
-                replay.once_more(lambda: self.capture(problem, differentiable=False))
-            )
+            first = first_pass(replay.rerun(lambda: self.capture(problem, differentiable=False)))
             return differences(replay, first, problem, engine, self.power, coarse=True)
         except NotRepeatable as reason:
             self._obstacle = cause = str(reason)
@@ -184,7 +182,7 @@ class PerSample(Estimator):
 
     def _again(self, replay: Replay[Ghost], problem: Problem, *, check: bool) -> Gradients:
         """By double backward, in the surroundings of the first pass."""
-        return self._exact(replay.once_more(lambda: self.capture(problem, check=check)), problem)
+        return self._exact(replay.rerun(lambda: self.capture(problem, check=check)), problem)
 
     def _tell_once_only(self) -> None:
         logger.warning(
@@ -213,18 +211,18 @@ class PerSample(Estimator):
         squared = ghost.norms(ghost.losses).squared
         refuse_once_differentiable([ghost.losses], [squared])
         shares = ghost.output.shares
-        return shares.joined(ghost.losses), shares.average(squared)
+        return shares.rescale(ghost.losses), shares.mean_or_zero(squared)
 
     def _exact(self, ghost: Ghost, problem: Problem) -> Gradients:
         losses, shares, unit = ghost.losses, ghost.output.shares, ghost.unit
         # G_i = ω_i ∇ℓ_i, ω_i = 1/B without weights; their sum is ∇L.
-        norms = ghost.norms(losses, shares.like(losses))
+        norms = ghost.norms(losses, shares.as_tensor(losses))
         trace = shares.trace(norms.squared)
-        own, objective = shares.own(norms.squared), trace
+        own, objective = shares.squared_norms(norms.squared), trace
         if self.power != 2:
             moves = own > 0  # where it is 0, so is its part of h, and a root has no derivative
             powers = torch.where(moves, own, 1) ** (self.power / 2) * moves
-            objective = shares.average(powers) * (2 / self.power)
+            objective = shares.mean_or_zero(powers) * (2 / self.power)
         refuse_once_differentiable([losses], [objective])
         lengths = own.detach().sqrt()
         return Gradients(

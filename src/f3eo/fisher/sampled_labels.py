@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from f3eo.closure.evaluate import Output, evaluate
+from f3eo.closure.evaluate import evaluate
 from f3eo.closure.likelihood import Likelihood
+from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.curvature import DoubleBackward
 from f3eo.fisher.estimator import Estimator, Gradients, structure_gradient
@@ -80,7 +81,7 @@ class ModelSampled(Estimator):
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`."""
         output, trace = self._measured(problem)
-        return output.shares.joined(output.losses), trace
+        return output.shares.rescale(output.losses), trace
 
     def _measured(self, problem: Problem) -> tuple[Output, Tensor]:
         """What the closure gave, and Tr F, both attached to the graph."""
@@ -94,7 +95,7 @@ class ModelSampled(Estimator):
         for _ in range(self.probes or 1):
             root = likelihood.root(likelihood.noise(problem.generator))
             # √ω_i in front of sample i: the cross terms of the square have no mean.
-            scale = output.shares.like(output.losses).sqrt().view(-1, *[1] * (root.ndim - 1))
+            scale = output.shares.as_tensor(output.losses).sqrt().view(-1, *[1] * (root.ndim - 1))
             vector = attached_gradient(likelihood.parameters, problem, scale * root)
             draws.append(inner(vector, vector))
         return output, torch.stack(draws).mean()
@@ -107,7 +108,7 @@ class ModelSampled(Estimator):
             if exact
             else (likelihood.noise(problem.generator) for _ in range(self.probes or 1))
         )
-        average = ghost.output.shares.average
+        average = ghost.output.shares.mean_or_zero
         sums = [average(ghost.norms(f, likelihood.root(noise)).squared) for noise in noises]
         return torch.stack(sums).sum() if exact else torch.stack(sums).mean()
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from f3eo.closure import batch as batches
 from f3eo.closure.coupling import Coupling
-from f3eo.closure.evaluate import Output, evaluate
-from f3eo.closure.mixing import mixing
+from f3eo.closure.evaluate import evaluate
+from f3eo.closure.mixing import mixing_modules
+from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.curvature import Engine, Objective
 from f3eo.decompositions import Decomposed
@@ -46,7 +46,7 @@ class Sign(ByProducts):
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
         refuse_hooks(problem.parameters, problem.name)
-        count = batches.size(problem.batch)
+        count = problem.size
         whole = None
         if not count or not self._splits(problem, count):
             together = _Together(self, problem)
@@ -78,9 +78,9 @@ class Sign(ByProducts):
 
     def _splits(self, problem: Problem, count: int) -> bool:
         """Whether the halves of a batch have the losses that they have in the whole."""
-        if count == 1 or mixing(problem.model):
+        if count == 1 or mixing_modules(problem.model):
             return False
-        found = self._coupling(problem, torch.arange(count // 2))
+        found = self._coupling.check(problem, torch.arange(count // 2))
         return found.known and found.difference is None and not found.weighted
 
     def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -88,9 +88,9 @@ class Sign(ByProducts):
         output = evaluate(problem, per_sample=True, differentiable=True)
         losses = output.losses
         signs = self.signs(len(losses), problem.generator).to(losses)
-        roots = signs * output.shares.like(losses).sqrt()
+        roots = signs * output.shares.as_tensor(losses).sqrt()
         vector = attached_gradient(torch.dot(roots, losses), problem)
-        return output.shares.joined(losses), inner(vector, vector)
+        return output.shares.rescale(losses), inner(vector, vector)
 
     def signs(self, count: int, generator: torch.Generator | None) -> Tensor:
         """r, shape (count,), ±1."""
@@ -120,7 +120,7 @@ class Sign(ByProducts):
         def objective(
             *, differentiable: bool = True, mode: Decomposed | None = None
         ) -> list[Tensor]:
-            return [] if parts[0].drawn() else parts[0].once_more(signed, problem)
+            return [] if parts[0].drawn() else parts[0].rerun(signed, problem)
 
         return objective
 
@@ -147,7 +147,7 @@ class _Together:
         if shares.weights is None:
             positive, means = (self._signs > 0).to(losses), losses / self.samples
             return [torch.dot(means, positive), torch.dot(means, 1 - positive)]
-        each = shares.like(losses)
+        each = shares.as_tensor(losses)
         signed = self._signs.to(losses) * (each / self.samples).sqrt()
         return [torch.dot(losses, 0.5 * (each + signed)), torch.dot(losses, 0.5 * (each - signed))]
 

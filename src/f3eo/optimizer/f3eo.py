@@ -255,7 +255,7 @@ class F3EO(Wrapper):
             self.model,
             self.generator,
             names=trained.names,
-            watch=self._notices,
+            on_output=self._notices,
         )
 
     def _measurement(self) -> Measurement:

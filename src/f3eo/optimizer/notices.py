@@ -3,8 +3,8 @@
 import warnings
 from collections.abc import Hashable
 
-from f3eo.closure.ends import Ends, ends
-from f3eo.closure.problem import Output
+from f3eo.closure.loss_kind import LossKind, read_loss_kind
+from f3eo.closure.output import Output
 from f3eo.strength import Strength
 
 LOOKS = 16
@@ -39,9 +39,9 @@ class Notices:
             return
         self._shapes.add(shape)
         if output.likelihood is not None:
-            self._strength.see(Ends(nats=True, density=True), output.losses)
+            self._strength.see(LossKind(nats=True, density=True), output.losses)
             return
-        found = ends(output.losses)
+        found = read_loss_kind(output.losses)
         self._strength.see(found, output.losses)
         if found.ignored and output.shares.weights is None and not self._warned_of_labels:
             self._warned_of_labels = True

@@ -43,7 +43,7 @@ class Trained:
         Raises:
             RuntimeError: with the cure.
         """
-        if not snapshot.covers(self.parameters) or measured.structured != self.structured:
+        if not snapshot.has_parameters(self.parameters) or measured.structured != self.structured:
             raise RuntimeError(
                 "parameters were frozen, thawed or added since accumulate(), or went to another "
                 "group: what it gathered belongs to others; call zero_grad() and accumulate again"

@@ -1,6 +1,7 @@
-"""Second-order optimizers: ∇L preconditioned with the curvature of the loss.
+"""Second-order optimizers: steps that minimise a quadratic model of the loss.
 
-They take the same closure as F3EO. `report` says after every step what was promised and what came.
+They take the same closure as F3EO. After every step `report` holds the predicted and the actual
+reduction of the loss.
 """
 
 from f3eo.second_order.gauss_newton import GaussNewton

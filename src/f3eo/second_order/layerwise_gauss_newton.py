@@ -1,4 +1,4 @@
-"""Gauss-Newton with a block for every layer."""
+"""Gauss-Newton steps with one block of G for each layer."""
 
 from torch import Tensor
 
@@ -6,25 +6,25 @@ from f3eo.second_order.gauss_newton import GaussNewton
 
 
 class LayerwiseGaussNewton(GaussNewton):
-    """θ_l ← θ_l + lr · d_l with (G_ll + λ I) d_l = −∇_l L for every layer l: G without cross terms.
+    """θ_l ← θ_l + lr · d_l with (G_ll + λ I) d_l = −∇_l L for each layer l: G block-diagonal.
 
-    Each layer's model holds the others fixed, and all layers move at once; the predicted reduction
-    is the sum over the layers. Where layers work against each other the loss falls less than that,
-    the damping rises, and a step that increases the loss is taken back.
+    The model of a layer holds the other layers fixed, but all layers move at once. The predicted
+    reduction is the sum over the layers. If layers work against each other, the loss falls less
+    than predicted and the damping rises; a step that increases the loss is taken back.
 
     A layer is a module with parameters of its own (weight and bias together; a tied parameter
-    belongs to the first module that has it). Without a module every parameter group is a layer.
+    belongs to the first module that has it). Without a module each parameter group is a layer.
 
     Args:
-        model: a module, or parameter groups, one for each layer.
+        model: a module, or parameter groups, one a layer.
         lr, damping, max_iterations (for each layer), tolerance, on_nonfinite: see `GaussNewton`.
 
     Raises:
         TypeError, ValueError: see `GaussNewton`.
 
-    Source: Abreu, Vyas, Kakade & Morwani 2025 (arXiv 2510.09378), "layerwise Gauss-Newton". There
-    the blocks are solved by a first-order method on the quadratic model, and a line search takes
-    the place of the damping.
+    Source: Abreu, Vyas, Kakade & Morwani 2025 (arXiv 2510.09378), "layerwise Gauss-Newton".
+    Deviations: they solve the blocks by a first-order method, and use a line search instead of the
+    damping.
     """
 
     def _blocks(self, parameters: list[Tensor]) -> list[list[int]]:

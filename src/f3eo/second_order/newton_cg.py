@@ -1,4 +1,4 @@
-"""Newton's method in a trust region, by conjugate gradients, with negative curvature followed."""
+"""Newton steps in a trust region by conjugate gradients, also along negative curvature."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f3eo.closure.evaluate import Output
+from f3eo.closure.output import Output
 from f3eo.curvature.conjugate_gradients import Solution, truncated_cg
 from f3eo.curvature.hessian import hessian
 from f3eo.curvature.quadratic import Quadratic
@@ -22,29 +22,32 @@ from f3eo.tensors import fetched
 class NewtonCG(SecondOrder):
     """θ ← θ + lr · d, d minimising ⟨∇L, d⟩ + ½ ⟨d, H d⟩ over ‖d‖ ≤ Δ; H is never formed.
 
-    Steihaug's conjugate gradients: H d = −∇L where that lies within Δ; along a direction of
-    negative curvature, to the edge. Δ follows the ratio of actual to predicted reduction of the
-    loss on the batch; a step that increases it is taken back.
+    Steihaug's conjugate gradients solve H d = −∇L if the solution lies within Δ, and follow a
+    direction of negative curvature to the boundary. Δ is adapted to the ratio of actual to
+    predicted reduction of the loss on the batch; a step that increases the loss is taken back.
 
-    Where the model promises less than the loss can resolve (∇L = 0: a minimum, or a saddle that
-    conjugate gradients cannot see), they are run once more from a random vector; what negative
-    curvature that finds is followed downhill to the edge.
+    At a minimum or saddle point, ∇L = 0, the predicted reduction is below the rounding error of the
+    loss. Conjugate gradients are then run again from a random vector. If they find negative
+    curvature, the step follows it downhill to the boundary.
 
     Args:
-        model: a module, or parameters or parameter groups. With a module buffers are protected.
+        model: a module, or parameters or parameter groups. A module's buffers are updated once a
+            step.
         lr: factor on the step, per group; default 1.
         radius: first Δ > 0, in units of the parameters; default 1.
         max_iterations: largest number of products H v in a step; default 100.
         tolerance: conjugate gradients stop at ‖H d + ∇L‖ ≤ tolerance · ‖∇L‖; default 1e-4.
-        on_nonfinite: "skip" (counts in `skipped`, warns once) or "raise" where loss, gradient or
-            curvature is not finite. A loss that is not finite after the step is a rejected step.
+        on_nonfinite: "skip" (counts in `skipped` and warns) or "raise" if loss, gradient or
+            curvature is not finite. If only the loss after the step is not finite, the step is
+            taken back.
         generator: source of the random vector; default torch's global one.
 
     Raises:
-        TypeError, ValueError: arguments that do not fit.
+        TypeError, ValueError: an argument is out of range.
 
-    Source: Steihaug 1983; Nocedal & Wright 2006, algorithms 4.1 and 7.2; the random vector after
-    Royer, O'Neill & Wright 2020, procedure 2.
+    Source: Steihaug 1983; Nocedal & Wright 2006, algorithms 4.1 and 7.2; random vector from Royer,
+    O'Neill & Wright 2020, procedure 2. Deviations: see `trust_radius`; the random vector is
+    multiplied by H first.
     """
 
     def __init__(
@@ -70,27 +73,27 @@ class NewtonCG(SecondOrder):
     def _models(self, output: Output, parameters: list[Tensor]) -> list[Quadratic]:
         return [hessian(output, parameters)]
 
-    def _minimised(self, model: Quadratic, rounding: float) -> Solution:
+    def _minimise(self, model: Quadratic, rounding: float) -> Solution:
         solution = self._conjugate_gradients(model, model.gradient, self.radius)
-        # Inside the region conjugate gradients promise −½⟨∇L, d⟩.
-        (promised,) = fetched([-0.5 * (model.gradient @ solution.step)])
-        if solution.at_edge or promised > rounding:
+        # Inside the region the predicted reduction is −½⟨∇L, d⟩.
+        (predicted,) = fetched([-0.5 * (model.gradient @ solution.step)])
+        if solution.at_edge or predicted > rounding:
             return solution
-        return self._escaped(model, solution)
+        return self._escape(model, solution)
 
-    def _escaped(self, model: Quadratic, solution: Solution) -> Solution:
-        """Downhill along negative curvature that a random vector finds; else `solution`."""
+    def _escape(self, model: Quadratic, solution: Solution) -> Solution:
+        """Step along negative curvature found from a random vector; `solution` if there is none."""
         g = model.gradient
         device = self.generator.device if self.generator is not None else g.device
         noise = torch.randn(g.shape, generator=self.generator, device=device, dtype=g.dtype)
-        # In the range of H, so that parameters the loss does not use stay where they are.
-        found = self._conjugate_gradients(model, model.product(noise.to(g.device)), inf)
-        iterations = solution.iterations + found.iterations + 1
-        if found.direction is None or found.curvature == 0:
+        # H · noise has no entries for parameters that the loss does not use: they do not move.
+        escape = self._conjugate_gradients(model, model.product(noise.to(g.device)), inf)
+        iterations = solution.iterations + escape.iterations + 1
+        if escape.direction is None or escape.curvature == 0:
             return replace(solution, iterations=iterations)
-        step = found.direction * (self.radius / found.direction.norm())
+        step = escape.direction * (self.radius / escape.direction.norm())
         step = torch.where(g @ step > 0, -step, step)
-        return replace(found, step=step, iterations=iterations, at_edge=True)
+        return replace(escape, step=step, iterations=iterations, at_edge=True)
 
     def _conjugate_gradients(self, model: Quadratic, gradient: Tensor, radius: float) -> Solution:
         return truncated_cg(
@@ -109,11 +112,11 @@ class NewtonCG(SecondOrder):
         )
 
     def _own_state(self) -> dict[str, Any]:
-        drawn = None if self.generator is None else self.generator.get_state()
-        return {**super()._own_state(), "generator": drawn}
+        state = None if self.generator is None else self.generator.get_state()
+        return {**super()._own_state(), "generator": state}
 
-    def _restore(self, own: dict[str, Any]) -> None:
-        drawn = own["generator"]
-        super()._restore({k: v for k, v in own.items() if k != "generator"})
-        if self.generator is not None and drawn is not None:
-            self.generator.set_state(drawn.cpu())
+    def _load_own_state(self, own: dict[str, Any]) -> None:
+        state = own["generator"]
+        super()._load_own_state({k: v for k, v in own.items() if k != "generator"})
+        if self.generator is not None and state is not None:
+            self.generator.set_state(state.cpu())

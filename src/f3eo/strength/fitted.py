@@ -5,7 +5,7 @@ from math import exp
 
 from torch import Tensor
 
-from f3eo.closure.ends import Ends
+from f3eo.closure.loss_kind import LossKind
 from f3eo.strength.cap import Cap
 from f3eo.strength.strength import Observation, Schedule
 
@@ -37,10 +37,10 @@ class Fitted(Cap):
     def __init__(self, value: float, limit: float = 1.0, schedule: Schedule | None = None) -> None:
         super().__init__(value, limit, schedule)
         self._warned = False
-        self._kind: Ends | None = None
+        self._kind: LossKind | None = None
         self._faint_steps = 0
 
-    def see(self, found: Ends, losses: Tensor) -> None:
+    def see(self, found: LossKind, losses: Tensor) -> None:
         """See `Strength.see`; warns of losses that are not in nats."""
         self._kind = found
         if found.other is not None:
@@ -61,7 +61,7 @@ class Fitted(Cap):
             self._check_course(loss, self._kind)
         return self.scheduled(observed.step) * exp(-max(loss, 0.0)) * observed.norm_scale()
 
-    def _check_course(self, loss: float, kind: Ends) -> None:
+    def _check_course(self, loss: float, kind: LossKind) -> None:
         """Warn of losses that are negative or large in a way that no losses in nats are."""
         if loss < 0 and not kind.density:
             self._warn("negative losses, which no log-probabilities are", loss)

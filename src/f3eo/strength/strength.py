@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from f3eo.closure.ends import Ends
+from f3eo.closure.loss_kind import LossKind
 from f3eo.shown import Shown
 
 Schedule = Callable[[int], float]
@@ -95,7 +95,7 @@ class Strength(Shown, ABC):
         """
         return self.scheduled(observed.step)
 
-    def see(self, found: Ends, losses: Tensor) -> None:
+    def see(self, found: LossKind, losses: Tensor) -> None:
         """Learn what kind of losses the closure returns; ignored by default.
 
         Args:

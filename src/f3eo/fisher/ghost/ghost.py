@@ -16,8 +16,9 @@ from torch import Tensor
 
 import f3eo.fisher.ghost.rules  # noqa: F401  (registers the rules)
 from f3eo.arguments import mapped_arguments
-from f3eo.closure.evaluate import Output, check_reached, evaluate
-from f3eo.closure.graph import coarsest, contents
+from f3eo.closure.evaluate import check_reached, evaluate
+from f3eo.closure.graph import coarsest_unit, contents
+from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.curvature.guard import NotRepeatable, custom
 from f3eo.curvature.passes import OVERWRITTEN
@@ -101,7 +102,7 @@ class Ghost:
     @property
     def unit(self) -> float:
         """The coarsest rounding unit on the way to the losses, also of parts without parameters."""
-        return coarsest({self.losses.dtype} | self._capture.dtypes)
+        return coarsest_unit({self.losses.dtype} | self._capture.dtypes)
 
     def norms(self, outputs: Tensor, cotangent: Tensor | None = None) -> Norms:
         """‖J_iᵀ c_i‖² for every sample i, J_i the Jacobian of `outputs` of sample i.
@@ -140,7 +141,7 @@ class Ghost:
         deltas = torch.autograd.grad(
             self.losses,
             self._edges,
-            self.output.shares.like(self.losses),
+            self.output.shares.as_tensor(self.losses),
             retain_graph=derived or not complete,
             allow_unused=True,
         )

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from f3eo.arguments import flat, out_of_place, writes
 from f3eo.closure import batch as batches
-from f3eo.closure.as_written import recomputes
+from f3eo.closure.eager import inside_checkpoint
 from f3eo.closure.mixing import refuse_mixing
 from f3eo.curvature.cuts import Cuts
 from f3eo.curvature.passes import HOOKED, HOOKS, TRANSFORMED
@@ -220,7 +220,7 @@ class Capture(Decomposed):
             still = not any(t.requires_grad for t in inputs[1:])
             if not still:
                 self._hinder(MOVING)
-            if recomputes():
+            if inside_checkpoint():
                 self._hinder(CHECKPOINT)
             first = kept(func, inputs[0], result)
             self.kinks[self._calls] = first, first._version if func in RELU else version
@@ -349,7 +349,7 @@ class Capture(Decomposed):
             )
         if not outputs or not parameters:
             return
-        if recomputes():
+        if inside_checkpoint():
             self._hinder(CHECKPOINT)
         orders = [o for t in tensors if self._permuted and (o := self.order(t)) is not None]
         self.uses.append(

@@ -1,4 +1,4 @@
-"""Compiled and checkpointed parts of a model give what they give as they are written."""
+"""Compiled and checkpointed parts of a model give the same results as eager ones."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def batch():
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("part", ["model", "layer", "function", "method"])
-def test_what_is_compiled_is_measured_as_it_is_written(part, engine):
+def test_compiled_parts_are_measured_as_eager_ones(part, engine):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 3)).double()
     reference = losses(model.forward)
@@ -53,7 +53,7 @@ def test_what_is_compiled_is_measured_as_it_is_written(part, engine):
         assert relative(flat(found.structure), expected.structure) < 1e-5
 
 
-def test_a_compiled_model_may_be_handed_over():
+def test_the_optimizer_takes_a_compiled_model():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     compiled = torch.compile(model, backend="eager")
@@ -79,7 +79,7 @@ NORMS = {
 
 @pytest.mark.parametrize("estimator", [PerSample, lambda: PerSample(DoubleBackward())])
 @pytest.mark.parametrize("name", NORMS)
-def test_checkpoints_compute_again_in_the_mode_of_the_pass(name, estimator):
+def test_checkpoints_give_the_results_without_them(name, estimator):
     found = []
     for again in (False, True):
         torch.manual_seed(0)
@@ -119,7 +119,7 @@ def test_checkpoints_with_random_signs(estimator):
 
 
 def test_dropout_behind_attention_draws_the_same_masks_twice(caplog):
-    """Masks are drawn in the order of memory, which a second pass must not change."""
+    """Masks are drawn in memory order, so a second pass must keep the memory layout."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True, norm_first=True)
     model = nn.Sequential(layer, nn.Flatten(), nn.Linear(16, 3)).double().train()
@@ -129,4 +129,4 @@ def test_dropout_behind_attention_draws_the_same_masks_twice(caplog):
         torch.manual_seed(1)
         found.append(flat(measured(model, losses(model), (x, y), PerSample(engine)).structure))
     assert relative(*found) < 1e-5
-    assert not caplog.records  # it was by differences
+    assert not caplog.records  # no fallback from finite differences

@@ -1,4 +1,4 @@
-"""What losses are, read from their graph, and what a user is told of them."""
+"""The kind of losses is detected from their graph, and users are warned where it matters."""
 
 import time
 import warnings
@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD
 
 from f3eo import F3EO, Cap, Categorical, Fitted, Gaussian, MiniBatch, PerSample, Sign, Weighted
-from f3eo.closure.ends import CLASS_WEIGHTS, PRODUCT, Ends, ends
+from f3eo.closure.loss_kind import CLASS_WEIGHTS, PRODUCT, LossKind, read_loss_kind
 from f3eo.strength import Observation
 
 torch.manual_seed(0)
@@ -125,7 +125,7 @@ def test_losses_in_nats_are_told_nothing(name):
         assert stepped(IN_NATS[name], estimator=MiniBatch()) == []
     losses = IN_NATS[name]()
     if isinstance(losses, torch.Tensor):
-        found = ends(losses)
+        found = read_loss_kind(losses)
         assert found.other is None and (found.nats or found.density)
 
 
@@ -134,13 +134,13 @@ def test_densities_may_be_negative(name):
     made = DENSITIES[name]
     assert [m for m in stepped(made, estimator=MiniBatch()) if "negative" in m] == []
     if isinstance(made(), torch.Tensor):
-        assert ends(made()).density and ends(made()).other is None
+        assert read_loss_kind(made()).density and read_loss_kind(made()).other is None
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_losses_in_other_units_are_told_once_with_the_cure(name):
     make, what = OTHERS[name]
-    assert ends(make()).other == what
+    assert read_loss_kind(make()).other == what
     if name == "multi-margin":
         return  # torch has no second derivative of it
     told = stepped(make, estimator=MiniBatch())
@@ -159,7 +159,7 @@ def test_a_cap_takes_any_units(name):
 
 @pytest.mark.parametrize("estimator", [PerSample, Sign, MiniBatch])
 def test_every_estimator_shows_the_graph(estimator):
-    """The passes rewrite operations into parts; the end of the graph stays."""
+    """Passes decompose operations; the end of the graph stays."""
     optimizer = F3EO(MODEL, SGD, lr=0.0, estimator=estimator(), fraction=1)
     with pytest.warns(UserWarning, match="received squared errors"):
         optimizer.step(lambda x, r: F.mse_loss(MODEL(x), r, reduction="none"), X, R)
@@ -181,7 +181,7 @@ def test_a_log_likelihood_that_is_maximized_is_not_negative():
 
 def test_unknown_losses_that_leave_nothing_are_told_after_a_hundred_steps():
     strength = Fitted(0.04)
-    strength.see(Ends(), torch.tensor([6.0]))
+    strength.see(LossKind(), torch.tensor([6.0]))
     for step in range(99):
         strength.scheduled(step)  # knows no loss
         strength.at(Observation(step, 6.0))
@@ -196,7 +196,7 @@ def test_unknown_losses_that_leave_nothing_are_told_after_a_hundred_steps():
 def test_large_cross_entropies_are_told_nothing():
     """A language model starts at the logarithm of its vocabulary."""
     strength = Fitted(0.04)
-    strength.see(Ends(nats=True), torch.tensor([11.0]))
+    strength.see(LossKind(nats=True), torch.tensor([11.0]))
     for step in range(300):
         strength.at(Observation(step, 11.0))
 
@@ -253,5 +253,5 @@ def test_a_look_is_cheap_and_bounded():
     for _ in range(3000):
         losses = losses + 0.1 * losses
     start = time.perf_counter()
-    assert ends(losses) == Ends()
+    assert read_loss_kind(losses) == LossKind()
     assert time.perf_counter() - start < 0.1

@@ -1,4 +1,4 @@
-"""What per-sample losses are, read from the end of their graph."""
+"""Detects the kind of per-sample losses from the last operations of their graph."""
 
 import re
 from collections.abc import Iterator
@@ -7,27 +7,27 @@ from typing import Any
 
 from torch import Tensor
 
-NODES = 200
-"""Nodes that are looked at, at most."""
+MAX_NODES = 200
+"""Largest number of graph nodes that are read."""
 
 LINEAR = re.compile(
     "Add|Alias|AsStrided|Cat|Clone|Div|Expand|Gather|Index|IndexSelect|MaskedFill|Mean|Mul|Neg|"
     "Permute|Reshape|ReshapeAlias|Rsub|Select|Slice|Split|Squeeze|Stack|Sub|Sum|T|ToCopy|Transpose|"
     "Unbind|UnsafeView|Unsqueeze|View|Where"
 )
-"""Operations that sums, means, masks and constant factors are made of."""
+"""Operations of sums, means, masks, views and constant factors."""
 
 NATS = re.compile(
     "BinaryCrossEntropy|BinaryCrossEntropyWithLogits|CtcLoss|CudnnCtcLoss|KlDiv|LogSigmoid|"
     "LogSoftmax|Logsumexp|NllLoss|NllLoss2D|SoftMarginLoss|Softplus"
 )
-"""Logarithms of probabilities."""
+"""Losses that are logarithms of probabilities, in nats."""
 
 LOGARITHMS = frozenset(("Log", "Log1P"))
 LABELLED = frozenset(("NllLoss", "NllLoss2D"))
 SQUARE, FACTORS, SHIFTED = "Pow", "Factors", "a constant is added"
 
-OTHER = {
+NOT_NATS = {
     "MseLoss": "squared errors",
     SQUARE: "squared errors",
     "L1Loss": "absolute errors",
@@ -42,23 +42,22 @@ OTHER = {
     "LinalgVectorNorm": "norms",
     "Norm": "norms",
 }
-"""In other units."""
+"""Losses in other units than nats, and their name in messages."""
 
 CLASS_WEIGHTS = "cross-entropies with class weights"
-PRODUCT = "a loss times something that has a gradient, as focal losses are"
+PRODUCT = "a loss times a factor that has a gradient, as in focal losses"
 
 
 @dataclass(frozen=True)
-class Ends:
-    """What losses end in.
+class LossKind:
+    """The kind of per-sample losses.
 
     Args:
-        nats: logarithms of probabilities are among the terms.
-        density: a logarithm by itself, or a square or logarithm with a constant added, is among the
-            terms: such losses are in nats, too, and may be negative.
-        other: in words, what is not in nats; None where nothing of the kind was found, or beside a
-            term in nats.
-        ignored: labels that are ignored, so that their losses of 0 count in the mean.
+        nats: a term is the logarithm of a probability.
+        density: a term is a plain logarithm, or a square or logarithm plus a constant. Such losses
+            are logarithms of densities, in nats, and may be negative.
+        other: name of a loss that is not in nats; None if there is none, or a term is in nats.
+        ignored: number of ignored labels whose loss of 0 counts in the mean.
     """
 
     nats: bool = False
@@ -67,37 +66,41 @@ class Ends:
     ignored: int = 0
 
 
-def ends(losses: Tensor) -> Ends:
-    """Read the graph of per-sample losses, before it is freed.
+def read_loss_kind(losses: Tensor) -> LossKind:
+    """Detect the kind of per-sample losses.
 
-    Only the operations next to its end are read, through sums, means, views and constant factors.
+    The graph is read from its end back to the first operations that are not sums, means, masks,
+    views or constant factors, at most `MAX_NODES` nodes.
+
+    Args:
+        losses: shape (B,), with a graph that is not yet freed.
     """
-    found = list(_leaves(losses.grad_fn, (), [NODES]))
-    names = {leaf.name for leaf in found}
+    leaves = list(_leaves(losses.grad_fn, (), [MAX_NODES]))
+    names = {leaf.name for leaf in leaves}
     nats = any(map(NATS.fullmatch, names))
     density = not names.isdisjoint(LOGARITHMS) or any(
         SHIFTED in leaf.path and (leaf.name == SQUARE or NATS.fullmatch(leaf.name))
-        for leaf in found
+        for leaf in leaves
     )
-    labelled = [leaf for leaf in found if leaf.name in LABELLED]
-    other = next((OTHER[leaf.name] for leaf in found if leaf.name in OTHER), None)
+    labelled = [leaf for leaf in leaves if leaf.name in LABELLED]
+    other = next((NOT_NATS[leaf.name] for leaf in leaves if leaf.name in NOT_NATS), None)
     if nats or density:
         other = None
     if any(leaf.node._saved_weight is not None for leaf in labelled):
         other = CLASS_WEIGHTS
     if FACTORS in names:
         other = PRODUCT
-    return Ends(nats, density, other, sum(map(_ignored, labelled)))
+    return LossKind(nats, density, other, sum(map(_ignored, labelled)))
 
 
 @dataclass(frozen=True)
 class _Leaf:
-    """Where the linear operations begin.
+    """The first operation that is not linear, on one path back from the losses.
 
     Args:
-        name: of the operation.
-        node: of the graph.
-        path: from the end, divisors and whether a constant was added.
+        name: the operation.
+        node: its node in the graph.
+        path: divisors between it and the losses, and SHIFTED if a constant is added there.
     """
 
     name: str
@@ -105,33 +108,33 @@ class _Leaf:
     path: tuple[Any, ...]
 
 
-def _leaves(node: Any, path: tuple[Any, ...], left: list[int]) -> Iterator[_Leaf]:
-    left[0] -= 1
-    if left[0] < 0 or node is None:
+def _leaves(node: Any, path: tuple[Any, ...], budget: list[int]) -> Iterator[_Leaf]:
+    budget[0] -= 1  # shared by all branches
+    if budget[0] < 0 or node is None:
         return
     name = re.sub(r"Backward\d*$", "", node.name())
-    following = [n for n, _ in node.next_functions if n is not None]
-    if name == "Mul" and len(following) > 1:
-        if following[0] is following[1]:
+    inputs = [n for n, _ in node.next_functions if n is not None]
+    if name == "Mul" and len(inputs) > 1:
+        if inputs[0] is inputs[1]:
             yield _Leaf(SQUARE, node, path)
             return
-        inner = [leaf for n in following for leaf in _leaves(n, (), left)]
+        inner = [leaf for n in inputs for leaf in _leaves(n, (), budget)]
         if any(NATS.fullmatch(leaf.name) for leaf in inner):
             yield _Leaf(FACTORS, node, path)
         return
-    if not LINEAR.fullmatch(name) or (name == "Div" and len(following) > 1):
+    if not LINEAR.fullmatch(name) or (name == "Div" and len(inputs) > 1):
         yield _Leaf(name, node, path)
         return
-    if name in ("Add", "Sub", "Rsub") and len(following) == 1:
+    if name in ("Add", "Sub", "Rsub") and len(inputs) == 1:
         path = (*path, SHIFTED)
     if name == "Div":
         path = (*path, node._saved_other)
-    for n in following:
-        yield from _leaves(n, path, left)
+    for n in inputs:
+        yield from _leaves(n, path, budget)
 
 
 def _ignored(leaf: _Leaf) -> int:
-    """Ignored labels of losses that are not divided by the number of those kept."""
+    """Number of ignored labels; 0 if the losses are divided by the number of the others."""
     if leaf.node._saved_reduction != 0:
         return 0
     ignored = leaf.node._saved_target == leaf.node._saved_ignore_index
