@@ -21,8 +21,8 @@ import f3eo.second_order
 from docs.pages import PAGES, ROOT, blocks, names, prose, run, text
 from f3eo import F3EO
 from f3eo.bench.methods import METHODS
-from f3eo.bench.price import METHODS as PRICED
 from f3eo.bench.models import MODELS
+from f3eo.bench.price import METHODS as PRICED
 from f3eo.bench.tasks import TASKS
 
 BLOCKS = [(page, block) for page in PAGES for block in blocks(page)]
@@ -115,15 +115,20 @@ def test_the_calls_a_page_names_have_such_arguments(page):
     for name, arguments in CALL.findall(text(page)):
         taken = inspect.signature(known[name]).parameters
         for option in re.findall(r"(\w+)=", arguments):
-            nested = any(option in inspect.signature(known[n]).parameters
-                         for n in re.findall(r"([A-Z]\w+)\(", arguments))
+            nested = any(
+                option in inspect.signature(known[n]).parameters
+                for n in re.findall(r"([A-Z]\w+)\(", arguments)
+            )
             assert option in taken or nested, f"{name}({arguments})"
 
 
 @pytest.mark.parametrize("module", [f3eo, f3eo.extend, f3eo.second_order], ids=lambda m: m.__name__)
 def test_every_public_name_is_on_a_page(module):
     said = "\n".join(map(text, PAGES))
-    hidden = {"Report", "SecondOrder"}  # of f3eo.second_order: what `report` holds, and the base class
+    hidden = {
+        "Report",
+        "SecondOrder",
+    }  # of f3eo.second_order: what `report` holds, and the base class
     missing = [n for n in module.__all__ if n not in hidden and not re.search(rf"\b{n}\b", said)]
     assert not missing
 
