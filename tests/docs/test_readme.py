@@ -1,4 +1,4 @@
-"""The README: short, its picture and its numbers those of the committed study, its commands there."""
+"""The README: short; its picture, numbers and commands are those of the repository."""
 
 import json
 import re
