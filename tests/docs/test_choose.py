@@ -304,4 +304,7 @@ def test_gaussian_is_the_likelihood_for_regression():
     model, x, _ = batch()
     y = torch.randn(16, 3)
     losses, trace = fisher_trace(model, lambda x, y: Gaussian(model(x), y, 0.5), x, y)
-    assert losses.shape == (16,) and trace > 0
+    normal = torch.distributions.Normal(model(x), 0.5)
+    assert torch.allclose(losses, -normal.log_prob(y).mean(1), atol=1e-6)
+    dense = truth(model, lambda x, y: 2 * (model(x) - y).square().mean(1), x, y)
+    assert torch.allclose(trace, dense.trace, rtol=1e-4)
