@@ -1,15 +1,17 @@
-"""The page on the three orders: its script asserts what it says and draws it; its code runs."""
+"""docs/three-orders.md: its script asserts what it says and draws it; its code runs."""
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
+from torch.optim import SGD
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE = (DOCS / "three-orders.md").read_text(encoding="utf-8")
+from docs.pages import ROOT, block, prose
+from f3eo import F3EO
+
+DOCS = ROOT / "docs"
 
 
 def test_the_script_asserts_the_page_and_makes_the_picture(tmp_path):
@@ -40,13 +42,17 @@ def test_the_page_says_the_numbers_that_the_script_asserts():
         "2 + 4/3 (k + 1)": "2 + 4 / 3 * (k + 1)",
         "2 + L/3 (k + 1)": "2 + 25 / 3 * (k + 1)",
     }.items():
-        assert number in " ".join(PAGE.split()) and code in script, number
+        assert number in prose("three-orders.md") and code in script, number
 
 
-def test_its_code_runs_as_it_stands(capsys):
+def test_a_default_step_costs_what_it_says():
+    assert "| F3EO, defaults | 1.05 on average |" in prose("three-orders.md")
+    assert F3EO(nn.Linear(2, 2), SGD, lr=0.1).gradient_equivalents == pytest.approx(1.05)
+
+
+def test_its_code_reports_every_step(capsys):
     torch.manual_seed(0)
-    model = nn.Linear(4, 3)
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    source = block("three-orders.md", containing="GaussNewton")
     batch = torch.randn(6, 4), torch.randint(3, (6,))
-    exec(block, {"model": model, "loader": [batch, batch]})
+    exec(source, {"model": nn.Linear(4, 3), "loader": [batch, batch]})
     assert capsys.readouterr().out.count("accepted=True") == 2
