@@ -89,9 +89,9 @@ def test_the_metric_makes_the_subclass_step_as_its_parent():
 def test_the_strength_is_a_cap_with_a_smooth_bound():
     kind, _ = part("SmoothCap")
     strength = kind(1.0)
-    assert strength.factor(1e-6, 2.0, 3.0) == pytest.approx(1e-6, rel=1e-5)
-    assert strength.factor(1e6, 2.0, 3.0) == pytest.approx(2 / 3, rel=1e-5)
-    assert strength.factor(1.0, 2.0, 3.0) == pytest.approx(1 / (1 + 1.0 * 3 / 2))
+    assert strength.multiplier(1e-6, 2.0, 3.0) == pytest.approx(1e-6, rel=1e-5)
+    assert strength.multiplier(1e6, 2.0, 3.0) == pytest.approx(2 / 3, rel=1e-5)
+    assert strength.multiplier(1.0, 2.0, 3.0) == pytest.approx(1 / (1 + 1.0 * 3 / 2))
 
 
 def test_the_engine_removes_the_leading_error_of_central_differences():

@@ -119,7 +119,7 @@ METHODS: Mapping[str, Method] = {
         Method(
             "coupled",
             "per sample, coupled",
-            _fisher(lambda: {"rule": Coupled(), "weight": Fixed(0.1)}),
+            _fisher(lambda: {"rule": Coupled(), "strength": Fixed(0.1)}),
         ),
         Method("decoupled", "per sample, decoupled", _fisher()),
         Method(
@@ -138,7 +138,7 @@ METHODS: Mapping[str, Method] = {
         Method(
             "compiled-coupled",
             "per sample, coupled, compiled",
-            _fisher(lambda: _compiled() | {"rule": Coupled(), "weight": Fixed(0.1)}),
+            _fisher(lambda: _compiled() | {"rule": Coupled(), "strength": Fixed(0.1)}),
             prepared=COMPILED,
         ),
         Method(
@@ -156,7 +156,7 @@ METHODS: Mapping[str, Method] = {
         Method(
             "compiled-exact-coupled",
             "double backward, coupled, compiled",
-            _fisher(lambda: {"estimator": _exact(), "rule": Coupled(), "weight": Fixed(0.1)}),
+            _fisher(lambda: {"estimator": _exact(), "rule": Coupled(), "strength": Fixed(0.1)}),
             prepared=COMPILED,
         ),
         Method(
