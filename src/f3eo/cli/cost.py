@@ -27,7 +27,7 @@ def cost(
     seconds: Annotated[float | None, arg(metavar="S", help_behavior_hint=TIME)] = None,
     threads: Annotated[int, arg(metavar="N")] = 1,
     memory: bool = True,
-    file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="")] = None,
+    file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="(default: no file)")] = None,
 ) -> int:
     """Measure the time and memory of a step, relative to a plain gradient step.
 
@@ -38,7 +38,7 @@ def cost(
 
     Args:
         models: Names of models.
-        methods: Names of methods; the plain gradient is always measured.
+        methods: Methods, from those of the default; the plain gradient is always measured.
         rounds: Rounds per model, each with one measurement of every method; at least 1.
         seconds: Time for the rounds of each model, in seconds, in place of --rounds.
         threads: Number of torch threads; at least 1.

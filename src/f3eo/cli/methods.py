@@ -17,7 +17,7 @@ from f3eo.cli.app import ALL, Output, app
 def methods(
     methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = (ALL,),
     measure: bool = False,
-    file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="")] = None,
+    file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="(default: no file)")] = None,
 ) -> int:
     """List the methods of `f3eo compare`: order, needs, cost of a step, source, health.
 

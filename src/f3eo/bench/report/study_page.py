@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from f3eo.bench.execute import disk
-from f3eo.bench.report import page, study_tables
+from f3eo.bench.report import page
 from f3eo.bench.report.ablation import ablation_table
 from f3eo.bench.report.analysis import Analysis
 from f3eo.bench.report.cells import Table
@@ -16,6 +16,16 @@ from f3eo.bench.report.gaps import gaps
 from f3eo.bench.report.pictures import pictures
 from f3eo.bench.report.provenance import commands, environments
 from f3eo.bench.report.study_data import StudyData, load
+from f3eo.bench.report.study_tables import (
+    common_options,
+    cost_table,
+    difference_table,
+    matrix,
+    metric_table,
+    options_table,
+    score_table,
+    target_table,
+)
 from f3eo.bench.report.summary import facts, text
 from f3eo.bench.run.metrics import ACCURACY, CALIBRATION, EIGENVALUE, GAP, TEST_LOSS, TRACE, Metric
 from f3eo.bench.statistics.goals import OURS, SHARPNESS
@@ -79,22 +89,22 @@ def render(analysis: Analysis, drawn: Mapping[str, bytes]) -> str:
         gaps=gaps(study),
         seeds=sorted({row["seed"] for row in study.rows}),
         images={name: data_uri(svg) for name, svg in drawn.items()},
-        scores=study_tables.score_table(analysis),
+        scores=score_table(analysis),
         metrics={task: study.metric(task) for task in study.tasks},
-        differences=study_tables.difference_table(analysis),
-        matrix=study_tables.matrix(analysis),
-        targets=study_tables.target_table(analysis, lambda task, time: time * study.second(task)),
+        differences=difference_table(analysis),
+        matrix=matrix(analysis),
+        targets=target_table(analysis, lambda task, time: time * study.second(task)),
         unit=study.unit,
         target_values={task: study.target(task) for task in study.tasks},
         profile_score={m: profile_score(r) for m, r in analysis.ratios.items()},
         unreached=[t for t, times in analysis.times.items() if math.isinf(min(times.values()))],
         limit=LIMIT,
-        best=study_tables.metric_table(analysis, study.metric, "best"),
+        best=metric_table(analysis, study.metric, "best"),
         others=_others(analysis),
-        costs=study_tables.cost_table(analysis),
+        costs=cost_table(analysis),
         ablation=ablation_table(analysis),
-        chosen=study_tables.options_table(analysis),
-        common=study_tables.common_options(study.rows),
+        chosen=options_table(analysis),
+        common=common_options(study.rows),
         trials=_trials(study),
         bases=_bases(study),
         spaces=study.asked.get("spaces") or {},
@@ -113,15 +123,12 @@ def render(analysis: Analysis, drawn: Mapping[str, bytes]) -> str:
 
 def _others(analysis: Analysis) -> list[tuple[Metric, bool, Table]]:
     """The tables of OTHERS that have data."""
-    tables = (
-        (
-            metric,
-            judged,
-            study_tables.metric_table(analysis, lambda task, of=metric: of, judged=judged),
-        )
-        for metric, judged in OTHERS
-    )
-    return [(metric, judged, table) for metric, judged, table in tables if table]
+    tables = []
+    for metric, judged in OTHERS:
+        table = metric_table(analysis, lambda task, of=metric: of, judged=judged)
+        if table:
+            tables.append((metric, judged, table))
+    return tables
 
 
 def _bases(study: StudyData) -> dict[str, list[str]]:
