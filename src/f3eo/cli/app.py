@@ -15,6 +15,8 @@ from f3eo.cli.guard import FAILED, INTERRUPTED
 
 ALL = "all"
 """The name that stands for every method."""
+NO_FILE = "(default: no file)"
+"""The default in the help of an output file."""
 
 app = tyro.extras.SubcommandApp()
 

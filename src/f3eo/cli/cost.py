@@ -11,7 +11,7 @@ from f3eo.bench.price import USUAL as USUAL_MODELS
 from f3eo.bench.price import Plan
 from f3eo.bench.price import measure as carry_out
 from f3eo.bench.price.measure import SECONDS
-from f3eo.cli.app import Output, app, tell
+from f3eo.cli.app import NO_FILE, Output, app, tell
 from f3eo.cli.guard import FAILED, INTERRUPTED
 
 MODEL_NAMES = f"Models, from: {' '.join(MODELS)}."
@@ -27,7 +27,9 @@ def cost(
     seconds: Annotated[float | None, arg(metavar="S", help_behavior_hint=TIME)] = None,
     threads: Annotated[int, arg(metavar="N")] = 1,
     memory: bool = True,
-    file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="(default: no file)")] = None,
+    file: Annotated[
+        Path | None, arg(name="json", metavar="FILE", help_behavior_hint=NO_FILE)
+    ] = None,
 ) -> int:
     """Measure the time and memory of a step, relative to a plain gradient step.
 

@@ -10,14 +10,16 @@ from f3eo.bench.execute.disk import prepare_file, write
 from f3eo.bench.methods import METHODS
 from f3eo.bench.plan.catalogue import NOTE, catalogue, remarks, tables
 from f3eo.bench.plan.checks import check_names
-from f3eo.cli.app import ALL, Output, app
+from f3eo.cli.app import ALL, NO_FILE, Output, app
 
 
 @app.command
 def methods(
     methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = (ALL,),
     measure: bool = False,
-    file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="(default: no file)")] = None,
+    file: Annotated[
+        Path | None, arg(name="json", metavar="FILE", help_behavior_hint=NO_FILE)
+    ] = None,
 ) -> int:
     """List the methods of `f3eo compare`: order, needs, cost of a step, source, health.
 

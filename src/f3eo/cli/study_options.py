@@ -61,8 +61,8 @@ Only = Annotated[
     _option(
         "parts",
         "PART ...",
-        f"Parts to run, from: {' '.join(PARTS)}. results: all methods. ablation: F3EO and SAM with one "
-        "part changed. sensitivity: F3EO on grids of learning rate and strength.",
+        f"Parts to run, from: {' '.join(PARTS)}. results: all methods. ablation: F3EO and SAM with "
+        "one part changed. sensitivity: F3EO on grids of learning rate and strength.",
     ),
 ]
 Workers = Annotated[
