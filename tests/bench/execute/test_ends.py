@@ -104,7 +104,7 @@ def test_what_was_measured_is_shown_where_it_cannot_be_written(typed, tmp_path, 
     monkeypatch.setattr("f3eo.cli.methods.write", lost)
     code, out, error = typed("methods", "--methods", "sgd", "--json", tmp_path / "out.json")
     assert code == 2 and "torch.optim.SGD" in out
-    one_line(error, "there", "see that the disk is sound")
+    one_line(error, "there", "check the disk")
 
 
 def test_a_disk_that_fills_up_keeps_the_rows_before(typed, trained, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from f3eo.bench.tasks import TASKS
 SENSITIVITY = "sensitivity"
 """Label prefix of the variants on the grids of learning rate and strength."""
 
-CURE = "restore the original, or move the file away: the report then does without it"
+CURE = "restore the original, or move it away: the report then does without it"
 """Advice in the error about a damaged study.json or prices.json."""
 
 
