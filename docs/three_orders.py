@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from f3eo import F3EO, Categorical, DoubleBackward, PerSample, Ratio
 from f3eo.bench.methods import colour
-from f3eo.bench.report.plots import STYLE
+from f3eo.bench.report.drawing import STYLE
 from f3eo.second_order import GaussNewton, LayerwiseGaussNewton, NewtonCG, SecondOrder
 
 START = (-0.4, 1.0)

@@ -62,6 +62,16 @@ def test_help_explains_every_option(typed):
         assert phrase in text
 
 
+@pytest.mark.parametrize("command", ["bench", "compare", "cost", "methods", "report", "tune"])
+def test_the_help_of_every_option_ends_with_its_default(monkeypatch, capsys, command):
+    monkeypatch.setattr(sys, "argv", ["f3eo", command, "--help"])
+    assert cli.main() == 0
+    options = capsys.readouterr().out.partition("\n -")[2]
+    entries = re.split(r"^  (?=-|PATH)", options, flags=re.MULTILINE)[1:]
+    own = [entry for entry in entries if not entry.startswith("-h")]
+    assert own and all("(default: " in entry for entry in own)
+
+
 def test_all_methods_are_compared_at_equal_cost_and_at_equal_time(typed, tmp_path, monkeypatch):
     """In miniature: two methods make up the registry, one of which fails."""
     few = {name: METHODS[name] for name in ("sgd", "bsam")}

@@ -1,15 +1,15 @@
-"""The command line: `f3eo COMMAND`, one function per command."""
+"""The command line: `f3eo COMMAND`, one module per command."""
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from f3eo.cli.guard import guarded
 
-ABOUT = "Compare F3EO with its rivals, tune and time them; --version says which f3eo this is."
+ABOUT = "Compare, tune and time F3EO and other optimizers; --version prints the version."
 
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     return guarded(_run)
 
 
@@ -17,8 +17,9 @@ def _run() -> int:
     if sys.argv[1:] == ["--version"]:
         print(f"f3eo {_version()}")
         return 0
-    # Here: they need the extra f3eo[bench], and Ctrl-C may come while they are loaded.
-    from f3eo.cli import compare, cost, methods, report, study  # noqa: F401
+    # Imported here: the commands need the extra f3eo[bench], and `guarded` must handle Ctrl-C
+    # during their import.
+    from f3eo.cli import bench, compare, cost, methods, report, tune  # noqa: F401
     from f3eo.cli.app import app
 
     return app.cli(prog="f3eo", description=ABOUT)
@@ -28,7 +29,7 @@ def _version() -> str:
     try:
         return version("f3eo")
     except PackageNotFoundError:
-        return "of a source tree that is not installed"
+        return "from a source tree that is not installed"
 
 
 __all__ = ["main"]

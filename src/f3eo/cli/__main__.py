@@ -1,4 +1,4 @@
-"""`python -m f3eo.cli` is `f3eo`."""
+"""`python -m f3eo.cli` runs `f3eo`."""
 
 import sys
 

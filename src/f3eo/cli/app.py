@@ -1,4 +1,4 @@
-"""What the commands share: the application they belong to, its output, and what was typed."""
+"""Parts shared by all commands: the application, its output and its messages."""
 
 import io
 import shlex
@@ -14,39 +14,42 @@ from f3eo.bench.run.row import Row
 from f3eo.cli.guard import FAILED, INTERRUPTED
 
 ALL = "all"
+"""The name that stands for every method."""
+NO_FILE = "(default: no file)"
+"""The default in the help of an output file."""
 
 app = tyro.extras.SubcommandApp()
 
 
 class Output(Console):
-    """Standard output: text is shown as it is, and a reader that went away is an error."""
+    """Standard output without markup; a closed pipe raises BrokenPipeError."""
 
     def __init__(self) -> None:
         super().__init__(markup=False, emoji=False, highlight=False)
 
     def status(self, status: RenderableType, **how: Any) -> Status:
-        """What is going on, for eyes alone: without a terminal it could only fail."""
+        """A spinner with a message; without a terminal nothing is written."""
         if self.is_terminal:
             return super().status(status, **how)
         return Console(file=io.StringIO()).status(status, **how)
 
     def on_broken_pipe(self) -> None:
-        """Let `guarded` say so."""
+        """Raise BrokenPipeError, which `guarded` reports."""
         raise BrokenPipeError
 
 
 def tell(text: str) -> None:
-    """A line on stderr, for what goes beside the results."""
+    """Print a line on stderr."""
     print(text, file=sys.stderr)
 
 
 def typed() -> str:
-    """What was typed, so that it can be typed again."""
+    """The command line as a shell command, ready to be repeated."""
     return shlex.join(["f3eo", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
 
 
 def tell_failures(console: Console, rows: list[Row]) -> None:
-    """How often each error came up, by task and method."""
+    """Print every error with its number of runs, by task and method."""
     lost = [row for row in rows if row["status"] != "finished"]
     counts = Counter((row["task"], row["method"], row["error"]) for row in lost)
     for (task, method, error), count in counts.items():
@@ -54,17 +57,20 @@ def tell_failures(console: Console, rows: list[Row]) -> None:
 
 
 def tell_end(console: Console, missing: int, failure: str | None) -> int:
-    """How to go on if runs are missing, and why if all failed; returns the exit code.
+    """Print how to resume if runs are missing, or the error if every run failed.
 
     Args:
         console: standard output.
-        missing: runs that are still to be done.
-        failure: the error, if all runs failed.
+        missing: number of runs left to do.
+        failure: the last error if every run failed, else None.
+
+    Returns:
+        The exit code.
     """
     if missing:
         console.print(
             f"Interrupted with {missing} runs to go. Finished runs are kept; "
-            "to go on, give the same command again:",
+            "to resume, give the same command again:",
         )
         console.print(f"  {typed()}", soft_wrap=True)
         return INTERRUPTED

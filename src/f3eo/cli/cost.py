@@ -5,43 +5,47 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from f3eo.bench.models import MODELS
 from f3eo.bench.price import METHODS as PRICED
 from f3eo.bench.price import USUAL as USUAL_MODELS
 from f3eo.bench.price import Plan
 from f3eo.bench.price import measure as carry_out
 from f3eo.bench.price.measure import SECONDS
-from f3eo.cli.app import Output, app, tell
+from f3eo.cli.app import NO_FILE, Output, app, tell
 from f3eo.cli.guard import FAILED, INTERRUPTED
 
+MODEL_NAMES = f"Models, from: {' '.join(MODELS)}."
 TIME = f"(default: {SECONDS:g})"
 TIMED = "(default: as many as fit into --seconds)"
 
 
 @app.command
 def cost(
-    models: Annotated[tuple[str, ...], arg(metavar="MODEL ...")] = USUAL_MODELS,
+    models: Annotated[tuple[str, ...], arg(metavar="MODEL ...", help=MODEL_NAMES)] = USUAL_MODELS,
     methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = tuple(PRICED),
     rounds: Annotated[int | None, arg(metavar="N", help_behavior_hint=TIMED)] = None,
     seconds: Annotated[float | None, arg(metavar="S", help_behavior_hint=TIME)] = None,
     threads: Annotated[int, arg(metavar="N")] = 1,
     memory: bool = True,
-    file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="")] = None,
+    file: Annotated[
+        Path | None, arg(name="json", metavar="FILE", help_behavior_hint=NO_FILE)
+    ] = None,
 ) -> int:
-    """Print what a step costs, in time and memory, next to a plain gradient step.
+    """Measure the time and memory of a step, relative to a plain gradient step.
 
-    Every round runs each method once, in random order, so that all see the same disturbances.
-    With one thread, time is the processor's, without what other programs take. Peak memory is
-    measured afterwards, in a fresh process for each method. The defaults take about seven minutes.
-    Ctrl-C prints what is finished.
+    Every round runs each method once, in random order, so that disturbances affect all methods
+    alike. With one thread, time is processor time, without the share of other programs. Peak memory
+    is measured afterwards, in a fresh process per method. The defaults take about seven minutes.
+    Ctrl-C prints the finished measurements.
 
     Args:
-        models: What to measure on; resnet20 and gpt256 may be asked for.
-        methods: What to measure; the plain gradient always comes along.
-        rounds: Measurements of each method.
-        seconds: Time for the rounds of each model, instead of --rounds.
-        threads: Threads of torch.
-        memory: Whether to measure memory, too.
-        file: File to write the rows to.
+        models: Names of models.
+        methods: Methods, from those of the default; the plain gradient is always measured.
+        rounds: Rounds per model, each with one measurement of every method; at least 1.
+        seconds: Time for the rounds of each model, in seconds, in place of --rounds.
+        threads: Number of torch threads; at least 1.
+        memory: Also measure peak memory.
+        file: JSON file that receives the rows.
     """
     plan = Plan(
         models=models,
@@ -56,6 +60,6 @@ def cost(
     if outcome.interrupted:
         return INTERRUPTED
     if all(row["time_ratio"] is None for row in outcome.rows):
-        tell("Error: nothing could be measured; the errors stand below the tables")
+        tell("Error: no measurement succeeded; see the errors below the tables")
         return FAILED
     return 0

@@ -1,6 +1,6 @@
-"""Every way a command may end becomes an exit code and at most one line that says why.
+"""Turn every end of a command into an exit code and at most one line on stderr.
 
-What the terminal's encoding lacks is replaced, and `F3EO_TRACEBACK=1` shows where an error is from.
+Characters that the terminal's encoding lacks are replaced. `F3EO_TRACEBACK=1` prints tracebacks.
 """
 
 import codecs
@@ -13,85 +13,86 @@ from collections.abc import Callable
 from contextlib import suppress
 
 FAILED, UNEXPECTED = 2, 1
-"""Exit codes: what was asked for cannot be done, or all of it failed; a mistake of this program."""
+"""Exit codes: invalid input or failure of every run; a bug in f3eo."""
 INTERRUPTED, CLOSED = 130, 141
-"""After Ctrl-C, and where the reader of the output went away, by the custom of shells."""
+"""Exit codes after Ctrl-C and after a closed pipe, as in shells: 128 + the signal's number."""
 
 TRACEBACK = "F3EO_TRACEBACK"
+"""Environment variable: if set, tracebacks are printed."""
 
 ELSEWHERE = "name another place, or make this one writable"
 CURES = {
     errno.ENOSPC: "make room there, and give the same command again",
     errno.EDQUOT: "make room there, and give the same command again",
-    errno.ENOTDIR: "a file stands where a folder is wanted: name another place",
-    errno.EEXIST: "a file stands where a folder is wanted: name another place",
-    errno.EISDIR: "a folder stands where a file is wanted: name another, or move it away",
+    errno.ENOTDIR: "a file is where a folder must be: name another place",
+    errno.EEXIST: "a file is where a folder must be: name another place",
+    errno.EISDIR: "a folder is where a file must be: name another file, or move the folder away",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOENT: "name another place, or make its folder",
-    errno.EIO: "see that the disk is sound",
+    errno.ENOENT: "name another place, or create its folder",
+    errno.EIO: "check the disk",
     errno.ENOMEM: "ask for fewer workers, or close other programs",
     errno.EMFILE: "ask for fewer workers",
 }
-"""By the number of the system's error, as the end of a sentence."""
+"""Advice by error number of the system, as the end of a sentence."""
 
 PLAIN = str.maketrans("─━│┃╷╵╭╮╰╯┌┐└┘├┤┬┴┼–—−×…▲▼“”‘’", "--||||+++++++++++++---x~^v\"\"''")
-"""What stands for signs that the terminal does not know, one for one, so that columns stay."""
+"""ASCII replacements, one character for one, so that columns stay aligned."""
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """The exit code of a command, whatever it ends in.
+    """Run a command and return its exit code; errors become one line on stderr.
 
     Args:
-        command: gives its exit code.
+        command: returns its exit code.
     """
-    _encodable()
+    _replace_unencodable()
     try:
         try:
             code = command()
-        except SystemExit as end:  # of the parser of the command line
+        except SystemExit as end:  # raised by the parser of the command line
             code = end.code if isinstance(end.code, int) else FAILED if end.code else 0
         if sys.stdout:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return _told("Interrupted.", INTERRUPTED)
+        return _end("Interrupted.", INTERRUPTED)
     except Exception as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         _silence()
-        return _told(*explained(error))
+        return _end(*explain(error))
 
 
-def explained(error: Exception) -> tuple[str, int]:
-    """A line for an error, and the exit code."""
+def explain(error: Exception) -> tuple[str, int]:
+    """The line that explains an error, and the exit code."""
     if isinstance(error, BrokenPipeError) and error.filename is None:
-        what = "Standard output was closed before all was printed, as by `| head`"
-        return f"{what}; what was written into files is there.", CLOSED
+        what = "Standard output was closed before the output was complete, e.g. by `| head`"
+        return f"{what}; files are complete.", CLOSED
     if isinstance(error, OSError) and error.errno is not None:
         name = "standard output" if error.filename is None else os.fsdecode(error.filename)
         cure = CURES.get(error.errno, ELSEWHERE)
         return f"Error: {name}: {error.strerror}; {cure}.", FAILED
     if isinstance(error, ModuleNotFoundError) and not (error.name or "f3eo").startswith("f3eo"):
-        return f"Error: {error.name} is missing; pip install 'f3eo[bench]' brings it.", FAILED
+        return f"Error: {error.name} is missing; pip install 'f3eo[bench]' installs it.", FAILED
     if isinstance(error, (ValueError, OSError)):
         return f"Error: {error}", FAILED
     kind = type(error).__name__
     return (
-        f"Error: {kind}: {error}. This is a mistake in f3eo; with {TRACEBACK}=1 the same command "
-        "shows where.",
+        f"Error: {kind}: {error}. This is a bug in f3eo; with {TRACEBACK}=1 the same command "
+        "prints the traceback.",
         UNEXPECTED,
     )
 
 
-def _told(text: str, code: int) -> int:
-    """The text in one line on stderr; gives back the code."""
+def _end(text: str, code: int) -> int:
+    """Print the text in one line on stderr and return the code."""
     with suppress(OSError, AttributeError):
         print(" ".join(text.splitlines()), file=sys.stderr, flush=True)
     return code
 
 
-def _encodable() -> None:
-    """No sign is an error: those that the encoding of the terminal lacks are replaced."""
+def _replace_unencodable() -> None:
+    """Make both output streams replace characters that their encoding lacks."""
     codecs.register_error("f3eo.plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -106,7 +107,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def _silence() -> None:
-    """What cannot be printed any more is not tried again at the exit."""
+    """Discard output that cannot be written, so that the interpreter's exit does not retry it."""
     with suppress(OSError, AttributeError, ValueError):
         sys.stdout.flush()
         return

@@ -9,30 +9,32 @@ from tyro.conf import arg
 from f3eo.bench.execute.disk import prepare_file, write
 from f3eo.bench.methods import METHODS
 from f3eo.bench.plan.catalogue import NOTE, catalogue, remarks, tables
-from f3eo.bench.plan.given import check_names
-from f3eo.cli.app import ALL, Output, app
+from f3eo.bench.plan.checks import check_names
+from f3eo.cli.app import ALL, NO_FILE, Output, app
 
 
 @app.command
 def methods(
     methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = (ALL,),
     measure: bool = False,
-    file: Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="")] = None,
+    file: Annotated[
+        Path | None, arg(name="json", metavar="FILE", help_behavior_hint=NO_FILE)
+    ] = None,
 ) -> int:
-    """List the methods `f3eo compare` knows: order, needs, counted cost, source, health.
+    """List the methods of `f3eo compare`: order, needs, cost of a step, source, health.
 
-    Nothing in it is taken on trust: the cost is counted while the method steps, and every method is
-    tried on convex problems. It takes about half a minute.
+    The cost is counted during real steps, and health comes from runs on convex problems. The list
+    takes about half a minute.
 
     Args:
-        methods: What to list.
-        measure: Whether to time steps, too.
-        file: File to write the list to.
+        methods: Names of methods, or all.
+        measure: Also time the steps.
+        file: JSON file that receives the list.
     """
     names = tuple(METHODS) if methods == (ALL,) else methods
     check_names("method", names, {ALL: None, **METHODS})
     if ALL in names:
-        raise ValueError(f"{ALL} is every method, and stands alone; got {' '.join(names)}")
+        raise ValueError(f"{ALL} means every method; give it alone, got {' '.join(names)}")
     if file:
         prepare_file(file)
     console = Output()
@@ -41,7 +43,7 @@ def methods(
     try:
         if file:
             write(file, json.dumps(lines, indent=1, ensure_ascii=False) + "\n")
-    finally:  # a file that cannot be written is no reason to show nothing
+    finally:  # print the list even if the file cannot be written
         for grid in tables(lines):
             console.print(grid)
         console.print(remarks(lines))

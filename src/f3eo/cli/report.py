@@ -1,4 +1,4 @@
-"""`f3eo report`: what a study found, as a page."""
+"""`f3eo report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +11,10 @@ from f3eo.cli.app import Output, app, tell
 
 @app.command
 def report(folder: Positional[Annotated[Path, arg(metavar="PATH")]] = Path("runs/study")) -> int:
-    """Write what a study found: one page that needs no network, its pictures, and a summary.
+    """Write the report of a study: one page that needs no network, its pictures and a summary.
 
-    Reads the rows that `f3eo bench` left in PATH, and writes report.html, summary.md, summary.json
-    and pictures/ beside them. A study that is not complete gives a page that says so.
+    It reads the rows that `f3eo bench` wrote into PATH, and writes report.html, summary.md,
+    summary.json and pictures/ beside them. If the study is not complete, the page says so.
 
     Args:
         folder: Folder of the study.

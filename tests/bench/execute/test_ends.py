@@ -46,7 +46,7 @@ def trained(monkeypatch, make_row):
 
     monkeypatch.setattr(resume, "execute", execute)
     monkeypatch.setattr("f3eo.bench.plan.compare.write_report", lambda rows, path, title: None)
-    monkeypatch.setattr("f3eo.bench.plan.study.prices", lambda runs, path, tell: dict.fromkeys(
+    monkeypatch.setattr("f3eo.bench.plan.stages.prices", lambda runs, path, tell: dict.fromkeys(
         map(work, runs), 1.0))  # fmt: skip
     return broken
 
@@ -74,7 +74,7 @@ def test_a_file_where_a_folder_is_wanted(typed, trained, tmp_path, command):
     place.write_text("mine")
     code, _, error = typed(*command, "--folder", place)
     assert code == 2 and place.read_text() == "mine"
-    one_line(error, "Error: ", place, "a file stands where a folder is wanted: name another")
+    one_line(error, "Error: ", place, "a file is where a folder must be: name another")
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder nobody can write to")
@@ -104,7 +104,7 @@ def test_what_was_measured_is_shown_where_it_cannot_be_written(typed, tmp_path, 
     monkeypatch.setattr("f3eo.cli.methods.write", lost)
     code, out, error = typed("methods", "--methods", "sgd", "--json", tmp_path / "out.json")
     assert code == 2 and "torch.optim.SGD" in out
-    one_line(error, "there", "see that the disk is sound")
+    one_line(error, "there", "check the disk")
 
 
 def test_a_disk_that_fills_up_keeps_the_rows_before(typed, trained, tmp_path, monkeypatch):
@@ -265,7 +265,7 @@ def test_all_words_are_readable_in_80_columns(typed):
 @pytest.mark.parametrize(
     "error, code, parts",
     [
-        (KeyError("task"), 1, ("KeyError: 'task'", "a mistake in f3eo", "F3EO_TRACEBACK=1")),
+        (KeyError("task"), 1, ("KeyError: 'task'", "a bug in f3eo", "F3EO_TRACEBACK=1")),
         (ModuleNotFoundError("No module", name="tyro"), 2, ("tyro is missing", "f3eo[bench]")),
         (ValueError("two\nlines"), 2, ("Error: two lines",)),
         (KeyboardInterrupt(), 130, ("Interrupted",)),
@@ -289,7 +289,7 @@ def test_version(typed):
 def test_the_published_study_gives_the_published_numbers(tmp_path):
     """`f3eo report results/study` writes what docs/benchmark.md shows."""
     from f3eo.bench.report.analysis import Analysis
-    from f3eo.bench.report.findings import load
+    from f3eo.bench.report.study_data import load
     from f3eo.bench.report.summary import text
 
     root = Path(__file__).parents[3]

@@ -51,8 +51,8 @@ def said(console):
     return console.file.getvalue()
 
 
-def lines(outcome):
-    text = (outcome.report.parent / "results.jsonl").read_text()
+def lines(comparison):
+    text = (comparison.path / "results.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -67,19 +67,19 @@ def test_every_method_gets_every_task_and_seed_at_the_same_setting():
 
 def test_a_second_start_runs_nothing_twice(small, trained, console):
     first = compare(small(), console)
-    assert (first.trained, first.missing, len(lines(first))) == (4, 0, 4)
-    before = first.report.stat().st_mtime_ns
+    assert (first.trained, first.missing, len(lines(small()))) == (4, 0, 4)
+    before = small().report.stat().st_mtime_ns
     second = compare(small(), console)
-    assert (second.trained, len(trained), len(lines(second))) == (0, 4, 4)
+    assert (second.trained, len(trained), len(lines(small()))) == (0, 4, 4)
     assert "4 of 4 runs are there already" in said(console)
-    assert second.report.stat().st_mtime_ns > before
+    assert small().report.stat().st_mtime_ns > before
     more = compare(small(seeds=3), console)
     assert more.trained == 2 and {run.seed for run in trained[4:]} == {2}
 
 
 def test_really_trained_rows_resume_after_a_truncated_line(small, console, capsys):
     first = compare(small(methods=("sgd",), workers=1), console)
-    path = first.report.parent / "results.jsonl"
+    path = small().path / "results.jsonl"
     path.write_bytes(path.read_bytes()[:-100])
     again = compare(small(methods=("sgd",), workers=1), console)
     damaged = path.with_name("damaged.jsonl")
@@ -87,7 +87,7 @@ def test_really_trained_rows_resume_after_a_truncated_line(small, console, capsy
     assert len(damaged.read_bytes()) > 1000
     assert again.trained == 1
     curve = {row["seed"]: row["curve"]["test_loss"] for row in first.rows}
-    assert {row["seed"]: row["curve"]["test_loss"] for row in lines(again)} == curve
+    assert {row["seed"]: row["curve"]["test_loss"] for row in lines(small())} == curve
 
 
 def test_another_configuration_keeps_what_matches_and_says_so(small, trained, console):
@@ -97,23 +97,23 @@ def test_another_configuration_keeps_what_matches_and_says_so(small, trained, co
     assert "2 row(s) of another configuration" in said(console)
     assert all(
         row["config"]["options"]["lr"] == 0.05
-        for row in lines(changed)
+        for row in lines(small())
         if "rho" not in row["config"]["options"]
     )
     back = compare(small(), console)
-    assert back.trained == 0 and len(lines(back)) == 4
+    assert back.trained == 0 and len(lines(small())) == 4
 
 
 def test_rows_of_another_budget_do_not_stand_beside_these(small, trained, console):
     compare(small(), console)
-    changed = compare(small(methods=("sgd",), budget=48), console)
-    assert {(row["method"], row["config"]["budget"]) for row in lines(changed)} == {("sgd", 48)}
+    compare(small(methods=("sgd",), budget=48), console)
+    assert {(row["method"], row["config"]["budget"]) for row in lines(small())} == {("sgd", 48)}
 
 
 def test_rows_of_other_tasks_and_methods_stay(small, trained, console):
     compare(small(tasks=("digits-mlp", "mnist1d-mlp")), console)
     fewer = compare(small(methods=("sgd",)), console)
-    assert fewer.trained == 0 and len(lines(fewer)) == 8
+    assert fewer.trained == 0 and len(lines(small())) == 8
 
 
 def test_agreement_is_asked_only_where_it_matters(make_run, make_row):
@@ -133,17 +133,17 @@ def test_equal_cost_and_equal_time_are_runs_of_their_own(small, trained, console
         return {work(run): {"sgd": 1.25, "sam": 3.0}[run.method] for run in runs}
 
     monkeypatch.setattr(module, "prices", prices)
-    outcome = compare(small(equal=("cost", "time")), console)
+    compare(small(equal=("cost", "time")), console)
     assert asked == [[("digits-mlp", "sgd", None), ("digits-mlp", "sam", None)]]
-    kept = {(r["method"], r["seed"], r["config"].get("price")) for r in lines(outcome)}
+    kept = {(r["method"], r["seed"], r["config"].get("price")) for r in lines(small())}
     assert len(kept) == 8
     assert {(m, p) for m, _, p in kept} == {("sgd", None), ("sam", None), ("sgd", 1.25), ("sam", 3)}
-    assert len({row["key"] for row in lines(outcome)}) == 8
+    assert len({row["key"] for row in lines(small())}) == 8
     text = said(console)
     assert "digits-mlp, ranks" in text and "equal time" in text
     compare(small(equal=("cost", "time")), console)
     compare(small(), console)  # leaves the runs of equal time where they are
-    assert len(trained) == len(lines(outcome)) == 8
+    assert len(trained) == len(lines(small())) == 8
 
 
 def test_rows_of_another_price_do_not_stand_beside_these(make_run, make_row):
@@ -176,7 +176,7 @@ def test_failures_are_tried_again_and_divergences_are_not(small, monkeypatch, ma
     compare(small(methods=("sgd",)), console)
     outcome = compare(small(methods=("sgd",)), console)
     assert order == [0, 1, 0]
-    assert len(lines(outcome)) == 2
+    assert len(lines(small())) == 2
     assert {row["seed"]: row["status"] for row in outcome.rows} == {0: "finished", 1: "diverged"}
 
 
@@ -187,13 +187,13 @@ def test_an_interrupt_keeps_what_is_finished_and_reports_it(small, monkeypatch, 
 
     monkeypatch.setattr(resume, "execute", execute)
     outcome = compare(small(), console)
-    assert (outcome.trained, outcome.missing, len(lines(outcome))) == (1, 3, 1)
-    assert "SGD" in outcome.report.read_text()
+    assert (outcome.trained, outcome.missing, len(lines(small()))) == (1, 3, 1)
+    assert "SGD" in small().report.read_text()
 
 
 def test_the_command_is_in_every_row(small, trained, console):
-    outcome = compare(small(command="f3eo compare --seeds 2"), console)
-    assert {row["command"] for row in lines(outcome)} == {"f3eo compare --seeds 2"}
+    compare(small(command="f3eo compare --seeds 2"), console)
+    assert {row["command"] for row in lines(small())} == {"f3eo compare --seeds 2"}
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_the_command_is_in_every_row(small, trained, console):
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"budget": -1}, "budget must be at least 1, got -1"),
         ({"workers": 0}, "workers must be at least 1, got 0"),
-        ({"name": "a/b"}, "one folder's name, got 'a/b'"),
-        ({"name": ".."}, "one folder's name, got '..'"),
+        ({"name": "a/b"}, "the name of a single folder, got 'a/b'"),
+        ({"name": ".."}, "the name of a single folder, got '..'"),
         ({"overrides": {"sgd": {"rho": 1}}}, "sgd has no option 'rho'; it has lr"),
         ({"overrides": {"adamax": {"lr": 1}}}, "unknown method 'adamax'"),
     ],

@@ -14,10 +14,12 @@ from f3eo import cli
 from f3eo.bench.execute import resume
 from f3eo.bench.execute.pool import Update
 from f3eo.bench.methods import METHODS
-from f3eo.bench.plan import study, tuning
+from f3eo.bench.plan import tuning
 from f3eo.bench.plan import variants as listed
+from f3eo.bench.plan.choice import choose_bases, choose_options
 from f3eo.bench.plan.spaces import BASES, TUNED
-from f3eo.bench.plan.study import QUICK, USUAL, Study, bench, choose, tune
+from f3eo.bench.plan.stages import bench, tune
+from f3eo.bench.plan.study import PARTS, QUICK, USUAL, Study
 from f3eo.bench.price import clock
 from f3eo.bench.price.clock import Times
 from f3eo.bench.price.row import Quartiles
@@ -186,7 +188,7 @@ def test_another_choice_redoes_only_its_own_results(small, trained, console, mon
 
 
 def test_methods_none_of_whose_trials_finished_run_with_their_defaults(small):
-    chosen = choose(small(), [])
+    chosen = choose_options(small(), [])
     assert chosen["digits-mlp", "sgd"] == METHODS["sgd"].options()
 
 
@@ -197,9 +199,9 @@ def test_a_fact_of_the_task_is_no_matter_of_taste(small):
 
 def test_variants_start_from_what_was_tuned(small, trained, console):
     methods = ("sgd", "adamw", "muon", "sam", "f3eo")
-    asked = small(tasks=("mnist1d-mlp",), methods=methods, parts=study.PARTS, seeds=4)
+    asked = small(tasks=("mnist1d-mlp",), methods=methods, parts=PARTS, seeds=4)
     outcome = bench(asked, console)
-    chosen = choose(asked, outcome.trials)
+    chosen = choose_options(asked, outcome.trials)
     tuned = {method: chosen["mnist1d-mlp", method] for method in methods}
     found = {}
     for run in trained:
@@ -275,7 +277,7 @@ def test_bases_are_not_tried_where_nothing_stands_over_one(small, trained, conso
 
 def test_without_any_trial_of_a_base_that_finished_the_usual_one_is_wrapped(small):
     asked = small(tasks=("digits-mlp", "modular-addition"), base="best")
-    settled = study.settle(asked, [])
+    settled = choose_bases(asked, [])
     assert [settled.base_on(task) for task in asked.tasks] == ["sgd", "adamw"]
 
 
@@ -290,7 +292,7 @@ def test_a_variant_that_is_what_was_tuned_is_left_out(small):
     rates = {"lr": 0.5, "weight_decay": 0.01}
 
     def labels(**own):
-        chosen = choose(asked, [])
+        chosen = choose_options(asked, [])
         given = {name: chosen["mnist1d-mlp", name] | rates for name in asked.methods}
         given["f3eo"] |= own
         return {run.variant for run in asked.result_runs({(t, m): given[m] for t, m in chosen})}
@@ -300,7 +302,7 @@ def test_a_variant_that_is_what_was_tuned_is_left_out(small):
 
 def test_variants_of_methods_that_are_not_tuned_here_are_left_out(small):
     asked = small(tasks=("mnist1d-mlp",), parts=("ablation",))
-    runs = asked.result_runs(choose(asked, []))
+    runs = asked.result_runs(choose_options(asked, []))
     labels = {run.variant for run in runs}
     over = {label for label in labels if "over" in label}
     assert "every=10" in labels and over <= {"f3eo over sgd"}
@@ -367,7 +369,7 @@ def test_presets_name_what_there_is():
         ({"trials": 0}, "trials must be at least 1, got 0"),
         ({"scale": 0.0}, "scale must be a positive number, got 0.0"),
         ({"minutes": -1.0}, "minutes must be a positive number, got -1.0"),
-        ({"name": "a/b"}, "the name of a study is one folder's name, got 'a/b'"),
+        ({"name": "a/b"}, "the name of a study must be the name of a single folder, got 'a/b'"),
     ],
 )
 def test_bad_input_is_named_with_what_is_allowed(small, changes, message):

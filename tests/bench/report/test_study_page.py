@@ -10,10 +10,12 @@ from bench.synthetic import METHODS, TASKS, results, row, variants
 from f3eo import cli
 from f3eo.bench.execute import archive
 from f3eo.bench.methods import label
-from f3eo.bench.report import tables
 from f3eo.bench.report.analysis import Analysis
-from f3eo.bench.report.findings import Findings, load
-from f3eo.bench.report.study_page import gaps, pictures, render, report, sensitivity
+from f3eo.bench.report.cells import Cell, Table, markdown
+from f3eo.bench.report.gaps import gaps
+from f3eo.bench.report.pictures import pictures, sensitivity
+from f3eo.bench.report.study_data import StudyData, load
+from f3eo.bench.report.study_page import render, report
 
 SECTIONS = (
     "goals", "protocol", "scores", "records", "matrix", "ranks", "targets", "profile", "curves",
@@ -85,7 +87,7 @@ def test_a_goal_that_is_missed_is_said_to_be_missed():
     rows = results(5, ("wine", "digits-mlp"), ("sgd", "adamw", "muon", "sam", "f3eo"))
     swapped = {"sgd": "f3eo", "f3eo": "sgd"}
     rows = [r | {"method": swapped.get(r["method"], r["method"])} for r in rows]
-    text = plain(render(Analysis(Findings("x", rows)), {}))
+    text = plain(render(Analysis(StudyData("x", rows)), {}))
     assert text.count("not reached so far") >= 2
 
 
@@ -205,7 +207,7 @@ def test_a_complete_study_has_no_gaps(folder):
 
 def test_gaps_are_measured_against_what_was_asked():
     asked = synthetic.asked(TASKS[:2], FEW) | {"seeds": 6}
-    text = " ".join(gaps(Findings("x", results(5, TASKS[:1], FEW[:2]), asked=asked)))
+    text = " ".join(gaps(StudyData("x", results(5, TASKS[:1], FEW[:2]), asked=asked)))
     assert f"Of the tasks asked for, {TASKS[1]} has no run yet." in text
     assert "Of the methods asked for, f3eo has no run yet." in text
     assert f"Some methods have fewer than 6 seeds on {TASKS[0]}." in text
@@ -214,7 +216,7 @@ def test_gaps_are_measured_against_what_was_asked():
 def test_the_same_rows_give_the_same_page_in_any_order():
     rows = results(5, TASKS[:2], FEW)
     mixed = random.Random(0).sample(rows, len(rows))
-    first, second = (Analysis(Findings("x", found)) for found in (rows, mixed))
+    first, second = (Analysis(StudyData("x", found)) for found in (rows, mixed))
     drawn = pictures(first)
     assert drawn == pictures(second)
     assert render(first, drawn) == render(second, drawn)
@@ -258,11 +260,11 @@ def test_the_summary_is_a_table_that_can_be_committed(folder):
 
 def test_a_task_says_which_files_it_was_read_from_where_there_is_a_choice():
     rows = [row(TASKS[0], METHODS[0], seed, 50.0) | {"source": "copies"} for seed in range(2)]
-    study = Findings("any", rows, asked={"tasks": {TASKS[0]: {"description": "pictures"}}})
+    study = StudyData("any", rows, asked={"tasks": {TASKS[0]: {"description": "pictures"}}})
     assert study.description(TASKS[0]) == "pictures; copies"
     assert study.description("unknown") == ""
 
 
 def test_the_best_in_markdown_keeps_its_mark():
-    cells = [tables.Cell("9", best=True, mark="better"), tables.Cell("8", mark="worse")]
-    assert tables.markdown(tables.Table(["a", "b"], {"sgd": cells}))[2] == "| SGD | **9** ▲ | 8 ▼ |"
+    cells = [Cell("9", best=True, mark="better"), Cell("8", mark="worse")]
+    assert markdown(Table(["a", "b"], {"sgd": cells}))[2] == "| SGD | **9** ▲ | 8 ▼ |"

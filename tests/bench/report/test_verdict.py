@@ -2,7 +2,8 @@ import pytest
 
 from f3eo.bench.report.verdict import judge, names, relations, summary
 from f3eo.bench.run.metrics import ACCURACY, TEST_LOSS
-from f3eo.bench.statistics.welch import Difference, finals
+from f3eo.bench.statistics.frames import finals
+from f3eo.bench.statistics.welch import Difference
 
 
 @pytest.fixture

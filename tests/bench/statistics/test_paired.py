@@ -9,7 +9,7 @@ from f3eo.bench.run.metrics import ACCURACY
 from f3eo.bench.statistics.bootstrap import Range
 from f3eo.bench.statistics.paired import Paired, corrected, difference, paired_p
 from f3eo.bench.statistics.scores import scores
-from f3eo.bench.statistics.welch import holm
+from f3eo.bench.statistics.significance import holm
 
 
 def test_holm_by_hand():

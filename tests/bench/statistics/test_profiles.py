@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from f3eo.bench.statistics.profiles import integrated, ratios, share, time_to_target
+from f3eo.bench.statistics.profiles import profile_score, ratios, share, time_to_target
 
 TIMES = {
     "one": {"a": 10.0, "b": 20.0, "c": math.inf},
@@ -27,12 +27,14 @@ def test_a_profile_by_hand():
 def test_the_integrated_score_is_the_area_under_the_profile():
     """For a: ρ is 1/2 on [1, 3) and 3/4 on [3, 4): (2 · 1/2 + 1 · 3/4) / 3 = 7/12."""
     found = ratios(TIMES)
-    assert integrated(found["a"]) == pytest.approx(7 / 12)
+    assert profile_score(found["a"]) == pytest.approx(7 / 12)
     for method in "abc":
         taus = [1 + 3 * (i + 0.5) / 3000 for i in range(3000)]
         area = sum(share(found[method], tau) for tau in taus) / 3000
-        assert integrated(found[method]) == pytest.approx(area, abs=1e-3)
-    assert integrated([1.0, 1.0]) == 1.0 and integrated([math.inf]) == integrated([]) == 0.0
+        assert profile_score(found[method]) == pytest.approx(area, abs=1e-3)
+    assert (
+        profile_score([1.0, 1.0]) == 1.0 and profile_score([math.inf]) == profile_score([]) == 0.0
+    )
 
 
 def test_the_time_to_the_target_is_finite_if_most_seeds_reach_it():

@@ -14,7 +14,7 @@ import pytest
 
 from f3eo.bench.tasks import data
 from f3eo.bench.tasks.data import cifar
-from f3eo.bench.tasks.data.files import File, content
+from f3eo.bench.tasks.data.files import File, read
 from f3eo.bench.tasks.data.idx import parse
 
 TEXT = b"what is in the file\n" * 50
@@ -32,17 +32,17 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("level", [1, 9])
 def test_a_file_of_the_folder_may_be_packed_by_anyone(folder, level):
     (folder / "set/raw/file.gz").write_bytes(gzip.compress(TEXT, level))
-    assert content(FILE) == TEXT
+    assert read(FILE) == TEXT
 
 
 def test_a_file_of_the_folder_may_be_unpacked(folder):
     (folder / "set/raw/file").write_bytes(TEXT)
-    assert content(FILE) == TEXT
+    assert read(FILE) == TEXT
 
 
 def test_a_missing_file_is_named_with_the_folder_and_the_cure(folder):
     with pytest.raises(FileNotFoundError) as error:
-        content(FILE)
+        read(FILE)
     for part in (repr(str(folder)), "set/raw/file, set/raw/file.gz", "unset F3EO_DATA"):
         assert part in str(error.value)
 
@@ -50,13 +50,13 @@ def test_a_missing_file_is_named_with_the_folder_and_the_cure(folder):
 def test_another_content_is_refused(folder):
     (folder / "set/raw/file").write_bytes(TEXT + b"!")
     with pytest.raises(ValueError, match=rf"set/raw/file has sha256 .* must be {SHA}; remove it"):
-        content(FILE)
+        read(FILE)
 
 
 def test_a_damaged_archive_is_refused(folder):
     (folder / "set/raw/file.gz").write_bytes(gzip.compress(TEXT)[:-20])
     with pytest.raises(ValueError, match=r"file\.gz is damaged .*; remove it"):
-        content(FILE)
+        read(FILE)
 
 
 def test_without_a_folder_a_file_is_downloaded_once(tmp_path, monkeypatch):
@@ -77,7 +77,7 @@ def test_without_a_folder_a_file_is_downloaded_once(tmp_path, monkeypatch):
     with http.server.HTTPServer(("localhost", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         file = FILE._replace(url=f"http://localhost:{server.server_port}/file.gz")
-        assert content(file) == content(file) == TEXT
+        assert read(file) == read(file) == TEXT
         server.shutdown()
     assert asked == ["/file.gz"]
     assert (tmp_path / "f3eo/set/raw/file.gz").is_file()
@@ -87,7 +87,7 @@ def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.delenv(data.FOLDER, raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
     with pytest.raises(FileNotFoundError) as error:
-        content(FILE)
+        read(FILE)
     for part in (FILE.url, str(tmp_path), "as set/raw/file.gz, and set F3EO_DATA"):
         assert part in str(error.value)
 

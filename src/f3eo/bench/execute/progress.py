@@ -14,7 +14,7 @@ from f3eo.bench.execute.pool import Update
 from f3eo.bench.methods import colour, label
 from f3eo.bench.run.row import Row, equal
 from f3eo.bench.run.run import Run
-from f3eo.bench.statistics.welch import interval
+from f3eo.bench.statistics.student import interval
 
 
 class Display:

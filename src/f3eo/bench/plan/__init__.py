@@ -1,1 +1,1 @@
-"""What is compared: methods, spaces, tuning, and the plan of a study."""
+"""Plans: comparisons and studies, their search spaces, choices and variants."""

@@ -1,4 +1,4 @@
-"""The methods the benchmark knows, as a list: what each is, asks for, costs, and if it is sound."""
+"""The list of all methods: order, needs, cost of a step, source and health."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,32 +16,37 @@ from f3eo.bench.plan.spaces import TUNED, space
 from f3eo.bench.price.clock import step_times
 
 TASK = "digits-mlp"
-"""Whose model and batches steps are timed on."""
+"""The task whose model and batches are used to time steps."""
 
 Line = dict[str, Any]
-"""One method; what is not known is null.
+"""One method as plain data; an unknown value is None.
 
-`name`, `label`; `order`: 1, 2 or 3; `kind`; `needs`: of the closure; `calls`: of it in a step;
-`gradient_equivalents`: counted cost of a step (see `f3eo.bench.methods.count`); `time_ratio`,
-`time_ratio_low`, `time_ratio_high`: time of a step over that of a plain gradient, median and
-quartiles; `package`, `version`, `class`, `paper`; `defaults`: hyper-parameters; `space`: the
-ranges `f3eo bench` tunes it in; `nan`: what a NaN loss does; `problems`: what the checks found (see
-`f3eo.bench.methods.health`); `note`.
+- `name`, `label`, `kind`, `note`: texts. `order`: 1, 2 or 3.
+- `needs`: what the closure must return. `calls`: closure calls per step.
+- `gradient_equivalents`: counted cost of a step in plain gradients (`f3eo.bench.methods.count`).
+- `time_ratio`, `time_ratio_low`, `time_ratio_high`: time of a step over that of a plain gradient
+  step, median and quartiles.
+- `package`, `version`, `class`, `paper`: the source.
+- `defaults`: hyper-parameters. `space`: their ranges in `f3eo bench`, [low, high] by name.
+- `nan`: the effect of a NaN loss. `problems`: failed checks (`f3eo.bench.methods.health`).
 """
 
 
 def catalogue(
     names: Sequence[str], measure: bool, tell: Callable[[str], object] = lambda text: None
 ) -> list[Line]:
-    """Count, check and, if asked to, time the methods.
+    """Count the cost of the methods, check their health and, optionally, time their steps.
 
     Args:
-        names: of methods.
-        measure: whether to time them.
-        tell: called with what is going on.
+        names: names of methods.
+        measure: whether to time the steps.
+        tell: called with a progress message; default ignores it.
+
+    Returns:
+        One line per method.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # in a run they are recorded
+        warnings.simplefilter("ignore")  # runs record them
         lines = []
         for name in names:
             tell(f"{name} …")
@@ -50,9 +55,9 @@ def catalogue(
             tell(f"timing on {TASK} …")
             times = step_times(TASK, {name: (name, METHODS[name].options()) for name in names})
             for line in lines:
-                found = times.ratios.get(line["name"], (None, None, None))
+                ratios = times.ratios.get(line["name"], (None, None, None))
                 keys = ("time_ratio", "time_ratio_low", "time_ratio_high")
-                line.update(zip(keys, found, strict=True))
+                line.update(zip(keys, ratios, strict=True))
     return lines
 
 
@@ -60,9 +65,9 @@ def _line(method: Method) -> Line:
     health = examine(method.name)
     try:
         counted: Count | None = count(method.name, method.options())
-    except Exception:  # what is wrong stands among the problems
+    except Exception:  # `health.problems` reports it
         counted = None
-    known = space(method.name) if method.name in TUNED else {}
+    ranges = space(method.name) if method.name in TUNED else {}
     return {
         "name": method.name,
         "label": method.label,
@@ -79,7 +84,7 @@ def _line(method: Method) -> Line:
         "class": method.source.name,
         "paper": method.source.paper,
         "defaults": dict(method.defaults),
-        "space": {name: [d.low, d.high] for name, d in known.items()},
+        "space": {name: [d.low, d.high] for name, d in ranges.items()},
         "nan": health.nan,
         "problems": health.problems,
         "note": method.note,
@@ -87,11 +92,11 @@ def _line(method: Method) -> Line:
 
 
 def tables(lines: Sequence[Line]) -> tuple[Table, Table]:
-    """Two tables for 80 columns: what a step costs and how sound it is; what it is and needs."""
+    """Two tables, each 80 columns wide: cost and health; needs and source."""
     timed = any(line["time_ratio"] for line in lines)
     costs = _grid("method", "order", "calls", "cost", *(["time"] if timed else []), "NaN", "health")
     facts = _grid("method", "needs", "from, paper")
-    facts.columns[1].max_width = 20  # so that every class is in one piece in 80 columns
+    facts.columns[1].max_width = 20  # keeps class names on one line in 80 columns
     for line in lines:
         time = [_number(line["time_ratio"])] if timed else []
         sound = Text("sound", "green") if not line["problems"] else Text("see below", "red")
@@ -110,7 +115,7 @@ def tables(lines: Sequence[Line]) -> tuple[Table, Table]:
 
 
 def _grid(*names: str) -> Table:
-    """A table that folds what has no room, and leaves out nothing."""
+    """An empty table that folds long text instead of cutting it."""
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in names:
         number = name in ("calls", "cost", "time")
@@ -119,7 +124,7 @@ def _grid(*names: str) -> Table:
 
 
 def remarks(lines: Sequence[Line]) -> Text:
-    """What is wrong with whom, then the notes."""
+    """The problems of all methods, then missing packages and notes."""
     text = Text()
     for line in lines:
         for problem in line["problems"]:
@@ -127,7 +132,7 @@ def remarks(lines: Sequence[Line]) -> Text:
     for line in lines:
         if line["version"] is None:
             extra = METHODS[line["name"]].source.extra
-            text.append(f"{line['name']}: pip install 'f3eo[{extra}]' brings it\n")
+            text.append(f"{line['name']}: pip install 'f3eo[{extra}]' installs it\n")
         if line["note"]:
             text.append(f"{line['name']}: {line['note']}\n")
     return text
@@ -138,7 +143,7 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 NOTE = (
-    "Cost of a step in plain gradients: the matrix products it makes of a batch over those of one "
-    "forward and one backward pass, counted; a double backward counts what it makes. Calls: of the "
-    "closure. NaN: what such a loss does to the weights. Health: see `f3eo.bench.methods.health`."
+    "Cost: the counted matrix products of a step on a batch, over those of one forward and one "
+    "backward pass; a double backward counts its own products. Calls: of the closure, per step. "
+    "NaN: the effect of a NaN loss on the parameters. Health: see `f3eo.bench.methods.health`."
 )

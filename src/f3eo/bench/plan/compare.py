@@ -1,4 +1,4 @@
-"""Compare methods on tasks over seeds at equal cost or time, and keep what is measured."""
+"""A comparison: given methods on given tasks over seeds, at equal cost or at equal time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,42 +8,44 @@ from typing import Any
 from rich.console import Console
 
 from f3eo.bench.execute import disk
-from f3eo.bench.execute.resume import carry_out
+from f3eo.bench.execute.resume import Carried, carry_out
 from f3eo.bench.execute.store import Store
 from f3eo.bench.methods import METHODS, USUAL
-from f3eo.bench.plan.given import check_counts, check_folder, check_names, check_setting
+from f3eo.bench.plan.checks import check_counts, check_folder, check_names, check_setting
+from f3eo.bench.plan.runs import planned
 from f3eo.bench.price.clock import prices, work
 from f3eo.bench.report.comparison_page import write_report
-from f3eo.bench.report.ranking import EQUALS, ranking, table
-from f3eo.bench.run.row import Row
+from f3eo.bench.report.standings import EQUALS, standings, table
 from f3eo.bench.run.run import Equal, Run
 from f3eo.bench.tasks import TASKS, Task
 from f3eo.bench.tasks import USUAL as USUAL_TASKS
 
 SHORT = 2_500
-"""Plain gradients in a run unless something else is asked for: a look, where a study is longer."""
+"""The largest default budget of a run, in plain gradients; a study takes each task's own."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to compare, and where it is kept.
+    """The plan of a comparison and the folder of its results.
 
     Args:
-        name: the folder below `folder`; a second comparison of this name resumes.
-        tasks: names of tasks.
-        methods: names of methods.
-        seeds: runs of each method on each task, with seeds 0, 1, …
-        budget: plain gradients per run, or the time of so many; None takes each task's own, at
-            most SHORT.
+        name: name of the folder below `folder`; a second comparison of this name resumes the
+            first; default "compare".
+        tasks: names of tasks; default `tasks.USUAL`.
+        methods: names of methods; default `methods.USUAL`.
+        seeds: number of runs per method and task, with seeds 0, 1, …; default 3.
+        budget: plain gradients per run, or the time of that many plain gradient steps; default
+            None, each task's own, at most SHORT.
         equal: what every method may spend the same amount of: "cost", counted in plain gradients,
-            "time", each step at its measured price, or both, which takes runs of its own for each.
-        overrides: hyper-parameters by method, over the tuned ones.
-        workers: processes, with one torch thread each.
-        folder: parent of the comparison's folder.
-        command: what was typed, for the record.
+            or "time", with each step at its measured price; both take separate runs. Default
+            ("cost",).
+        overrides: hyper-parameters by method, in place of the tuned ones; default none.
+        workers: number of processes, with one torch thread each; default 2.
+        folder: parent of the comparison's folder; default "runs".
+        command: the command line, stored in every row; default empty.
 
     Raises:
-        ValueError: a name nobody knows, a number out of range, an override without an effect.
+        ValueError: an unknown name, a number out of range, or an override without effect.
     """
 
     name: str = "compare"
@@ -77,26 +79,27 @@ class Comparison:
 
     @property
     def path(self) -> Path:
-        """The folder of this comparison."""
+        """The folder of the comparison."""
         return self.folder / self.name
 
+    @property
+    def report(self) -> Path:
+        """The page; written if there is any row."""
+        return self.path / "report.html"
+
     def runs(self, prices: Mapping[str, float] | None = None) -> list[Run]:
-        """Every run, seed by seed, so that an early end leaves equal numbers of seeds.
+        """Every run, ordered by seed, so that an early end leaves equal numbers of seeds.
 
         Args:
-            prices: time of a step by `clock.work`, in plain gradient steps; asked for if `equal`
+            prices: time of a step in plain gradient steps, by `clock.work`; needed if `equal`
                 names time.
         """
         plain = [
-            Run(
-                task=task.name,
-                method=method,
-                seed=0,
-                budget=self.budget or min(task.budget, SHORT),
-                batch=task.batch,
-                options=self._options(task, method),
-                evaluations=task.evaluations,
-                probe=task.probe,
+            planned(
+                task,
+                method,
+                self.budget or min(task.budget, SHORT),
+                self._options(task, method),
             )
             for task in map(TASKS.__getitem__, self.tasks)
             for method in self.methods
@@ -113,46 +116,31 @@ class Comparison:
         return METHODS[method].options(task.options.get(method, {}), self.overrides.get(method, {}))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a comparison ended.
+def compare(comparison: Comparison, console: Console) -> Carried:
+    """Carry out the runs that have no row yet, and write the report.
 
-    Attributes:
-        rows: its rows, earlier ones included.
-        trained: runs carried out just now.
-        missing: runs that are still to be done.
-        failure: the error of the last run if all of them failed, else None.
-        report: the page; written if there is any row.
+    Args:
+        comparison: the plan.
+        console: shows the progress and, at equal time, the standings.
     """
-
-    rows: list[Row]
-    trained: int
-    missing: int
-    failure: str | None
-    report: Path
-
-
-def compare(comparison: Comparison, console: Console) -> Outcome:
-    """Carry out the runs that are not there yet, and write the report; see `carry_out`."""
     disk.prepare(comparison.path)
     carried = carry_out(
-        comparison.runs(_prices(comparison, console)),
+        comparison.runs(_measure_prices(comparison, console)),
         Store(comparison.path),
         console,
         workers=comparison.workers,
         command=comparison.command,
     )
-    report = comparison.path / "report.html"
     if carried.rows:
-        write_report(carried.rows, report, comparison.name)
+        write_report(carried.rows, comparison.report, comparison.name)
     if "time" in comparison.equal:
         for task in comparison.tasks:
-            console.print(table(ranking(carried.rows, task), task))
-    return Outcome(carried.rows, carried.trained, carried.missing, carried.failure, report)
+            console.print(table(standings(carried.rows, task), task))
+    return carried
 
 
-def _prices(comparison: Comparison, console: Console) -> dict[str, float] | None:
-    """What a step takes, if that is needed; measured before the runs, while all is quiet."""
+def _measure_prices(comparison: Comparison, console: Console) -> dict[str, float] | None:
+    """The price of every kind of step, timed before the runs; None without equal time."""
     if "time" not in comparison.equal:
         return None
     plain = replace(comparison, equal=("cost",), seeds=1)

@@ -1,12 +1,12 @@
-"""What is searched for each method, the same on every task; all get the same number of trials.
+"""The search space of every method: two to four options, the same ranges on every task.
 
-Sharpness-aware methods and F3EO wrap a base (`Study.base`), and search its learning rate and
-weight decay like the base itself. F3EO has one weight for all tasks, and nothing else to search.
+Options are drawn on a logarithmic scale (`tuning.draw`). A range extends a factor of six to ten to
+both sides of the values that papers and packages propose; the first trial is the method's default.
+Options without a range keep their defaults. All methods get the same number of trials.
 
-Two to four options each, drawn on a logarithmic scale (see `tuning.draw`); the ranges reach a
-factor of six to ten to both sides of what papers and packages propose. The first trial is the
-method's default. A task may have a range of its own for Adam's weight decay (`Task.decay`). What is
-not named here keeps its default.
+Wrappers (sharpness-aware methods and F3EO) search the learning rate and weight decay of their base
+(`Study.base`) in the base's own ranges. F3EO has one strength for all tasks and nothing else to
+search. A task may have its own range for Adam's weight decay (`Task.decay`).
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ def _log(low: float, high: float) -> FloatDistribution:
 
 
 SGD_LIKE = {"lr": _log(0.05, 2.0), "weight_decay": _log(1e-4, 1e-2)}
-"""For SGD with momentum 0.9, alone or wrapped."""
+"""Ranges for SGD with momentum 0.9, alone or wrapped."""
 ADAM_LIKE = {"lr": _log(5e-4, 5e-2), "weight_decay": _log(1e-3, 1.0)}
-"""For updates of the size of Adam's, with decoupled weight decay."""
+"""Ranges for updates of Adam's magnitude with decoupled weight decay."""
 
 BASES: Mapping[str, Space] = {"sgd": SGD_LIKE, "adamw": ADAM_LIKE, "muon": ADAM_LIKE}
-"""By the base that wrappers take on a task."""
+"""Ranges of a wrapper's base, by base."""
 WRAPPERS: Mapping[str, Space] = {
     "sam": {"rho": _log(0.02, 0.5)},
     "asam": {"rho": _log(0.2, 5.0)},
@@ -34,7 +34,7 @@ WRAPPERS: Mapping[str, Space] = {
     "looksam": {"rho": _log(0.02, 0.5), "alpha": _log(0.05, 0.95)},
     "f3eo": {},
 }
-"""What they have beside their base's; one without is tried at its base's own points."""
+"""A wrapper's own ranges, added to those of its base; without any it tries its base's points."""
 OWN: Mapping[str, Space] = {
     "sgd": SGD_LIKE,
     "adamw": ADAM_LIKE,
@@ -51,7 +51,7 @@ TUNED = (
     *("sgd", "adamw", "muon", "sam", "asam", "penalty", "looksam"),
     *("adahessian", "soap", "ivon", "f3eo"),
 )
-"""The methods that have a space."""
+"""The methods with a search space."""
 
 
 def space(method: str, base: str = "sgd", decay: tuple[float, float] | None = None) -> Space:
@@ -59,14 +59,14 @@ def space(method: str, base: str = "sgd", decay: tuple[float, float] | None = No
 
     Args:
         method: one of TUNED.
-        base: what wrappers wrap; others do not ask.
-        decay: range for the weight decay of Adam's kind; default that of ADAM_LIKE.
+        base: base optimizer of a wrapper, ignored for other methods; default "sgd".
+        decay: range (low, high) of Adam's weight decay; default None, that of ADAM_LIKE.
 
     Raises:
-        ValueError: a method without one.
+        ValueError: the method has no search space.
     """
     if method not in TUNED:
         raise ValueError(f"no search space for {method!r}; choose from {', '.join(TUNED)}")
-    found = OWN[method] if method in OWN else {**BASES[base], **WRAPPERS[method]}
+    ranges = OWN[method] if method in OWN else {**BASES[base], **WRAPPERS[method]}
     usual = ADAM_LIKE["weight_decay"]
-    return {name: _log(*decay) if decay and d is usual else d for name, d in found.items()}
+    return {name: _log(*decay) if decay and d is usual else d for name, d in ranges.items()}

@@ -1,7 +1,7 @@
-"""Variants of F3EO, as data: its parts one by one, and grids of learning rate and weight.
+"""Variants of F3EO: its parts changed one at a time, and grids of learning rate and strength.
 
-All start from what F3EO was tuned to on the task. A variant over another base takes the learning
-rate and weight decay that this base was tuned to by itself.
+Every variant starts from the tuned options of F3EO on the task. A variant over another base takes
+the tuned learning rate and weight decay of that base.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from f3eo.bench.wrapped import MOMENTUM, over
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with some options changed.
+    """A method with some of its options changed.
 
     Args:
-        label: unique; results carry it.
-        options: what is changed.
-        method: whose tuned options it starts from; default f3eo.
-        rates: method whose tuned `lr` and `weight_decay` it takes; default its own.
+        label: unique name, stored in its rows.
+        options: the changed options; default none.
+        method: the method it varies; default "f3eo".
+        rates: method whose tuned `lr` and `weight_decay` it takes; default "", its own.
     """
 
     label: str
@@ -29,7 +29,7 @@ class Variant:
 
     @property
     def needs(self) -> set[str]:
-        """Methods that must be tuned for it."""
+        """The methods whose tuned options it is made from."""
         return {self.method, self.rates or self.method}
 
 
@@ -42,7 +42,10 @@ def _over(method: str, base: str) -> Variant:
 
 
 TRACE = {"power": 2.0, "weight": "ratio"}
-"""For estimators that know no other power: a weight without a scale, as that of Tr F is another."""
+"""Options of estimators that know Tr F alone (power 2), whose strength has another scale.
+
+A ratio has no scale.
+"""
 ABLATION: Sequence[Variant] = (
     _part("estimator", "per_sample"),
     _part("estimator", "exact"),
@@ -64,24 +67,27 @@ ABLATION: Sequence[Variant] = (
 ABLATION_TASKS = ("mnist1d-mlp", "fashion-cnn", "modular-addition")
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
-WEIGHTS = {
+"""Learning rates of the grids."""
+STRENGTHS = {
     "decoupled": ({}, (0.01, 0.03, 0.1, 0.3)),
     "coupled": ({"weight": "fixed"}, (0.01, 0.03, 0.1, 0.3)),
     "direct": ({"weight": "fixed", "power": 2.0}, (0.02, 0.2, 2.0, 20.0)),
 }
-"""By rule: what goes with it, and values of the weight; the direct rule as in the source document,
-where 2 is proposed. All over SGD, whose range of learning rates this is."""
+"""By rule: its options, and the values of the strength. All grids are over SGD.
+
+The direct rule is that of the source document, which proposes a strength of 2.
+"""
 
 SENSITIVITY: Sequence[Variant] = tuple(
     Variant(
         f"sensitivity {rule}",
-        {**over("sgd"), "rule": rule, **given, "value": value, "lr": lr},
+        {**over("sgd"), "rule": rule, **options, "value": value, "lr": lr},
         rates="sgd",
     )
-    for rule, (given, values) in WEIGHTS.items()
+    for rule, (options, values) in STRENGTHS.items()
     for lr in RATES
     for value in values
 )
 SENSITIVITY_TASKS = ("mnist1d-mlp",)
 SENSITIVITY_SEEDS = 3
-"""At most so many seeds on the grids."""
+"""The largest number of seeds on the grids."""

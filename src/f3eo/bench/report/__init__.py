@@ -1,1 +1,1 @@
-"""What a study of many methods on many tasks says: scores, tests, ranks, goals, and a page."""
+"""Reports: a page per comparison, and a page, pictures and a summary per study."""

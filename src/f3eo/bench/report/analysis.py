@@ -1,11 +1,11 @@
-"""Everything a report says of a study, computed once."""
+"""The statistics of a study, each computed once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 
-from f3eo.bench.report.findings import Findings
+from f3eo.bench.report.study_data import StudyData
 from f3eo.bench.run.row import Row
 from f3eo.bench.statistics.goals import OURS, Goal, Record, goals, records
 from f3eo.bench.statistics.paired import Paired, Relation, corrected, difference
@@ -14,23 +14,26 @@ from f3eo.bench.statistics.ranks import Ranks, rank
 from f3eo.bench.statistics.scores import Scores, scores
 
 Key = tuple[str, str, str]
-"""Task, first, second."""
+"""Task, first method, second method."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """The statistics of a study; each is computed when first asked for.
+    """The statistics of a study, computed on first use.
 
     Args:
-        study: what was measured.
+        study: the rows of the study.
+
+    Attributes:
+        tasks: the scores, by task.
     """
 
-    study: Findings
+    study: StudyData
     tasks: dict[str, Scores] = field(init=False)
 
     def __post_init__(self) -> None:
-        found = {task: scores(self.on(task), self.study.metric(task)) for task in self.study.tasks}
-        object.__setattr__(self, "tasks", found)
+        tasks = {task: scores(self.on(task), self.study.metric(task)) for task in self.study.tasks}
+        object.__setattr__(self, "tasks", tasks)
 
     def on(self, task: str) -> list[Row]:
         """The results of the methods on one task."""
@@ -38,81 +41,79 @@ class Analysis:
 
     @property
     def methods(self) -> list[str]:
-        """The methods, by average rank where there is one, else as they are listed."""
+        """The methods by average rank, those without a rank last, in registry order."""
         listed = self.study.methods
         order = list(self.ranks.average)
         return sorted(listed, key=lambda m: order.index(m) if m in order else len(order))
 
     @cached_property
     def pairs(self) -> list[Paired]:
-        """Every pair of methods on every task, uncorrected; ours comes first in its pairs."""
-        found = [
-            difference(task, given, first, second)
-            for task, given in self.tasks.items()
-            for first, second in combinations(sorted(given.values, key=lambda m: m != OURS), 2)
+        """Every pair of methods on every task, p not corrected; OURS is first in its pairs."""
+        pairs = [
+            difference(task, scored, first, second)
+            for task, scored in self.tasks.items()
+            for first, second in combinations(sorted(scored.values, key=lambda m: m != OURS), 2)
         ]
-        return [pair for pair in found if pair]
+        return [pair for pair in pairs if pair]
 
     @cached_property
     def ours(self) -> dict[Key, Paired]:
-        """Ours against every other method on every task, corrected over all of these."""
+        """OURS against every other method on every task, corrected over all of these pairs."""
         return _by_key(corrected([pair for pair in self.pairs if pair.first == OURS]))
 
     @cached_property
     def ours_by_task(self) -> dict[Key, Paired]:
-        """The same, corrected within each task only."""
-        mine = [pair for pair in self.pairs if pair.first == OURS]
-        return _by_key(self._within(mine))
+        """OURS against every other method on every task, corrected within each task only."""
+        return _by_key(self._within([pair for pair in self.pairs if pair.first == OURS]))
 
     @cached_property
     def all_pairs(self) -> dict[Key, Paired]:
-        """Every pair, both ways round, corrected over all pairs of its task."""
+        """Every pair in both orders, corrected over all pairs of its task."""
         tested = self._within(self.pairs)
         return _by_key([*tested, *(pair.turned for pair in tested)])
 
     @cached_property
     def ranks(self) -> Ranks:
-        """Average ranks over the tasks that every method has a result on."""
-        good = {
-            task: {method: found.sign * mean for method, mean in found.means.items()}
-            for task, found in self.tasks.items()
+        """Average ranks over the tasks on which every method has a result."""
+        goodness = {
+            task: {method: scored.sign * mean for method, mean in scored.means.items()}
+            for task, scored in self.tasks.items()
         }
-        return rank(good)
+        return rank(goodness)
 
     @cached_property
     def goals(self) -> list[Goal]:
-        """What was to be shown, by the correction over everything."""
+        """The goals, with p-values corrected over all tasks."""
         return goals(self.ours, self.tasks)
 
     @cached_property
     def goals_by_task(self) -> list[Goal]:
-        """The same, by the correction within each task."""
+        """The goals, with p-values corrected within each task."""
         return goals(self.ours_by_task, self.tasks)
 
     @cached_property
     def records(self) -> list[Record]:
-        """Ours against each rival."""
-        found = records(self.ours)
-        return sorted(found, key=lambda record: self.methods.index(record.rival))
+        """OURS against each rival, in the order of `methods`."""
+        return sorted(records(self.ours), key=lambda record: self.methods.index(record.rival))
 
     @cached_property
     def times(self) -> dict[str, dict[str, float]]:
-        """By task and method, the median nominal time to the target; inf for never."""
-        found: dict[str, dict[str, float]] = {}
+        """The median nominal time to the target, by task and method; inf if never reached."""
+        medians: dict[str, dict[str, float]] = {}
         for task in self.tasks:
             runs: dict[str, list[float | None]] = {}
             for row in self.on(task):
                 runs.setdefault(row["method"], []).append(time(row))
-            found[task] = {method: time_to_target(times) for method, times in runs.items()}
-        return found
+            medians[task] = {method: time_to_target(times) for method, times in runs.items()}
+        return medians
 
     @cached_property
     def ratios(self) -> Ratios:
-        """Times to the target over those of the fastest method."""
+        """Times to the target, relative to the fastest method."""
         return ratios(self.times)
 
     def wins(self, first: str, second: str) -> int:
-        """The tasks on which one method is significantly better than another."""
+        """The number of tasks on which `first` is significantly better than `second`."""
         return sum(
             pair.relation == "better"
             for (_, a, b), pair in self.all_pairs.items()
@@ -120,17 +121,18 @@ class Analysis:
         )
 
     def against_ours(self, task: str, method: str) -> Relation | None:
-        """What a method is, compared with ours."""
+        """How a method compares with OURS on a task; None where the pair is not tested."""
         pair = self.ours.get((task, OURS, method))
         return pair.turned.relation if pair else None
 
     def _within(self, pairs: Sequence[Paired]) -> list[Paired]:
-        tasks = [[pair for pair in pairs if pair.task == task] for task in self.tasks]
-        return [pair for mine in tasks for pair in corrected(mine)]
+        """The pairs, corrected within each task."""
+        families = [[pair for pair in pairs if pair.task == task] for task in self.tasks]
+        return [pair for family in families for pair in corrected(family)]
 
 
 def time(row: Row) -> float | None:
-    """Nominal time of a run to the target, step · price in plain gradient steps; None for never."""
+    """Nominal time to the target, step · price in plain gradient steps; None if never reached."""
     target = row.get("target") or {}
     if row["status"] != "finished" or not target.get("reached"):
         return None
@@ -138,7 +140,7 @@ def time(row: Row) -> float | None:
 
 
 def price(row: Row) -> float:
-    """Time of a step in plain gradient steps; of a run at equal cost, its gradients."""
+    """Time of a step in plain gradient steps; for a run at equal cost, its plain gradients."""
     return float(row["config"].get("price") or row["gradient_equivalents"] or 1)
 
 

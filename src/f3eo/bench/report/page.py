@@ -1,4 +1,4 @@
-"""What every page shares: its template engine and its numbers."""
+"""The template engine of every page, and its number formats."""
 
 import math
 
@@ -8,7 +8,15 @@ from f3eo.bench.methods import colour, label
 
 
 def render(template: str, **entries: object) -> str:
-    """A template of this package filled in; a name it asks for must be given."""
+    """Fill in a template of this package.
+
+    Args:
+        template: file name in `templates`.
+        entries: the template's variables.
+
+    Raises:
+        jinja2.UndefinedError: the template reads a variable that is not given.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("f3eo.bench.report"),
         autoescape=True,
@@ -22,7 +30,7 @@ def render(template: str, **entries: object) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number in `digits` significant digits, without an exponent where it can be read so."""
+    """A number with `digits` significant digits; exponents outside [1e-3, 1e6), "–" if infinite."""
     if not math.isfinite(value):
         return "–"
     if value == 0 or 1e-3 <= abs(value) < 1e6:
@@ -32,5 +40,5 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def fixed(value: float, digits: int) -> str:
-    """A number with `digits` decimals, or in three significant digits where it is very large."""
+    """A number with `digits` decimals, or with three significant digits from 1e5 on."""
     return number(value) if not abs(value) < 1e5 else f"{value:.{digits}f}"

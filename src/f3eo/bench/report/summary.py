@@ -1,22 +1,18 @@
-"""The results of a study in a few lines of Markdown, and all of them as JSON."""
+"""The results of a study: a short summary in Markdown, and all numbers as JSON."""
 
 import math
 from typing import Any
 
 from f3eo.bench.methods import label
-from f3eo.bench.report import tables
 from f3eo.bench.report.analysis import Analysis
+from f3eo.bench.report.cells import markdown
+from f3eo.bench.report.study_tables import score_table
 from f3eo.bench.statistics.goals import OURS, Goal
-from f3eo.bench.statistics.profiles import integrated
-
-
-def verdict(goal: Goal) -> str:
-    """Whether a goal is reached, in a word or two."""
-    return {True: "reached", False: "not reached", None: "not judged"}[goal.reached]
+from f3eo.bench.statistics.profiles import profile_score
 
 
 def facts(analysis: Analysis) -> dict[str, Any]:
-    """Plain data for json.dumps; what is not finite is None."""
+    """All results as plain data for JSON; numbers that are not finite become None."""
     return {
         "study": analysis.study.name,
         "goals": [_goal(goal) for goal in analysis.goals],
@@ -24,12 +20,12 @@ def facts(analysis: Analysis) -> dict[str, Any]:
         "records": [record._asdict() for record in analysis.records],
         "scores": {
             task: {
-                "metric": found.metric.name,
-                "untrained": _finite(found.floor),
-                "means": {method: _finite(mean) for method, mean in found.means.items()},
-                "lost": dict(found.lost),
+                "metric": scores.metric.name,
+                "untrained": _finite(scores.floor),
+                "means": {method: _finite(mean) for method, mean in scores.means.items()},
+                "lost": dict(scores.lost),
             }
-            for task, found in analysis.tasks.items()
+            for task, scores in analysis.tasks.items()
         },
         "differences": [
             {
@@ -51,7 +47,7 @@ def facts(analysis: Analysis) -> dict[str, Any]:
             task: {method: _finite(time) for method, time in times.items()}
             for task, times in analysis.times.items()
         },
-        "profile_score": {method: integrated(found) for method, found in analysis.ratios.items()},
+        "profile_score": {method: profile_score(r) for method, r in analysis.ratios.items()},
     }
 
 
@@ -60,11 +56,11 @@ def text(analysis: Analysis) -> str:
     lines = [f"# {analysis.study.name}", "", "| goal | tasks | corrected within tasks | |"]
     lines += ["|---|---:|---:|---|"]
     for goal, within in zip(analysis.goals, analysis.goals_by_task, strict=True):
-        wanted = f"{label(OURS)} is {goal.claim}, on at least {100 * goal.wanted:g} % of the tasks"
+        claim = f"{label(OURS)} is {goal.claim}, on at least {100 * goal.wanted:g} % of the tasks"
         held = [f"{len(g.held)} of {g.total}" for g in (goal, within)]
-        lines.append(f"| {wanted} | {' | '.join(held)} | {verdict(goal)} |")
+        lines.append(f"| {claim} | {' | '.join(held)} | {_outcome(goal)} |")
     lines += ["", "Mean score; bold: best; ▲ ▼: significantly better or worse than F3EO.", ""]
-    lines += tables.markdown(tables.score_table(analysis), "method")
+    lines += markdown(score_table(analysis), "method")
     if analysis.records:
         lines += ["", f"| {label(OURS)} against | better | level | worse |", "|---|---:|---:|---:|"]
         lines += [
@@ -77,6 +73,10 @@ def text(analysis: Analysis) -> str:
         far = f"; critical difference {critical:.2f}" if math.isfinite(critical) else ""
         lines += ["", f"Average ranks over {len(analysis.ranks.tasks)} tasks: {ranks}{far}."]
     return "\n".join(lines) + "\n"
+
+
+def _outcome(goal: Goal) -> str:
+    return {True: "reached", False: "not reached", None: "not judged"}[goal.reached]
 
 
 def _goal(goal: Goal) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Statistics of scores."""
+"""Statistics of runs: intervals, tests, ranks, profiles and the goals counted from them."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
 RESAMPLES = 9999
 
 
@@ -20,31 +20,32 @@ class Range(NamedTuple):
 
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> Range:
-    """The mean and its percentile bootstrap interval at LEVEL.
+    """The mean and its percentile bootstrap interval with coverage CONFIDENCE.
 
-    Values are drawn anew with replacement RESAMPLES times; low and high are quantiles of the
-    means. With ten values it holds the true mean about 90 times in 100 rather than 95: it shows
-    spread, decisions are `paired`'s. Percentile, because BCa is undefined where most seeds agree.
+    The values are resampled with replacement RESAMPLES times; low and high are quantiles of the
+    resampled means. With ten values the interval covers the true mean in about 90 % of cases, not
+    95 %: it shows the spread, and `paired` decides. The percentile method is used because BCa is
+    undefined where most seeds agree.
 
     Args:
-        values: one per seed; for a paired difference, the differences.
-        seed: of the drawing; the same values give the same interval; default 0.
+        values: one per seed; for a paired comparison, the differences.
+        seed: of the resampling, so that equal values give equal intervals; default 0.
 
     Raises:
-        ValueError: no values.
+        ValueError: `values` is empty.
     """
     if not len(values):
         raise ValueError("a bootstrap needs at least one value, got none")
     mean = float(np.mean(values))
     if len(values) == 1:
         return Range(mean, np.nan, np.nan, 1)
-    if np.ptp(values) == 0:  # scipy warns; there is nothing to draw
+    if np.ptp(values) == 0:  # scipy warns where all values are equal
         return Range(mean, mean, mean, len(values))
     drawn: Any = stats.bootstrap(
         (np.asarray(values),),
         np.mean,
         n_resamples=RESAMPLES,
-        confidence_level=LEVEL,
+        confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     )

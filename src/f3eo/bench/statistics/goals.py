@@ -1,4 +1,4 @@
-"""What the study was to show, counted from its data whatever it turns out to be."""
+"""The goals of the study, fixed before it ran, and the tasks on which each of them holds."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,20 +9,20 @@ from f3eo.bench.statistics.scores import Scores
 OURS = "f3eo"
 CLASSICS = ("sgd", "adamw", "muon")
 SHARPNESS = ("sam", "asam", "penalty", "looksam")
-"""The peers that look for flat minima."""
+"""Peers that search for flat minima."""
 
 Pairs = Mapping[tuple[str, str, str], Paired]
-"""By task, ours and the rival."""
+"""By task, first and second method."""
 
 
 class Goal(NamedTuple):
-    """One goal.
+    """A claim about OURS and the tasks on which it holds.
 
     Attributes:
-        claim: in words.
-        wanted: the share of tasks it is to hold on.
-        held: the tasks it holds on.
-        missed: by task it does not hold on, because of whom.
+        claim: the claim, in words.
+        wanted: the share of tasks on which it must hold, in [0, 1].
+        held: the tasks on which it holds.
+        missed: the rivals that refute it, by task.
     """
 
     claim: str
@@ -32,19 +32,22 @@ class Goal(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The tasks it could be judged on."""
+        """The number of tasks on which the claim could be tested."""
         return len(self.held) + len(self.missed)
 
     @property
     def reached(self) -> bool | None:
-        """Whether it holds on enough tasks; None if it could not be judged on any."""
+        """Whether the claim holds on enough tasks; None if it could be tested on none."""
         return len(self.held) >= self.wanted * self.total - 1e-9 if self.total else None
 
 
 class Record(NamedTuple):
-    """Tasks on which ours is significantly better than, level with and worse than a rival.
+    """The tasks on which OURS is significantly better than, level with and worse than a rival.
 
-    `ahead` counts the tasks with the better mean, however small the difference.
+    Attributes:
+        rival: name of a method.
+        better, level, worse: names of tasks.
+        ahead: number of tasks on which the mean of OURS is better, significantly or not.
     """
 
     rival: str
@@ -55,11 +58,11 @@ class Record(NamedTuple):
 
 
 def goals(pairs: Pairs, tasks: Mapping[str, Scores]) -> list[Goal]:
-    """The three goals.
+    """The three goals, counted.
 
     Args:
-        pairs: ours against every rival, tested as one family.
-        tasks: the scores, for who the best peer is.
+        pairs: OURS against every rival, tested as one family.
+        tasks: scores by task; they decide which sharpness-aware peer is the best.
     """
     peers = {task: peer for task, found in tasks.items() if (peer := best_peer(found))}
     return [
@@ -93,7 +96,7 @@ def best_peer(scores: Scores) -> str | None:
 
 
 def records(pairs: Pairs) -> list[Record]:
-    """Ours against each rival over the tasks, in order of appearance."""
+    """One record per rival, in order of appearance."""
     found: dict[str, Record] = {}
     for (task, first, second), pair in pairs.items():
         if first != OURS or pair.relation is None:
@@ -111,13 +114,20 @@ def _goal(
     rivals: Mapping[str, Sequence[str]],
     good: Sequence[str],
 ) -> Goal:
-    """Judged on the tasks where every rival named for it could be tested against ours."""
+    """Count a goal on the tasks where each of its rivals could be tested against OURS.
+
+    Args:
+        claim, wanted: see `Goal`.
+        pairs: OURS against every rival.
+        rivals: names of the rivals, by task.
+        good: relations that support the claim.
+    """
     goal = Goal(claim, wanted, [], {})
     for task, names in rivals.items():
-        met = [pairs.get((task, OURS, rival)) for rival in names]
-        if any(pair is None or pair.relation is None for pair in met):
+        tested = [pairs.get((task, OURS, rival)) for rival in names]
+        if any(pair is None or pair.relation is None for pair in tested):
             continue
-        if failed := [pair.second for pair in met if pair and pair.relation not in good]:
+        if failed := [pair.second for pair in tested if pair and pair.relation not in good]:
             goal.missed[task] = failed
         else:
             goal.held.append(task)

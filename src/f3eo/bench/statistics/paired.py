@@ -1,33 +1,31 @@
-"""Whether one method is better than another on a task, seed by seed."""
+"""Paired t-tests: whether one method is better than another on the same seeds of a task."""
 
 import math
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from f3eo.bench.statistics.bootstrap import Range, bootstrap
 from f3eo.bench.statistics.scores import Scores
-from f3eo.bench.statistics.welch import LEVEL, holm
+from f3eo.bench.statistics.significance import LEVEL, Relation, holm
 
 FEWEST = 5
-"""Fewer seeds in common than this give no verdict."""
+"""Least number of common seeds that are tested."""
 
 ROUNDING = 1e-9
-"""Differences of scores below this, in % or nats, are none."""
-
-Relation = Literal["better", "level", "worse"]
+"""Differences of scores below this, in % or nats, count as zero."""
 
 
 class Paired(NamedTuple):
     """How much better `first` is than `second` on a task.
 
     Attributes:
-        task, first, second: names.
+        task, first, second: names of the task and of two methods.
         advantage: mean over seeds and its bootstrap interval, positive if `first` is better.
-        p: two-sided, of the paired t-test, corrected or not; nan with too few seeds.
+        p: two-sided, of the paired t-test, before or after correction; nan with too few seeds.
     """
 
     task: str
@@ -38,7 +36,7 @@ class Paired(NamedTuple):
 
     @property
     def relation(self) -> Relation | None:
-        """What `first` is, at LEVEL; None with too few seeds."""
+        """How `first` compares with `second` at LEVEL; None with too few seeds."""
         if math.isnan(self.p):
             return None
         if self.p >= LEVEL:
@@ -47,7 +45,7 @@ class Paired(NamedTuple):
 
     @property
     def turned(self) -> "Paired":
-        """The same, seen from `second`."""
+        """The same comparison with `first` and `second` exchanged."""
         mean, low, high, n = self.advantage
         return Paired(self.task, self.second, self.first, Range(-mean, -high, -low, n), self.p)
 
@@ -55,12 +53,15 @@ class Paired(NamedTuple):
 def paired_p(differences: Sequence[float]) -> float:
     """Two-sided p of the paired t-test: mean / (s / √n) against Student's t, n − 1 degrees.
 
-    A t-test, because a rank or sign-flip test cannot speak here: with ten seeds the least p of
-    Wilcoxon's or the permutation test is 2/1024, which times the hundred comparisons of a study is
-    above any level. Differences without any spread have p = 0, or 1 if they are zero.
+    A rank or sign-flip test has too little power here: with ten seeds the least p of Wilcoxon's or
+    of the permutation test is 2/1024, which exceeds every usual level after a correction for the
+    hundred comparisons of a study. Differences without spread have p = 0, or 1 if they are zero.
+
+    Args:
+        differences: one per seed.
 
     Returns:
-        nan for fewer than FEWEST differences.
+        p; nan for fewer than FEWEST differences.
     """
     if len(differences) < FEWEST:
         return math.nan
@@ -71,18 +72,25 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def difference(task: str, scores: Scores, first: str, second: str) -> Paired | None:
-    """How much better the first is, with its p before any correction; None without common seeds."""
+    """Compare two methods on a task, p not corrected.
+
+    p is 1 where the mean difference and the tempered one (`Scores.tempered`) have opposite signs:
+    then one method is better on most seeds and the other because of its lost runs.
+
+    Returns:
+        None without common seeds.
+    """
     differences = scores.pairs(first, second)
     if not differences:
         return None
     tempered = scores.tempered(first, second)
     p = paired_p(tempered)
-    if p < 1 and fmean(differences) * fmean(tempered) < 0:  # better on most seeds, lost on others
+    if p < 1 and fmean(differences) * fmean(tempered) < 0:
         p = 1.0
     return Paired(task, first, second, bootstrap(differences), p)
 
 
 def corrected(family: Sequence[Paired]) -> list[Paired]:
-    """The pairs with Holm's correction over all of them that have a verdict."""
+    """The pairs with Holm's correction over all of them that are tested (p is not nan)."""
     adjusted = iter(holm([pair.p for pair in family if not math.isnan(pair.p)]))
     return [pair if math.isnan(pair.p) else pair._replace(p=next(adjusted)) for pair in family]

@@ -1,4 +1,4 @@
-"""Average ranks of methods over tasks, and how far apart two must be to differ."""
+"""Average ranks of methods over tasks, Friedman's test and Nemenyi's critical difference."""
 
 import math
 from collections.abc import Mapping
@@ -7,19 +7,19 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from f3eo.bench.statistics.welch import LEVEL
+from f3eo.bench.statistics.significance import LEVEL
 
 
 class Ranks(NamedTuple):
-    """Methods ranked within each task, 1 for the best, ties sharing the mean of their ranks.
+    """Ranks of the methods within each task: 1 is the best, ties share the mean of their ranks.
 
     Attributes:
-        average: over tasks, by method, the best first.
-        tasks: those that count, on which every method has a score.
-        left_out: the others.
+        average: mean rank over tasks, by method, the best first.
+        tasks: those on which every method has a score; only these count.
+        left_out: the other tasks.
         p: of Friedman's test that all methods are equal; nan with fewer than three methods or
             two tasks.
-        critical: Nemenyi's critical difference at LEVEL; nan where p is.
+        critical: Nemenyi's critical difference at LEVEL; nan where `p` is nan.
     """
 
     average: dict[str, float]
@@ -30,7 +30,7 @@ class Ranks(NamedTuple):
 
     @property
     def groups(self) -> list[list[str]]:
-        """The largest sets of neighbours whose ends are less than the critical difference apart."""
+        """Maximal sets of neighbouring methods that span less than the critical difference."""
         order, found = list(self.average), list[list[str]]()
         for start, first in enumerate(order):
             near = [
@@ -48,7 +48,7 @@ def rank(goodness: Mapping[str, Mapping[str, float]]) -> Ranks:
     mean counts its lost runs as `scores` does, so one that always diverges ranks last.
 
     Args:
-        goodness: by task and method, larger is better.
+        goodness: mean score by task and method, larger is better.
     """
     methods = list(dict.fromkeys(method for means in goodness.values() for method in means))
     tasks = [task for task, means in goodness.items() if len(means) == len(methods)]
@@ -70,16 +70,20 @@ def rank(goodness: Mapping[str, Mapping[str, float]]) -> Ranks:
 
 
 def critical_difference(methods: int, tasks: int, level: float = LEVEL) -> float:
-    """q √(k (k + 1) / 6N): how far two of k average ranks over N tasks must be apart to differ.
+    """Nemenyi's critical difference of two average ranks, q √(k (k + 1) / 6N).
 
-    q is the upper `level` quantile of the Studentised range of k groups, divided by √2.
+    Args:
+        methods: k.
+        tasks: N.
+        level: of significance; default LEVEL. q is the upper quantile at this level of the
+            Studentised range of k groups, divided by √2.
     """
     q = float(stats.studentized_range.ppf(1 - level, methods, math.inf)) / math.sqrt(2)
     return q * math.sqrt(methods * (methods + 1) / (6 * tasks))
 
 
 def _friedman(table: np.ndarray) -> float:
-    """Friedman's p over (tasks, methods); 1 if every task is one tie, which scipy divides by."""
+    """Friedman's p of scores (tasks, methods); 1 if all scores tie, where scipy divides by 0."""
     if not np.ptp(table, axis=1).any():
         return 1.0
     return float(stats.friedmanchisquare(*table.T).pvalue)

@@ -1,4 +1,4 @@
-"""What each run of a task counts for, those that diverged or failed included."""
+"""The score of every run of a task, runs that diverged or failed included."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ class Scores(NamedTuple):
     """The scores of one task.
 
     Attributes:
-        metric: what is scored, in its unit.
-        values: by method and seed; lost runs count as `floor`, and none does if that is nan.
+        metric: the scored quantity, in its unit.
+        values: by method and seed; a lost run has the value `floor`, or is absent if that is nan.
         lost: by method, the seeds whose run diverged, failed or ended below `floor`; methods
-            without any are absent.
-        floor: the median score of the untrained models; nan if nothing was ever measured.
+            without lost runs are absent.
+        floor: the median score of the untrained models; nan if nothing was measured.
     """
 
     metric: Metric
@@ -27,26 +27,26 @@ class Scores(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """Times this, larger is better."""
+        """The factor that makes larger better: 1 or −1."""
         return 1 if self.metric.larger_is_better else -1
 
     @property
     def means(self) -> dict[str, float]:
-        """By method, over its seeds, the best first."""
-        found = {method: fmean(values.values()) for method, values in self.values.items()}
-        return dict(sorted(found.items(), key=lambda item: -self.sign * item[1]))
+        """The mean over seeds by method, the best first."""
+        means = {method: fmean(values.values()) for method, values in self.values.items()}
+        return dict(sorted(means.items(), key=lambda item: -self.sign * item[1]))
 
     def pairs(self, first: str, second: str) -> list[float]:
-        """By how much `first` is better, for each seed both have; in order of the seeds."""
+        """By how much `first` is better than `second`, one value per common seed, in order."""
         return self._differences(first, second, self.floor, self.floor)
 
     def tempered(self, first: str, second: str) -> list[float]:
-        """The same for a test, for which the fall to an untrained model is too deep.
+        """The differences of `pairs` for a t-test, with milder values for rare lost runs.
 
-        One fall among ten seeds widens the spread so that a method that is worse on every seed
-        would pass for level *because* it fell. The lost runs of a method that loses at most half of
-        its seeds therefore count as the worst finished run of the two; those of one that loses more
-        as untrained models, as everywhere else.
+        A single lost run at the untrained score widens the spread so much that a method which is
+        worse on every seed would pass as level because it diverged once. So where a method loses
+        at most half of its seeds, its lost runs count as the worst finished run of the two methods.
+        Where it loses more, they count as untrained models, as everywhere else.
         """
         ends = [
             value
@@ -62,7 +62,7 @@ class Scores(NamedTuple):
         return self._differences(first, second, *(worst if few else self.floor for few in rare))
 
     def _differences(self, first: str, second: str, low: float, other_low: float) -> list[float]:
-        """With what a lost run of the one and of the other counts for."""
+        """Differences by seed; lost runs of `first` count as `low`, of `second` as `other_low`."""
         a, b = self._counted(first, low), self._counted(second, other_low)
         return [self.sign * (a[seed] - b[seed]) for seed in sorted(a.keys() & b.keys())]
 
@@ -73,15 +73,15 @@ class Scores(NamedTuple):
 
 
 def scores(rows: Sequence[Row], metric: Metric) -> Scores:
-    """The scores of one task, no run left out.
+    """Score every run of one task.
 
-    A run that diverged, failed or ended below an untrained model counts as an untrained model:
-    dropping it would reward a method for its accidents, and counting what it ended with (a loss of
-    1e9, say) would let one accident drown the other seeds in a mean or a t-test.
+    A run that diverged, failed or ended below an untrained model counts as an untrained model.
+    Dropping such runs would reward a method that diverges; counting their last value (a loss of
+    1e9, say) would let one run dominate a mean or a t-test.
 
     Args:
         rows: the results of one task, one per method and seed.
-        metric: what to score by.
+        metric: the scored quantity.
     """
     floor = _floor(rows, metric)
     sign = 1 if metric.larger_is_better else -1
@@ -92,7 +92,7 @@ def scores(rows: Sequence[Row], metric: Metric) -> Scores:
         if value is None or sign * value < sign * floor:
             lost.setdefault(row["method"], []).append(row["seed"])
             value = floor
-        if not math.isfinite(value):  # no run of the task ever measured anything
+        if not math.isfinite(value):  # no run of the task measured anything
             continue
         values.setdefault(row["method"], {})[row["seed"]] = value
     return Scores(metric, values, lost, floor)
@@ -104,7 +104,7 @@ def _final(row: Row, metric: Metric) -> float | None:
 
 
 def _floor(rows: Sequence[Row], metric: Metric) -> float:
-    """The median of the first points; without curves, the worst score; without these, nan."""
+    """The median first point of the curves; without curves the worst final score; else nan."""
     curves = [row["curve"] for row in rows if row["curve"] and row["curve"].get(metric.column)]
     starts = [curve[metric.column][0] * metric.factor for curve in curves]
     starts = [start for start in starts if start is not None and math.isfinite(start)]

@@ -1,4 +1,4 @@
-"""The tasks the benchmark knows, by name: one data set a file, listed here."""
+"""The registry of tasks: one data set per file, listed here by task name."""
 
 from collections.abc import Mapping
 
@@ -30,6 +30,6 @@ TASKS: Mapping[str, Task] = {
 }
 
 USUAL = ("digits-mlp", "mnist1d-mlp")
-"""Compared unless something else is asked for."""
+"""The default tasks of a comparison."""
 
 __all__ = ["TASKS", "USUAL", "Data", "Samples", "Task"]

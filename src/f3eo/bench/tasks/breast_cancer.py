@@ -1,4 +1,4 @@
-"""Breast cancer from scikit-learn: 569 tumours, benign or not, by 30 measurements."""
+"""Breast cancer from scikit-learn: 569 tumours in two classes, 30 measurements each."""
 
 from functools import partial
 
@@ -8,8 +8,8 @@ from f3eo.bench.tasks.task import Data, Task
 
 
 def load() -> Data:
-    """Half to train on, half to test, standardised."""
-    from sklearn.datasets import load_breast_cancer  # here: slow, and not every run needs it
+    """Half of the samples to train on, half to test, standardised."""
+    from sklearn.datasets import load_breast_cancer  # imported here because it is slow
 
     return split(*load_breast_cancer(return_X_y=True), train=0.5)
 
@@ -24,7 +24,7 @@ TASK = Task(
     batch=32,
     budget=3_000,
     target=0.06,
-    score="loss",  # a continuous one: accuracy goes by whole samples, of which there are few
+    score="loss",  # accuracy is too coarse on so few samples
 )
 
 TASKS = (TASK,)

@@ -1,4 +1,4 @@
-"""CIFAR-10: photographs of 32×32 pixels in ten classes."""
+"""CIFAR-10: colour photographs of 32×32 pixels in ten classes."""
 
 from functools import partial
 
@@ -12,11 +12,11 @@ from f3eo.bench.tasks.task import Data, Samples, Task
 
 
 def load(train: int, shrink: int = 1) -> Data:
-    """The first of the training images and all test images, standardised by channel.
+    """The first training images and all test images, standardised per channel.
 
     Args:
-        train: how many to train on.
-        shrink: pixels to each side whose mean becomes one; default 1.
+        train: number of training images.
+        shrink: side of the square of pixels that is averaged into one; default 1.
     """
     images = data.cifar10(train)
 
@@ -44,7 +44,7 @@ SMALL = Task(
     probe=100,
     curve_test=500,
 )
-"""Sixteen epochs, as many as ten seconds pay for: with fewer there is nothing to overfit."""
+"""Sixteen epochs, ten seconds of training; with fewer epochs no method overfits."""
 
 WHOLE = Task(
     name="cifar10",
@@ -57,6 +57,6 @@ WHOLE = Task(
     probe=1_000,
     curve_test=2_000,
 )
-"""Thirty epochs: hours on a processor, minutes on a GPU."""
+"""Thirty epochs: hours on a CPU, minutes on a GPU."""
 
 TASKS = (SMALL, WHOLE)

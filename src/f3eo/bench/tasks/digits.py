@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 real scans of 8 x 8 pixels, shipped with the package."""
+"""scikit-learn's digits: 1,797 scans of 8×8 pixels in ten classes."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,12 +9,12 @@ from f3eo.bench.tasks.mlp import mlp
 from f3eo.bench.tasks.task import Data, Samples, Task
 from f3eo.bench.wrapped import over
 
-TRAIN = 600  # a third: leaves a gap to close, and 1,197 test scans to resolve it
+TRAIN = 600  # a third: few enough to overfit; 1,197 scans remain for a precise test
 
 
 def load() -> Data:
-    """The scans with pixels in [0, 1], split once and for all."""
-    from sklearn.datasets import load_digits  # here: slow, and not every run needs it
+    """The scans with pixels in [0, 1], in a fixed split."""
+    from sklearn.datasets import load_digits  # imported here because it is slow
 
     x, y = load_digits(return_X_y=True)
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
@@ -33,13 +33,13 @@ MLP = Task(
     splits=2,
     target=0.96,
     options={
-        # best of 8 on held-out samples in results/study, in runs three times as long
+        # best of 8 settings on held-out samples in results/study, at three times the budget
         "sgd": {"lr": 0.128, "weight_decay": 2.33e-3},
         "adamw": {"lr": 3e-3, "weight_decay": 1e-2},
         "muon": {"lr": 1.66e-3, "weight_decay": 2.61e-3},
         "sam": {**over("muon"), "lr": 4.15e-2, "weight_decay": 0.83, "rho": 0.21},
         "f3eo": {**over("muon"), "lr": 1.66e-3, "weight_decay": 2.61e-3},
-        # best of 4 on held-out samples, at width 100 and batch 50
+        # best of 4 settings on held-out samples, at width 100 and batch size 50
         "adam": {"lr": 3e-3},
         "sgd_free": {"lr": 3.0},
         "adamw_free": {"lr": 1e-2},

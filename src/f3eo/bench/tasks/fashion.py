@@ -1,4 +1,4 @@
-"""Fashion-MNIST, 5,000 images to train on: clothes in ten classes (arXiv 1708.07747)."""
+"""Fashion-MNIST (arXiv 1708.07747): clothes in ten classes, 5,000 images to train on."""
 
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,11 @@ SIZES = "Fashion-MNIST, 5,000 images to train on and 10,000 to test"
 
 
 def load(noise: float = 0.0) -> Data:
-    """The first 5,000 training images and all test images, standardised, with label noise."""
+    """The first 5,000 training images and all test images, standardised.
+
+    Args:
+        noise: share of wrong training labels, in [0, 1]; default 0.
+    """
 
     def samples(x: numpy.ndarray, y: numpy.ndarray) -> Samples:
         pixels = torch.from_numpy(x.astype(numpy.float32))[:, None] / 255
@@ -31,10 +35,10 @@ def load(noise: float = 0.0) -> Data:
 
 
 def cnn(width: int = 16) -> nn.Module:
-    """Three convolutions, each of half the resolution and twice the channels, and a linear layer.
+    """Three convolutions of stride 2, each with twice the channels, and a linear layer.
 
     Args:
-        width: channels of the first; default 16.
+        width: channels of the first convolution; default 16.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in ((1, width), (width, 2 * width), (2 * width, 4 * width)):
@@ -47,7 +51,7 @@ def cnn(width: int = 16) -> nn.Module:
 
 
 def flat(*widths: int) -> nn.Module:
-    """A perceptron on the pixels."""
+    """A perceptron on the 784 pixels, with hidden layers of these widths."""
     return nn.Sequential(nn.Flatten(), mlp(28 * 28, *widths, 10))
 
 
@@ -94,6 +98,6 @@ FULL_BATCH = replace(
     batch=TRAIN,
     budget=400,
 )
-"""Beside `fashion-mlp`, the same with small batches, whose runs take as long."""
+"""`fashion-mlp` in full batches; its runs take about as long."""
 
 TASKS = (CNN, _noise(20, 0.82), _noise(40, 0.79), _noise(60, 0.74), MLP, FULL_BATCH)

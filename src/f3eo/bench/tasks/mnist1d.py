@@ -1,4 +1,4 @@
-"""MNIST-1D: digits drawn as noisy, shifted curves of 40 points (arXiv 2011.14439)."""
+"""MNIST-1D (arXiv 2011.14439): digits as noisy, shifted curves of 40 points."""
 
 from functools import partial
 
@@ -11,8 +11,8 @@ from f3eo.bench.wrapped import over
 
 
 def load() -> Data:
-    """The standard set, generated (not downloaded) from its own fixed seed."""
-    from mnist1d.data import get_dataset_args, make_dataset  # here: slow, and seldom needed
+    """The standard set, generated from its own fixed seed, without a download."""
+    from mnist1d.data import get_dataset_args, make_dataset  # imported here because it is slow
 
     raw = make_dataset(get_dataset_args())
 
@@ -25,7 +25,7 @@ def load() -> Data:
 
 
 def cnn() -> nn.Module:
-    """Three convolutions over the points, 32 channels each, then the mean and a linear layer."""
+    """Three 1-D convolutions of 32 channels, the mean over positions, and a linear layer."""
     layers: list[nn.Module] = []
     for inputs, stride in ((1, 2), (32, 2), (32, 1)):
         layers += [nn.Conv1d(inputs, 32, 5, stride, padding=2), nn.GroupNorm(4, 32), nn.SiLU()]
@@ -42,13 +42,13 @@ MLP = Task(
     batch=100,
     budget=10_000,
     target=0.72,
-    options={  # best of 8 on held-out samples in results/study, in runs three times as long
+    options={  # best of 8 settings in results/study, at three times the budget
         "sgd": {"lr": 0.562, "weight_decay": 3.29e-4},
         "adamw": {"lr": 7.66e-3, "weight_decay": 0.134},
         "muon": {"lr": 2.05e-2, "weight_decay": 0.185},
         "sam": {**over("muon"), "lr": 3.44e-2, "weight_decay": 0.371, "rho": 0.256},
         "f3eo": {**over("muon"), "lr": 2.05e-2, "weight_decay": 0.185},
-        "bsam": {"num_data": 4000},  # a fact, not tuned
+        "bsam": {"num_data": 4000},  # the number of training samples
         "ivon": {"ess": 4000},
     },
 )

@@ -1,7 +1,7 @@
 """Addition modulo 113, learned from a part of its table (arXiv 2201.02177, 2301.05217).
 
-A network first memorises the pairs it is shown and long after, under weight decay, finds the rule:
-the test accuracy rises late and steeply.
+The network first memorises the training pairs. Much later, under weight decay, it generalises:
+the test accuracy rises late and steeply ("grokking").
 """
 
 import torch
@@ -16,7 +16,7 @@ WIDTH, HEADS = 64, 4
 
 
 def load() -> Data:
-    """All pairs (a, b) with (a + b) mod 113; 30 % to train on, the others to test."""
+    """All pairs (a, b) with the label (a + b) mod 113: 30 % to train on, 70 % to test."""
     numbers = torch.arange(P)
     x = torch.cartesian_prod(numbers, numbers)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
@@ -27,9 +27,9 @@ def load() -> Data:
 
 
 class Transformer(nn.Module):
-    """One layer without normalisation, as in arXiv 2301.05217; the last position answers.
+    """One layer without normalisation, as in arXiv 2301.05217; the last position predicts.
 
-    What would only serve the answer of another position is left out.
+    Queries of other positions are left out, since no output depends on them.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Transformer(nn.Module):
         self.head = nn.Linear(WIDTH, P, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pairs (B, 2) -> logits (B, P)."""
+        """Map pairs (B, 2) to logits (B, P)."""
         x = self.numbers(x) + self.positions
         last = x[:, -1:]
         q, k, v = (
@@ -74,6 +74,6 @@ TASK = Task(
     probe=256,
     curve_test=2_000,
 )
-"""Weight decay around 1, as in both papers; without it the rule is not found in this time."""
+"""Weight decay is near 1, as in both papers; without it no run generalises at this budget."""
 
 TASKS = (TASK,)

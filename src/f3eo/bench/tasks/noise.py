@@ -1,4 +1,4 @@
-"""Label noise: wrong labels on purpose, the same ones every time."""
+"""Label noise: a fixed share of wrong training labels."""
 
 import torch
 
@@ -8,12 +8,14 @@ SEED = 0
 
 
 def noisy(data: Data, share: float, classes: int) -> Data:
-    """The data with a share of the training labels wrong, each any other class alike; test as is.
+    """Replace a share of the training labels by another class, uniformly; the test set is clean.
+
+    The same labels change at every call.
 
     Args:
-        data: with labels (N,) in 0 … classes − 1.
-        share: of the training labels, in [0, 1]; round(share · N) are changed.
-        classes: how many there are.
+        data: data with labels (N,) in 0 … classes − 1.
+        share: share of wrong training labels, in [0, 1]; round(share · N) change.
+        classes: number of classes.
     """
     generator = torch.Generator().manual_seed(SEED)
     y = data.train.y.clone()

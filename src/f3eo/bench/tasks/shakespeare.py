@@ -1,4 +1,4 @@
-"""Tiny Shakespeare, character by character: nanoGPT's recipe for a processor."""
+"""Tiny Shakespeare by characters: nanoGPT's recipe for a CPU, and a shorter one."""
 
 from dataclasses import replace
 from functools import partial
@@ -12,18 +12,18 @@ from f3eo.bench.tasks.task import Data, Samples, Task
 
 POSITIONS = 64
 TRAIN = 0.9
-"""Share of the text, from its start, that is trained on; the rest is the test."""
+"""Share of the text, from its start, to train on; the rest is the test set."""
 
 
 class Text(Data):
-    """Windows of a text; a part held out is a stretch of it, so that no window overlaps another."""
+    """Windows of a text; validation holds out a contiguous part, so that no windows overlap it."""
 
     def validation(self, seed: int, share: float = 0.1) -> "Text":
-        """Hold out a stretch of the training text, the ends of what is left joined.
+        """Hold out a contiguous part of the training text; the two ends of the rest are joined.
 
         Args:
-            seed: decides where it begins.
-            share: part of the training text held out, in (0, 1); default 0.1.
+            seed: determines where the part begins.
+            share: share of the training text that is held out, in (0, 1); default 0.1.
         """
         text = torch.cat([self.train.x[:, 0], self.train.x[-1, 1:], self.train.y[-1, -1:]])
         start = int(torch.randint(len(text), (), generator=torch.Generator().manual_seed(seed)))
@@ -32,19 +32,19 @@ class Text(Data):
 
 
 def sliding(text: Tensor) -> Samples:
-    """Every window of a text (N,) and the characters after each, (N − 64, 64) both; views."""
+    """All windows of a text (N,), and the next characters as labels: views (N − 64, 64)."""
     return Samples(text[:-1].unfold(0, POSITIONS, 1), text[1:].unfold(0, POSITIONS, 1))
 
 
 def apart(text: Tensor) -> Samples:
-    """Windows side by side: every character but the first is predicted once."""
+    """Windows without overlap: every character but the first is predicted once."""
     return Samples(
         text[:-1].unfold(0, POSITIONS, POSITIONS), text[1:].unfold(0, POSITIONS, POSITIONS)
     )
 
 
 def load() -> Data:
-    """The text as places in its sorted alphabet of 65."""
+    """The text as indices into its sorted alphabet of 65 characters."""
     text = data.shakespeare()
     place = {character: number for number, character in enumerate(sorted(set(text)))}
     codes = torch.tensor([place[character] for character in text])

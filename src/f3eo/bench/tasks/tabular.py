@@ -1,4 +1,4 @@
-"""Tables of measurements that ship with scikit-learn: split once, standardised, a small MLP."""
+"""Tables of measurements: a fixed split, standardised features."""
 
 import numpy
 import torch
@@ -7,17 +7,17 @@ from f3eo.bench.tasks.task import Data, Samples
 
 
 def split(x: numpy.ndarray, y: numpy.ndarray, train: float) -> Data:
-    """Two parts with equal shares of each class, in units of the training part's deviations.
+    """Split a table into two parts with equal class shares, and standardise its features.
 
     Args:
         x: features (N, D).
         y: classes (N,).
-        train: share to train on, in (0, 1).
+        train: share of the training part, in (0, 1).
 
     Returns:
-        Features of mean 0 and standard deviation 1 over the training part.
+        Data whose features have mean 0 and standard deviation 1 on the training part.
     """
-    from sklearn.model_selection import train_test_split  # here: slow, and seldom needed
+    from sklearn.model_selection import train_test_split  # imported here because it is slow
     from sklearn.preprocessing import StandardScaler
 
     known, unseen = train_test_split(

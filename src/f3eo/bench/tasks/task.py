@@ -1,4 +1,4 @@
-"""A task: data, a model, a batch size, a budget, a score, and what is tuned for compare."""
+"""A task: data, model, batch size, budget, score and tuned hyper-parameters, as one record."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,16 +10,18 @@ from torch.nn import functional as F
 
 
 class Samples(NamedTuple):
-    """Inputs (N, ...) and class labels (N,), or (N, T) where every position has one."""
+    """Inputs (N, ...) and class labels (N,), or (N, T) with one label per position."""
 
     x: Tensor
     y: Tensor
 
 
 class Data(NamedTuple):
-    """What is trained on and what is measured on; the two never overlap.
+    """Training samples and test samples, without overlap.
 
-    `source` says which files it came from, where there is more than one choice.
+    Attributes:
+        train, test: the samples.
+        source: the files it was read from, where these can differ; default empty.
     """
 
     train: Samples
@@ -27,13 +29,13 @@ class Data(NamedTuple):
     source: str = ""
 
     def validation(self, seed: int, share: float = 0.2) -> "Data":
-        """Hold out a share of the training samples as `test`; the real test set stays unseen.
+        """Hold out a share of the training samples for validation; the test set is not used.
 
-        Labels with noise are held out as they are: who tunes on such data has no others.
+        Noisy labels stay noisy in the held-out part, as in real data.
 
         Args:
-            seed: decides which are held out.
-            share: part of the training samples held out, in (0, 1); default 0.2.
+            seed: determines which samples are held out.
+            share: share of the training samples that is held out, in (0, 1); default 0.2.
 
         Returns:
             Data whose `test` is the held-out part of this `train`.
@@ -46,14 +48,14 @@ class Data(NamedTuple):
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Per-sample cross-entropy in nats, the mean over positions where a sample has several.
+    """Per-sample cross-entropy in nats; the mean over positions where a sample has several.
 
     Args:
         logits: (N, C) or (N, T, C).
         y: (N,) or (N, T).
 
     Returns:
-        (N,).
+        Losses (N,).
     """
     losses = F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="none").view(y.shape)
     return losses if losses.dim() == 1 else losses.mean(1)
@@ -61,29 +63,29 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """One classification problem, small enough to repeat over seeds.
+    """A classification problem, small enough to repeat over seeds.
 
     Args:
-        name: short name, as typed on the command line.
+        name: name on the command line.
         description: data, sizes and model in one line, for the report.
-        load: returns the data, the same at every call.
-        model: returns a freshly initialised model; it draws from torch's global generator.
+        load: () -> the data, the same at every call.
+        model: () -> a newly initialised model; it draws from torch's global generator.
         batch: samples per step.
-        budget: cost of one run, in plain gradients of one batch.
-        target: value of the score that counts as reached, on the curve.
-        splits: ways to hold samples out that a study's trials are judged on, their scores averaged;
+        budget: cost of a run, in plain gradients of one batch.
+        target: score at which a run counts as having reached the target.
+        splits: number of held-out splits over which a study averages the score of a trial;
             default 1, more where few samples are held out.
-        base: what sharpness-aware methods and F3EO wrap in a study: "sgd", or "adamw" for
-            transformers.
-        decay: range of Adam's weight decay that is searched, where the literature on the task has
-            another than `f3eo.bench.plan.spaces`; default None, the range there.
-        score: what tuning judges by, on held-out or test samples: "accuracy" or "loss".
-        options: hyper-parameters by method name; what is absent keeps the method's default.
-        loss: per-sample loss, (logits, y) -> (N,).
-        evaluations: times a run is measured during training; default 25.
-        probe: training samples for the training loss and Tr F; default 1000.
-        curve_test: test samples, the first of them, that points on the curve are measured on; the
-            end of a run is measured on all. None, the default: all.
+        base: usual base optimizer of sharpness-aware methods and F3EO in a study: "sgd", the
+            default, or "adamw" for transformers.
+        decay: range (low, high) in which Adam's weight decay is searched, where the literature on
+            the task uses another than `f3eo.bench.plan.spaces`; default None, the range there.
+        score: the quantity that ranks trials and results, "accuracy" or "loss"; default "accuracy".
+        options: hyper-parameters by method, tuned for comparisons; default none, all defaults.
+        loss: per-sample loss, (logits, y) -> (N,); default `cross_entropy`.
+        evaluations: number of measurements during a run; default 25.
+        probe: number of training samples for the training loss and Tr F; default 1000.
+        curve_test: number of test samples, from the first on, for the points of the curve; the end
+            of a run is measured on all. Default None, all.
     """
 
     name: str
@@ -105,15 +107,15 @@ class Task:
 
     @property
     def column(self) -> str:
-        """Where curve and final values hold the score: "test_accuracy" or "test_loss"."""
+        """The name of the score in curves and final values: "test_accuracy" or "test_loss"."""
         return f"test_{self.score}"
 
     def reached(self, score: float) -> bool:
-        """Whether a score is as good as the target."""
+        """Whether a score is at least as good as the target."""
         return score >= self.target if self.score == "accuracy" else score <= self.target
 
     def seeded_model(self, seed: int) -> nn.Module:
-        """A model initialised from `seed`, whatever was drawn before; the global state is kept."""
+        """A model initialised from `seed`; torch's global random state is restored."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.model()

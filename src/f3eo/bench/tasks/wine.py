@@ -1,4 +1,4 @@
-"""Wine from scikit-learn: 178 wines of three growers, by 13 chemical measurements."""
+"""Wine from scikit-learn: 178 wines in three classes, 13 chemical measurements each."""
 
 from functools import partial
 
@@ -8,8 +8,8 @@ from f3eo.bench.tasks.task import Data, Task
 
 
 def load() -> Data:
-    """Half to train on, half to test, standardised."""
-    from sklearn.datasets import load_wine  # here: slow, and not every run needs it
+    """Half of the samples to train on, half to test, standardised."""
+    from sklearn.datasets import load_wine  # imported here because it is slow
 
     return split(*load_wine(return_X_y=True), train=0.5)
 
@@ -23,7 +23,7 @@ TASK = Task(
     batch=32,
     budget=3_000,
     target=0.02,
-    score="loss",  # a continuous one: accuracy goes by whole samples, of which there are few
+    score="loss",  # accuracy is too coarse on so few samples
 )
 
 TASKS = (TASK,)

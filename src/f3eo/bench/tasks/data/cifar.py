@@ -1,4 +1,4 @@
-"""CIFAR-10: 32×32 colour images; the original, or where that is not to be had its JPEG copy."""
+"""CIFAR-10 from the original files, or from a JPEG-compressed copy."""
 
 import io
 import pickle
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy
 
-from f3eo.bench.tasks.data.files import check, fetch, folder, found, readable
+from f3eo.bench.tasks.data.files import check_hash, data_folder, fetch, find, refuse_damaged
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE, BATCHES, JPEG = "cifar-10-python.tar.gz", "cifar-10-batches-py", "cifar10-jpeg.npz"
@@ -22,11 +22,16 @@ HASHES = {
     "test_batch": "md5:40351d587109b95175f43aff81a1287e",
 }
 JPEG_HASH = "sha256:7c2c50b77218d8235ffc3e13c56c93d96bc7f5d8969653865e67d5f241365cca"
-"""Of the arrays of the JPEG copy, one after the other in the order of `_jpeg`."""
+"""Checksum of the concatenated arrays of the JPEG copy, in the order of `_jpeg`."""
 
 
 class Images(NamedTuple):
-    """Images (N, 32, 32, 3) and labels (N,), bytes both, to train on and to test."""
+    """Training and test images.
+
+    Attributes:
+        train, test: images (N, 32, 32, 3) and labels (N,), both uint8.
+        source: the form they were read from, in words.
+    """
 
     train: tuple[numpy.ndarray, numpy.ndarray]
     test: tuple[numpy.ndarray, numpy.ndarray]
@@ -34,46 +39,46 @@ class Images(NamedTuple):
 
 
 def cifar10(train: int = 50_000, test: int = 10_000) -> Images:
-    """The first images of either part, from whichever form the folder holds, or downloaded.
+    """The first training and test images, from the folder or downloaded.
 
     Args:
-        train, test: how many of each; default all.
+        train, test: number of images of each part; default all.
 
     Raises:
-        FileNotFoundError: in the folder there is no form of it, or the download failed.
-        ValueError: a wrong checksum.
+        FileNotFoundError: the folder holds no form of the data, or the download failed.
+        ValueError: a checksum differs.
     """
-    root = folder()
+    root = data_folder()
     if root is None:
         path = fetch(URL, ARCHIVE)
     else:
-        path = found(root, f"{BATCHES}/test_batch", ARCHIVE, JPEG)
+        path = find(root, f"{BATCHES}/test_batch", ARCHIVE, JPEG)
     if path.name == JPEG:
         return _jpeg(path, train, test)
     return _original(_members(path), train, test)
 
 
 def _members(path: Path) -> dict[str, bytes]:
-    """The checked content of every batch, of the archive or beside the one at `path`."""
+    """The checked content of every batch, from the archive or from the folder of `path`."""
     if path.name != ARCHIVE:
-        data = {name: found(path.parent, name).read_bytes() for name in HASHES}
+        data = {name: find(path.parent, name).read_bytes() for name in HASHES}
     else:
-        with readable(path), tarfile.open(path) as archive:
+        with refuse_damaged(path), tarfile.open(path) as archive:
             data = {name: _read(archive, f"{BATCHES}/{name}") for name in HASHES}
     for name, hash in HASHES.items():
-        check(data[name], hash, path if path.name == ARCHIVE else path.parent / name)
+        check_hash(data[name], hash, path if path.name == ARCHIVE else path.parent / name)
     return data
 
 
 def _read(archive: tarfile.TarFile, name: str) -> bytes:
     file = archive.extractfile(name)
     if file is None:
-        raise KeyError(f"{name} is no file")
+        raise KeyError(f"{name} is not a file")
     return file.read()
 
 
 def _original(members: dict[str, bytes], train: int, test: int) -> Images:
-    # A pickle can do anything when it is read: these are only read once their checksums are right.
+    # Loading a pickle can run any code; these are loaded only after their checksums are verified.
     batches = {name: pickle.loads(data, encoding="bytes") for name, data in members.items()}
 
     def part(*names: str) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -86,15 +91,15 @@ def _original(members: dict[str, bytes], train: int, test: int) -> Images:
 
 
 def _jpeg(path: Path, train: int, test: int) -> Images:
-    from PIL import Image  # here: needed for this form alone
+    from PIL import Image  # imported here because only this form needs it
 
-    with readable(path), numpy.load(path) as file:
+    with refuse_damaged(path), numpy.load(path) as file:
         arrays = {
             f"{part}_{kind}": file[f"{part}_{kind}"]
             for part in ("train", "test")
             for kind in ("jpeg", "offset", "label")
         }
-    check(b"".join(array.tobytes() for array in arrays.values()), JPEG_HASH, path)
+    check_hash(b"".join(array.tobytes() for array in arrays.values()), JPEG_HASH, path)
 
     def decoded(part: str, size: int) -> tuple[numpy.ndarray, numpy.ndarray]:
         data, ends = arrays[f"{part}_jpeg"].tobytes(), arrays[f"{part}_offset"].tolist()

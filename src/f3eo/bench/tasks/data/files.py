@@ -1,6 +1,6 @@
-"""One file: from the folder F3EO_DATA names, else downloaded into a cache; checked, unpacked.
+"""Read a file of a data set from the folder F3EO_DATA, or download it into a cache.
 
-The checksum is that of the decompressed content, so that it does not matter who packed it.
+Checksums are of the decompressed content, since compressed files differ between sources.
 """
 
 import gzip
@@ -17,18 +17,19 @@ from typing import NamedTuple
 import pooch
 
 FOLDER = "F3EO_DATA"
-"""Environment variable: a folder in torchvision's layout; nothing is downloaded while it is set."""
+"""Environment variable: a folder in torchvision's layout. If set, nothing is downloaded."""
 
-CURE = "remove it, and put the original in its place or let it be downloaded again"
+CURE = "remove it; then put the original there, or let it be downloaded again"
+"""Advice in the error about a damaged file."""
 
 
 class File(NamedTuple):
     """A file of a data set.
 
     Args:
-        path: below the folder, without ".gz".
-        url: where it is downloaded from.
-        hash: of its decompressed content, as "sha256:" or "md5:" and hex digits.
+        path: path below the folder, without ".gz".
+        url: address of the download.
+        hash: checksum of the decompressed content, "sha256:" or "md5:" and hex digits.
     """
 
     path: str
@@ -36,58 +37,63 @@ class File(NamedTuple):
     hash: str
 
 
-def folder() -> Path | None:
-    """The folder that F3EO_DATA names; None if it is not set."""
-    named = os.environ.get(FOLDER)
-    return Path(named).expanduser() if named else None
+def data_folder() -> Path | None:
+    """The folder in F3EO_DATA; None if it is not set."""
+    path = os.environ.get(FOLDER)
+    return Path(path).expanduser() if path else None
 
 
-def content(file: File) -> bytes:
-    """The decompressed and checked content of a file.
+def read(file: File) -> bytes:
+    """The decompressed content of a file, checked.
 
     Raises:
-        FileNotFoundError: not in the folder, or not to be had from its address.
-        ValueError: the content is another one.
+        FileNotFoundError: the file is not in the folder, or its download failed.
+        ValueError: the checksum differs, or the file is damaged.
     """
-    root = folder()
-    path = _fetched(file) if root is None else found(root, file.path, file.path + ".gz")
+    root = data_folder()
+    path = _fetched(file) if root is None else find(root, file.path, file.path + ".gz")
     data = path.read_bytes()
     if data[:2] == b"\x1f\x8b":
-        with readable(path):
+        with refuse_damaged(path):
             data = gzip.decompress(data)
-    check(data, file.hash, path)
+    check_hash(data, file.hash, path)
     return data
 
 
-def found(root: Path, *names: str) -> Path:
-    """The first of these files that is in the folder.
+def find(root: Path, *names: str) -> Path:
+    """The path of the first of these files that exists below `root`.
 
     Raises:
-        FileNotFoundError: none is.
+        FileNotFoundError: none of them exists.
     """
     for name in names:
         if (root / name).is_file():
             return root / name
     raise FileNotFoundError(
-        f"{FOLDER} is {str(root)!r}, and there is none of {', '.join(names)} in it; put one of "
-        f"them there, or unset {FOLDER} to download it"
+        f"{FOLDER} is {str(root)!r}, which holds none of {', '.join(names)}; put one of them "
+        f"there, or unset {FOLDER} to download it"
     )
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """An archive that cannot be unpacked, as one cut off in a download, is a ValueError."""
+def refuse_damaged(path: Path) -> Iterator[None]:
+    """Turn errors of unpacking `path`, e.g. of a truncated download, into a ValueError."""
     try:
         yield
     except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged ({error}); {CURE}") from error
 
 
-def check(data: bytes, hash: str, path: Path) -> None:
-    """Compare a content with its checksum.
+def check_hash(data: bytes, hash: str, path: Path) -> None:
+    """Refuse data with another checksum.
+
+    Args:
+        data: decompressed content.
+        hash: expected checksum, as in `File`.
+        path: source of the data, for the message.
 
     Raises:
-        ValueError: they differ.
+        ValueError: the checksum differs.
     """
     algorithm, expected = hash.split(":")
     received = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
@@ -103,16 +109,20 @@ def _fetched(file: File) -> Path:
 
 
 def fetch(url: str, name: str) -> Path:
-    """A file in the cache, downloaded if it is not there; its content is still to be checked.
+    """The path of a file in the cache, downloaded if absent; its content is not checked yet.
+
+    Args:
+        url: address of the download.
+        name: path below the cache.
 
     Raises:
         FileNotFoundError: the download failed.
     """
     cache = pooch.os_cache("f3eo")
-    pooch.get_logger().setLevel("WARNING")  # it would ask for a checksum of what is packed
+    pooch.get_logger().setLevel("WARNING")  # at INFO it asks for a checksum of the compressed file
     try:
         return Path(pooch.retrieve(url, known_hash=None, fname=name, path=cache))
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+    except (OSError, ValueError) as error:  # errors of `requests` are OSErrors
         raise FileNotFoundError(
             f"{url} could not be downloaded to {cache} ({error}); download it elsewhere, put it "
             f"into a folder as {name}, and set {FOLDER} to that folder"

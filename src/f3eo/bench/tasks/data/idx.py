@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: 28×28 grey images and labels in the idx format of MNIST's page."""
+"""MNIST and Fashion-MNIST: 28×28 grey images and labels in the idx format."""
 
 import math
 import struct
@@ -6,18 +6,18 @@ from typing import Literal
 
 import numpy
 
-from f3eo.bench.tasks.data.files import File, content
+from f3eo.bench.tasks.data.files import File, read
 
 Part = Literal["train", "t10k"]
 Set = dict[tuple[Part, str], File]
 
 
 def _files(folder: str, url: str, hashes: dict[tuple[Part, str], str]) -> Set:
-    found = {}
+    files = {}
     for (part, kind), hash in hashes.items():
         name = f"{part}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
-        found[part, kind] = File(f"{folder}/raw/{name}", f"{url}/{name}.gz", f"sha256:{hash}")
-    return found
+        files[part, kind] = File(f"{folder}/raw/{name}", f"{url}/{name}.gz", f"sha256:{hash}")
+    return files
 
 
 MNIST = _files(
@@ -43,26 +43,26 @@ FASHION = _files(
 
 
 def images(files: Set, part: Part) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Images (N, 28, 28) and labels (N,), bytes both; "train" has 60,000 and "t10k" 10,000.
+    """Images (N, 28, 28) and labels (N,), both uint8.
 
     Args:
         files: `MNIST` or `FASHION`.
-        part: "train" or "t10k".
+        part: "train" (60,000 images) or "t10k" (10,000 test images).
 
     Raises:
-        FileNotFoundError, ValueError: see `f3eo.bench.tasks.data.files.content`.
+        FileNotFoundError, ValueError: see `f3eo.bench.tasks.data.files.read`.
     """
-    return parse(content(files[part, "images"])), parse(content(files[part, "labels"]))
+    return parse(read(files[part, "images"])), parse(read(files[part, "labels"]))
 
 
 def parse(data: bytes) -> numpy.ndarray:
-    """An array of bytes in the idx format: 0, 0, 8, the dimensions, their sizes, the entries.
+    """Parse an uint8 array in the idx format: 0, 0, 8, number of dimensions, sizes, entries.
 
     Raises:
-        ValueError: it is in another format, or its length does not fit its sizes.
+        ValueError: the data have another format, or their length does not match the sizes.
     """
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
-        raise ValueError(f"idx data of bytes start with 00 00 08, got {data[:3].hex(' ')}")
+        raise ValueError(f"idx data of type uint8 start with 00 00 08, got {data[:3].hex(' ')}")
     start = 4 + 4 * data[3]
     shape = struct.unpack_from(f">{data[3]}I", data, 4) if len(data) >= start else ()
     if len(data) != start + math.prod(shape):

@@ -1,6 +1,6 @@
-"""Tiny Shakespeare: 1,115,394 characters of his plays, 65 different ones."""
+"""Tiny Shakespeare: 1,115,394 characters, 65 of them distinct."""
 
-from f3eo.bench.tasks.data.files import File, content
+from f3eo.bench.tasks.data.files import File, read
 
 TEXT = File(
     "tinyshakespeare/input.txt",
@@ -13,6 +13,6 @@ def shakespeare() -> str:
     """The whole text.
 
     Raises:
-        FileNotFoundError, ValueError: see `f3eo.bench.tasks.data.files.content`.
+        FileNotFoundError, ValueError: see `f3eo.bench.tasks.data.files.read`.
     """
-    return content(TEXT).decode("ascii")
+    return read(TEXT).decode("ascii")

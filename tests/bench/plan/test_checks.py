@@ -11,7 +11,7 @@ from f3eo.bench.plan.spaces import TUNED
 from f3eo.bench.plan.study import Study
 from f3eo.bench.tasks import TASKS
 from f3eo.cli.compare import _overrides
-from f3eo.cli.study import _study
+from f3eo.cli.study_options import study_asked
 
 
 def asked(*texts, methods=("sgd", "f3eo"), tasks=("wine",)):
@@ -64,7 +64,7 @@ def test_the_example_of_the_help_is_accepted():
         ({"methods": ("sgd",), "base": "muon"}, "--base muon has no effect: none of the methods"),
         (
             {"tasks": ("wine",), "parts": ("ablation",)},
-            "--only ablation has no effect: ablation is of f3eo",
+            "--only ablation has no effect: ablation varies f3eo",
         ),
         ({"tasks": ("wine",), "parts": ("results", "ablation")}, "--only ablation has no effect"),
     ],
@@ -73,13 +73,13 @@ def test_a_study_refuses_what_has_no_effect(tmp_path, changes, message):
     names = ("name", "tasks", "methods", "trials", "seeds", "scale", "base", "parts")
     given = [changes.get(name) for name in names]
     with pytest.raises(ValueError, match=message):
-        _study(False, 1, tmp_path, None, *given)
+        study_asked(False, 1, tmp_path, None, *given)
 
 
 def test_a_study_without_its_usual_parts_is_none_of_its_faults(tmp_path):
     names = ("name", "tasks", "methods", "trials", "seeds", "scale", "base", "parts")
     given = [{"tasks": ("wine",), "methods": ("sgd",), "base": "usual"}.get(name) for name in names]
-    assert isinstance(_study(False, 1, tmp_path, None, *given), Study)
+    assert isinstance(study_asked(False, 1, tmp_path, None, *given), Study)
 
 
 # Fixed weights and steps are compared as they are, without compiling.

@@ -1,4 +1,4 @@
-"""A study as it lies in its folder: results, trials, and what was asked."""
+"""The data of a study, read from its folder: results, trials, configuration and prices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,30 +8,30 @@ from typing import Any
 from f3eo.bench.execute import archive, disk
 from f3eo.bench.execute.store import read
 from f3eo.bench.methods import METHODS
-from f3eo.bench.plan.study import check_asked
+from f3eo.bench.plan.manifest import check_asked
 from f3eo.bench.price.clock import check_prices
 from f3eo.bench.run.metrics import ACCURACY, TEST_LOSS, Metric
 from f3eo.bench.run.row import Row
 from f3eo.bench.tasks import TASKS
 
 SENSITIVITY = "sensitivity"
-"""Variants whose label begins so are points of the grids of learning rate and weight."""
+"""Label prefix of the variants on the grids of learning rate and strength."""
 
-AWAY = "put the original back, or move it away: the report then does without"
-"""What to do about a damaged study.json or prices.json."""
+CURE = "restore the original, or move it away: the report then does without it"
+"""Advice in the error about a damaged study.json or prices.json."""
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Everything a report is made of.
+class StudyData:
+    """The data of a study.
 
     Args:
-        name: of the study.
+        name: name of the study.
         results: rows on the test set, one per key, variants included.
         trials: rows of the tuning; default none.
-        asked: `study.json`; default nothing.
-        prices: `prices.json`; default nothing.
-        damaged: what was passed over in reading, in sentences; default nothing.
+        asked: content of `study.json`; default empty.
+        prices: content of `prices.json`; default None.
+        damaged: one sentence per file with damaged lines; default none.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Findings:
     damaged: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "results", sorted(self.results, key=self._place))
+        object.__setattr__(self, "results", sorted(self.results, key=self._position))
 
-    def _place(self, row: Row) -> tuple[Any, ...]:
-        """The order in which a study asks for its rows."""
+    def _position(self, row: Row) -> tuple[Any, ...]:
+        """The sort key: task, method, variant, seed."""
         tasks, methods = (list(self.asked.get("tasks") or TASKS), list(METHODS))
         task, method = row["task"], row["method"]
         listed = [*tasks, task].index(task), [*methods, method].index(method)
@@ -58,67 +58,67 @@ class Findings:
 
     @property
     def ablation(self) -> list[Row]:
-        """The results of variants that are no points of a grid."""
+        """The results of variants outside the grids."""
         variants = [row for row in self.results if row["variant"]]
         return [row for row in variants if not row["variant"].startswith(SENSITIVITY)]
 
     @property
     def sensitivity(self) -> list[Row]:
-        """The results on grids of learning rate and weight."""
+        """The results of variants on the grids of learning rate and strength."""
         return [row for row in self.results if row["variant"].startswith(SENSITIVITY)]
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks of the results, in the order they were asked for."""
+        """The tasks of the results, in the order of the study."""
         return list(dict.fromkeys(row["task"] for row in self.rows))
 
     @property
     def methods(self) -> list[str]:
-        """The methods of the results, in the order they are listed in."""
+        """The methods of the results, in registry order, unknown ones last."""
         order = list(METHODS)
-        found = dict.fromkeys(row["method"] for row in self.rows)
-        return sorted(found, key=lambda name: [*order, name].index(name))
+        names = dict.fromkeys(row["method"] for row in self.rows)
+        return sorted(names, key=lambda name: [*order, name].index(name))
 
     def metric(self, task: str) -> Metric:
-        """What a task is scored by; accuracy for one nobody knows."""
-        return TEST_LOSS if self._said(task, "score") == "loss" else ACCURACY
+        """The score of a task; accuracy for an unknown task."""
+        return TEST_LOSS if self._property(task, "score") == "loss" else ACCURACY
 
     def target(self, task: str) -> float | None:
-        """The score that counts as reached, in the unit that is shown."""
-        found = self._said(task, "target")
-        return None if found is None else found * self.metric(task).factor
+        """The target score of a task, in the unit of `metric`; None for an unknown task."""
+        target = self._property(task, "target")
+        return None if target is None else target * self.metric(task).factor
 
     def description(self, task: str) -> str:
-        """A task in a line, with the files it was read from where there is more than one choice."""
+        """A task in one line, with the sources of its data where these can differ."""
         own = (row for row in self.rows if row["task"] == task)
-        read = sorted({row["source"] for row in own if row.get("source")})
-        return "; ".join([self._said(task, "description") or "", *read])
+        sources = sorted({row["source"] for row in own if row.get("source")})
+        return "; ".join([self._property(task, "description") or "", *sources])
 
     @property
     def unit(self) -> str:
-        """Of nominal time: seconds, where they are known for every task."""
+        """The unit of nominal time: seconds where prices give them for every task."""
         known = all(task in self._milliseconds for task in self.tasks)
         return "seconds" if known else "plain gradient steps"
 
     def second(self, task: str) -> float:
-        """What a plain gradient step takes, in `unit`."""
+        """The time of a plain gradient step on a task, in `unit`."""
         return self._milliseconds[task] / 1000 if self.unit == "seconds" else 1.0
 
     @property
     def _milliseconds(self) -> Mapping[str, float]:
         return (self.prices or {}).get("plain_ms", {})
 
-    def _said(self, task: str, name: str) -> Any:
-        """What the study says of a task, or, failing that, this version."""
-        said = (self.asked.get("tasks") or {}).get(task, {})
-        return said.get(name, getattr(TASKS.get(task), name, None))
+    def _property(self, task: str, name: str) -> Any:
+        """A property of a task from `study.json`, else from this version's registry."""
+        recorded = (self.asked.get("tasks") or {}).get(task, {})
+        return recorded.get(name, getattr(TASKS.get(task), name, None))
 
 
-def load(folder: Path) -> Findings:
-    """Read a study; what has no file is empty.
+def load(folder: Path) -> StudyData:
+    """Read a study from its folder; files that are absent give empty entries.
 
     Raises:
-        ValueError: the folder holds no results.
+        ValueError: the folder holds no results, or a file is damaged.
     """
     damaged: list[str] = []
     results, trials = (_rows(folder, name, damaged) for name in ("results", "trials"))
@@ -127,18 +127,18 @@ def load(folder: Path) -> Findings:
             f"no results in {folder}: a study's folder holds results.jsonl or results.parquet, "
             "which `f3eo bench` writes"
         )
-    asked = disk.read_json(folder / "study.json", AWAY, check_asked)
-    prices = disk.read_json(folder / "prices.json", AWAY, check_prices)
-    return Findings(folder.resolve().name, results, trials, asked, prices, damaged)
+    asked = disk.read_json(folder / "study.json", CURE, check_asked)
+    prices = disk.read_json(folder / "prices.json", CURE, check_prices)
+    return StudyData(folder.resolve().name, results, trials, asked, prices, damaged)
 
 
 def _rows(folder: Path, name: str, damaged: list[str]) -> list[Row]:
-    """The newest row of each key."""
+    """The newest row of each key; appends a sentence to `damaged` where lines are damaged."""
     rows, junk = read(lines := folder / f"{name}.jsonl")
     if junk:
         damaged.append(
             f"{lines} has {len(junk)} damaged line(s), which are left out; "
             "`f3eo bench` of that name moves them away and repeats their runs."
         )
-    found = archive.read(folder / f"{name}.parquet") + rows
-    return list({row["key"]: {"variant": "", "kind": "result", **row} for row in found}.values())
+    rows = archive.read(folder / f"{name}.parquet") + rows
+    return list({row["key"]: {"variant": "", "kind": "result", **row} for row in rows}.values())

@@ -1,4 +1,4 @@
-"""Checks of what a user asks for, before anything is begun."""
+"""Checks of the user's input, made before any work starts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,16 @@ def check_names(
     known: Mapping[str, Any],
     may_be_empty: bool = False,
 ) -> None:
-    """Refuse names that nobody knows, names that stand there twice, and none.
+    """Refuse unknown names, repeated names and an empty list.
+
+    Args:
+        kind: what the names are of, for the message, e.g. "task".
+        names: names to check.
+        known: allowed names.
+        may_be_empty: whether an empty list is allowed; default False.
 
     Raises:
-        ValueError: with the name, and those there are.
+        ValueError: with the name and the allowed names.
     """
     for name in names:
         if name not in known:
@@ -28,40 +34,45 @@ def check_names(
 
 
 def check_setting(method: Method, name: str, value: Any, options: Mapping[str, Any]) -> None:
-    """Refuse a hyper-parameter that cannot be, or that changes nothing.
+    """Refuse a hyper-parameter with an invalid value, and one that has no effect.
 
     Args:
-        method: whose it is.
-        name, value: of the hyper-parameter.
-        options: all those of the method that go with it.
+        method: the method.
+        name, value: the hyper-parameter.
+        options: all hyper-parameters that the method would run with.
 
     Raises:
-        ValueError: with what is allowed, or the hyper-parameter that has an effect.
+        ValueError: with the allowed values, or with the hyper-parameter that has an effect.
     """
-    full, usual = f"{method.name}.{name}", method.defaults[name]
+    full, default = f"{method.name}.{name}", method.defaults[name]
     if name in method.choices and value not in method.choices[name]:
         raise ValueError(f"{full} is one of {', '.join(method.choices[name])}, got {value!r}")
-    if not isinstance(usual, str):
-        kinds, what = (int, "whole number") if isinstance(usual, int) else ((int, float), "number")
-        known = isinstance(value, kinds) and not isinstance(value, bool)
-        if not known or not math.isfinite(value):
-            raise ValueError(f"{full} takes a {what}, e.g. its default {usual}, got {value!r}")
+    if not isinstance(default, str):
+        types, kind = (
+            (int, "whole number") if isinstance(default, int) else ((int, float), "number")
+        )
+        valid = isinstance(value, types) and not isinstance(value, bool)
+        if not valid or not math.isfinite(value):
+            raise ValueError(f"{full} takes a {kind}, e.g. its default {default}, got {value!r}")
     if reason := method.idle(options).get(name):
         raise ValueError(f"{full}={value} has no effect: {reason}")
 
 
 def check_folder(kind: str, name: str) -> None:
-    """Refuse a name that is not that of one folder.
+    """Refuse a name that is not the name of a single folder.
 
     Raises:
         ValueError: with the name.
     """
     if not name or name in (".", "..") or set(name) & set("/\\"):
-        raise ValueError(f"the name of a {kind} is one folder's name, got {name!r}")
+        raise ValueError(
+            f"the name of a {kind} must be the name of a single folder, got {name!r}; "
+            "--folder sets the folder above it"
+        )
 
 
 def check_counts(**counts: int | None) -> None:
-    """Refuse numbers below 1; None is whatever is usual.
+    """Refuse numbers below 1; None stands for a default.
 
     Raises:
         ValueError: with the number and its name.

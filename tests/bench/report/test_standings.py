@@ -1,6 +1,6 @@
 from rich.console import Console
 
-from f3eo.bench.report.ranking import ranking, table
+from f3eo.bench.report.standings import standings, table
 
 
 def test_methods_are_ranked_by_mean_accuracy_in_both(make_row):
@@ -12,7 +12,7 @@ def test_methods_are_ranked_by_mean_accuracy_in_both(make_row):
         make_row(0.75, method="sam", price=3.0),
         make_row(0.1, method="adamw", task="mnist1d-mlp"),
     ]
-    best, second = ranking(rows, "digits-mlp")
+    best, second = standings(rows, "digits-mlp")
     assert (best.method, second.method) == ("sam", "sgd")
     assert [best.standings[kind].rank for kind in ("cost", "time")] == [1, 2]
     assert [second.standings[kind].rank for kind in ("cost", "time")] == [2, 1]
@@ -28,7 +28,7 @@ def test_equal_means_share_a_rank_and_failures_have_none_and_come_last(make_row)
         make_row(0.5, method="sam"),
         make_row(0.4, method="f3eo"),
     ]
-    places = ranking(rows, "digits-mlp")
+    places = standings(rows, "digits-mlp")
     assert [place.standings["cost"].rank for place in places] == [1, 1, 3, None]
     assert places[-1].method == "bsam" and places[-1].error == "no"
     console = Console(record=True, width=120)

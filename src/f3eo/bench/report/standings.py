@@ -1,4 +1,4 @@
-"""Methods in order of their mean test accuracy, at equal cost and at equal time side by side."""
+"""The methods of a task by mean test accuracy, at equal cost and at equal time."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,18 +10,19 @@ from rich.text import Text
 from f3eo.bench.methods import METHODS, colour, label
 from f3eo.bench.run.row import Row, equal
 from f3eo.bench.run.run import Equal
-from f3eo.bench.statistics.welch import Interval, interval
+from f3eo.bench.statistics.student import Interval, interval
 
 EQUALS: tuple[Equal, ...] = ("cost", "time")
+"""What the methods of a comparison may spend the same amount of."""
 
 
 class Standing(NamedTuple):
-    """How a method did in one ranking.
+    """The result of a method at equal cost or at equal time.
 
     Attributes:
-        rank: 1 for the best mean; None if no run finished.
-        accuracy: test accuracy in %.
-        steps: that the budget paid for.
+        rank: 1 for the best mean, ties share the better rank; None if no run finished.
+        accuracy: mean test accuracy in % with its 95 % interval; None if no run finished.
+        steps: number of steps that the budget pays for.
         price: cost or time of a step, in plain gradients.
     """
 
@@ -32,7 +33,14 @@ class Standing(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A method's line: its standings by "cost" and "time", and its first error."""
+    """All standings of a method.
+
+    Attributes:
+        method: its name.
+        order: its order (1, 2 or 3); None for an unknown method.
+        standings: by "cost" and "time".
+        error: its first error, else None.
+    """
 
     method: str
     order: int | None
@@ -40,7 +48,7 @@ class Place(NamedTuple):
     error: str | None
 
 
-def ranking(rows: Sequence[Row], task: str) -> list[Place]:
+def standings(rows: Sequence[Row], task: str) -> list[Place]:
     """Every method of a task, the best at equal cost first, those without a result last."""
     rows = [row for row in rows if row["task"] == task]
     tables: dict[Equal, dict[str, Standing]] = {}
@@ -71,7 +79,7 @@ def _standings(rows: Sequence[Row]) -> dict[str, Standing]:
             first.setdefault(row["method"], row)
         if row["final"]:
             values[row["method"]].append(100 * row["final"]["test_accuracy"])
-    means = {method: interval(found) for method, found in values.items() if found}
+    means = {method: interval(finals) for method, finals in values.items() if finals}
     return {method: _standing(means, method, first.get(method)) for method in values}
 
 
@@ -85,7 +93,7 @@ def _standing(means: dict[str, Interval], method: str, row: Row | None) -> Stand
 
 
 def table(places: Sequence[Place], task: str) -> Table:
-    """The ranking for the terminal."""
+    """The standings of a task as a table for the terminal."""
     kinds: list[Equal] = [
         kind for kind in EQUALS if any(kind in place.standings for place in places)
     ]
