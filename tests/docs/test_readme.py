@@ -4,12 +4,12 @@ import json
 import re
 
 import pytest
-from f3eo.bench.report.figures import records_figure
 from torch import nn
 from torch.optim import SGD
 
 from docs.pages import ROOT, prose, text
 from f3eo import F3EO
+from f3eo.bench.report.study_figures import records_figure
 
 STUDY = ROOT / "results/study"
 SUMMARY = json.loads((STUDY / "summary.json").read_text(encoding="utf-8"))
