@@ -1,7 +1,7 @@
 """Random states that a closure may draw from: torch's, Python's, numpy's, and generators it uses.
 
 What draws elsewhere (a generator held by a library, a counter) cannot be put back, and is found by
-what it does (`f3eo.fisher.guard`).
+what it does (`f3eo.curvature.mismatch`).
 """
 
 import random

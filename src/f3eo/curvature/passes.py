@@ -1,4 +1,7 @@
-"""A pass that is looked at, and the same pass at other weights."""
+"""Two passes of one function: values without a gradient, recorded in the first, held in the second.
+
+A derivative ends at such values (`f3eo.curvature.cuts`), so a difference must not move them.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,17 +16,18 @@ from f3eo.decompositions import Decomposed
 
 HOOKS = {Tensor.register_hook}
 
+# Why no second pass is possible.
 HOOKED = "a hook on an activation changes gradients"
-CUT_IN_CHECKPOINT = "a checkpoint computes again what has no gradient"
+CUT_IN_CHECKPOINT = "a checkpoint computes values without a gradient again"
 TRANSFORMED = "values without a gradient are made inside of a torch.func transform"
-OVERWRITTEN = "a value without a gradient is written over"
+OVERWRITTEN = "a value without a gradient is overwritten"
 
 
-class Recorded(Decomposed):
-    """Context manager around a forward pass: what a second one at other weights needs of it.
+class RecordCuts(Decomposed):
+    """Context manager around the first pass: records the values without a gradient.
 
     Args:
-        moving: the parameters that will be moved, in place.
+        moving: the parameters that are moved in place between the passes.
         through: see `Cuts`.
     """
 
@@ -31,20 +35,20 @@ class Recorded(Decomposed):
         super().__init__(differentiable=False)
         self.cuts = Cuts(moving, through=through)
         self.generators: dict[torch.Generator, Tensor] = {}
-        """Generators of the user's that were drawn from, and their states before."""
+        """The user's generators that the pass drew from, with their states before it."""
         self._obstacle: str | None = None
         self._calls = 0
 
     @property
     def obstacle(self) -> str | None:
-        """Why there can be no second pass, if so."""
+        """Why no second pass is possible; None if one is."""
         if self.cuts.transformed:
             return TRANSFORMED
         return OVERWRITTEN if self.cuts.overwritten() else self._obstacle
 
     @property
-    def parts_alike(self) -> bool:
-        """Whether other parts of the batch may stand in for this one."""
+    def exchangeable(self) -> bool:
+        """Whether the second pass may run on another split of the batch: nothing is held in it."""
         return not self.cuts and not self.generators
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -62,11 +66,11 @@ class Recorded(Decomposed):
         return result
 
 
-class Held(Decomposed):
-    """Context manager around the pass at other weights.
+class HoldCuts(Decomposed):
+    """Context manager around the second pass: gives the recorded values back.
 
     Args:
-        cuts: of the first, given back as they were.
+        cuts: of the first pass.
     """
 
     def __init__(self, cuts: Cuts) -> None:

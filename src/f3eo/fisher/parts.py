@@ -1,4 +1,4 @@
-"""How a batch is measured: whole, in chunks, or with the structure term on a random part of it."""
+"""Measure a batch whole, in chunks, or with the structure term on a random part of it."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import nn
 
-from f3eo.closure import batch as batches
+from f3eo.closure.batch import chunks, random_parts, size
 from f3eo.closure.coupling import CURES, Coupling
 from f3eo.closure.mixing import mixing
 from f3eo.closure.problem import Problem
@@ -16,19 +16,19 @@ from f3eo.fisher import Estimator, Gradients
 logger = logging.getLogger("f3eo")
 
 USUAL_FRACTION = 0.25
-"""Part of a batch on which h is measured where nothing else is said."""
+"""The default part of a batch on which h is measured."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """∇L and, where it is asked for, h of one batch.
+    """Measures ∇L of a batch, and h on request.
 
     Args:
-        estimator: measures both.
+        estimator: estimates ∇L, h and Tr F.
         fraction: part of the batch, drawn at random, on which h is measured; None is a quarter, or
-            the whole batch where it cannot be split.
-        chunk: largest number of samples that go through the model at once; None is no bound.
-        coupling: remembers which closures have been found to couple the samples of a batch.
+            the whole batch if it cannot be split.
+        chunk: largest number of samples in one forward pass; None is no bound.
+        coupling: remembers which closures couple the samples of a batch.
     """
 
     estimator: Estimator
@@ -41,12 +41,12 @@ class Measurement:
 
         Args:
             problem: closure, batch and parameters.
-            structure: whether h is wanted.
+            structure: whether h is measured beside ∇L.
 
         Raises:
-            ValueError: an empty batch, or parts of a batch that cannot be had.
+            ValueError: the batch is empty, or must be split and cannot be.
         """
-        count = batches.size(problem.batch)
+        count = size(problem.batch)
         if count == 0:
             raise ValueError(
                 "the batch holds no samples: its mean loss is not defined; leave it out"
@@ -57,13 +57,13 @@ class Measurement:
             raise ValueError(f"chunk={self.chunk} needs the batch: use step(closure, *batch)")
         what = f"chunk={self.chunk}"
         self.refuse_parts(what, problem.model)
-        # No more samples than may go through the model at once, but the two that can differ.
-        first = batches.chunks(problem.batch, max(2, self.chunk))[0]
+        # One chunk is tried, of two samples at least: one sample cannot be split.
+        first = chunks(problem.batch, max(2, self.chunk))[0]
         self.refuse_coupled(what, replace(problem, batch=first))
-        # One after the other: at most two chunks' gradients are there at a time.
+        # A generator: the gradients of at most two chunks are in memory at a time.
         measured = (
-            self._chunk(replace(problem, batch=part), batches.size(part), structure)
-            for part in batches.chunks(problem.batch, self.chunk)
+            self._chunk(replace(problem, batch=part), size(part), structure)
+            for part in chunks(problem.batch, self.chunk)
         )
         return reduce(Gradients.merged, measured)
 
@@ -89,27 +89,32 @@ class Measurement:
                 f"batch, as with fraction=1: {difference}"
             )
             return self.estimator.gradients(problem)
-        inside, outside = batches.random_parts(count, first, problem.generator)
+        inside, outside = random_parts(count, first, problem.generator)
         return self.estimator.gradients_on_part(problem, inside, outside)
 
     def _difference(self, problem: Problem, first: int | None = None) -> str | None:
-        """The first sample whose loss in a part of `first` samples, default half, is another."""
-        count = batches.size(problem.batch) or 0
+        """Describe the first sample whose loss differs between a part and the whole batch.
+
+        Args:
+            problem: closure and batch.
+            first: number of samples of the part; default half of them.
+        """
+        count = size(problem.batch) or 0
         first = count // 2 if first is None else first
         if not 0 < first < count:
             return None
         return self.coupling(problem, torch.arange(first)).difference
 
     def refuse_coupled(self, what: str, problem: Problem, first: int | None = None) -> None:
-        """Raise if the losses of a part are not those of the whole.
+        """Refuse to split a batch whose samples the closure couples.
 
         Args:
-            what: asks for parts.
+            what: the option that splits the batch, for the message.
             problem: closure and batch.
             first: number of samples of the part that is tried; default half of them.
 
         Raises:
-            ValueError: names the first sample whose loss is another, both losses and the cures.
+            ValueError: names the first sample whose loss differs, both losses and the cures.
         """
         if (difference := self._difference(problem, first)) is not None:
             raise ValueError(
@@ -118,7 +123,11 @@ class Measurement:
             )
 
     def refuse_parts(self, what: str, model: nn.Module | None) -> None:
-        """Raise if a batch must not be split, or joined from micro-batches.
+        """Refuse to split a batch, or to join micro-batches.
+
+        Args:
+            what: the option that splits the batch, for the message.
+            model: the model behind the closure, if known.
 
         Raises:
             ValueError: the estimator is no mean over samples, or the model mixes them.

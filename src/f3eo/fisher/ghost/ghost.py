@@ -117,14 +117,15 @@ class Ghost:
             outputs,
             self._edges,
             cotangent,
-            create_graph=True,
+            create_graph=self._differentiable,
             retain_graph=True,
             allow_unused=True,
         )
         if not self._settled(deltas):
             nan = {id(p): torch.full_like(p, torch.nan) for p in self._problem.parameters}
             return Norms(torch.full_like(self.losses, torch.nan), nan)
-        return self._norms(deltas)
+        with torch.set_grad_enabled(self._differentiable):
+            return self._norms(deltas)
 
     def gathered(self) -> tuple[Gathered, SecondPass]:
         """Norms, totals and gradients of ω_i ℓ_i and what a second pass needs beside them.

@@ -368,9 +368,9 @@ def test_the_power_iteration_of_a_spectral_norm_stays_where_it_was():
 
 
 OUT_OF_SIGHT = {
-    "computes again": lambda m, x: m.last(checkpoint(m.detach, m.first(x), use_reentrant=False)),
+    "a checkpoint": lambda m, x: m.last(checkpoint(m.detach, m.first(x), use_reentrant=False)),
     "torch.func": lambda m, x: m.last(torch.vmap(lambda v: v * v.detach().exp())(m.first(x))),
-    "written over": lambda m, x: m.last(written_after(m.first(x))),
+    "overwritten": lambda m, x: m.last(written_after(m.first(x))),
     "hook": lambda m, x: m.last(hooked(m.first(x))),
 }
 
