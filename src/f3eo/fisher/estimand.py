@@ -88,7 +88,7 @@ def _mean(
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         sums = iter([_share(a, u) + _share(b, v) for u, v in present])
     else:
-        sums = iter(plus(scaled(us, a), vs, b))
+        sums = iter(plus(scaled(us, a), vs, b) if present else [])
     means: list[Tensor | None] = []
     for u, v in pairs:
         if u is not None and v is not None:

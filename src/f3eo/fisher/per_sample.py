@@ -1,6 +1,7 @@
 """The exact per-sample estimator, the default."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from f3eo.closure.problem import Problem
 from f3eo.closure.snapshot import Replay
 from f3eo.curvature import DoubleBackward, Engine, FiniteDifference
-from f3eo.curvature.guard import Coarse, Differs, Guard
+from f3eo.curvature.guard import Coarse, Differs, Guard, NotRepeatable
 from f3eo.fisher.accuracy import LIMIT
 from f3eo.fisher.differences import per_sample_gradients, second_pass
 from f3eo.fisher.estimand import Gradients
@@ -159,5 +160,15 @@ class PerSample(Estimator):
 
     def trace(self, problem: Problem, *, differentiable: bool = True) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`; exact, whatever the engine."""
-        recording = self.record(problem, differentiable=differentiable)
-        return attached_trace(recording) if differentiable else detached_trace(recording)
+        if differentiable:
+            return attached_trace(self.record(problem))
+        replay = Replay(lambda: self.record(problem, differentiable=False), problem)
+        recording = replay()
+        replay.generators |= recording.generators
+        # The fastest way materializes gradients. Where it does not apply, norms need no more of
+        # the closure than a recording.
+        with suppress(NotRepeatable):
+            first = per_sample_gradients(recording)
+            return first.shares.joined(first.losses), first.shares.trace(first.kept.squared)
+        del recording
+        return detached_trace(replay())
