@@ -166,7 +166,7 @@ def test_the_part_is_drawn_from_the_generator_and_differs_from_step_to_step():
 
 COSTS = {  # gradient equivalents = forward passes / 3
     "defaults": ({}, 6 / 3),
-    "weight 0": ({"weight": Ratio(0.0)}, 1.0),
+    "strength 0": ({"strength": Ratio(0.0)}, 1.0),
     "a quarter": ({"fraction": 0.25}, (3 + 3 * 0.25) / 3),
     "every 2": ({"every": 2}, (6 + 3) / 6),
     "both": ({"fraction": 0.5, "every": 4}, (3 + 3 * 0.5 + 9) / 12),

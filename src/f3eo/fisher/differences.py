@@ -6,6 +6,7 @@ h = (1/ε) Σ_i ω_i (∇ℓ_i(θ + s_i ∇ℓ_i) − ∇ℓ_i(θ))
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -65,22 +66,28 @@ class _Steps:
     """How far every sample moves along its own gradient.
 
     Args:
+        parameters: the structured parameters θ.
         epsilon: ε, a scalar.
-        squared: ‖∇ℓ_i‖², (B,).
+        central: whether samples move in both directions.
+        share: 1/ε, or 1/2ε if central, a scalar.
         powers: ‖∇ℓ_i‖^(p−2), (B,), 0 where ∇ℓ_i is; None at p = 2, where all are 1.
         lengths: (s_i ‖∇ℓ_i‖/ε)², (B,).
+        rises: s_i ‖∇ℓ_i‖², (B,), by which the losses rise to first order.
         width: of the difference, with its expected error.
     """
 
+    parameters: list[Tensor]
     epsilon: Tensor
-    squared: Tensor
+    central: bool
+    share: Tensor
     powers: Tensor | None
     lengths: Tensor
+    rises: Tensor
     width: Width
 
 
 @dataclass(frozen=True)
-class _Moved:
+class _Pass:
     """The second pass at θ + s_i ∇ℓ_i.
 
     Args:
@@ -117,61 +124,83 @@ def second_pass(
         Coarse: double backward is more exact, and the engine has no step of its own.
         Differs: the second pass is another function, or h is not what double backward gives.
     """
-    parameters, shares, kept = structured_parameters(problem), first.shares, first.kept
-    steps = _steps(first, parameters, engine, power)
+    shares, kept = first.shares, first.kept
+    steps = _steps(first, problem, engine, power)
     limited = not (forced or problem.repeatable or engine.step is not None)
     if limited and float(steps.width.error) > LIMIT:
         raise Coarse(f"they are expected to err by more than {LIMIT:.0%}")
-    # Infinite where Tr F̂ overflows; then h is not finite either.
-    share = 1 / (2 * steps.epsilon if engine.central else steps.epsilon)
-    probes = _longest(first.probes, problem)
-    single_use = set() if engine.central else first.recorded.once
-
-    def moved(epsilon: Tensor) -> _Moved:
-        step = shares.divided(epsilon)
-        step = step if steps.powers is None else step * steps.powers
-        shifted = {
-            id(p): Shifted(p, kept.terms[id(p)], step, once=id(p) in single_use)
-            for p in parameters
-            if id(p) in kept.terms
-        }
-        mode = Perturbed(first.recorded, shifted)
-        losses = evaluate(problem, per_sample=True, differentiable=False, mode=mode).losses
-        samples = [_gradient(losses[p.sample], parameters, retain=True) for p in probes]
-        gradient = _gradient(losses, parameters, shares.like(losses, share))
-        return _Moved(losses.detach(), gradient, samples)
-
-    passes = [_again(replay, moved, steps.epsilon)]
-    if engine.central:
-        passes.append(_again(replay, moved, -steps.epsilon))
+    probes = _longest(first.probes, problem) if first.probes else []
+    passes: list[_Pass] = []
+    for epsilon in (steps.epsilon, -steps.epsilon) if steps.central else (steps.epsilon,):
+        try:
+            passes.append(replay.once_more(partial(_moved, first, problem, steps, probes, epsilon)))
+        except Exception as error:  # whatever it is, the first pass did not raise it
+            raise failed_again(error) from error
     if not problem.repeatable:
-        _refuse_other_losses(first, steps, passes)
+        for sign, second in zip((1, -1), passes, strict=False):
+            rises, bending = sign * steps.rises, steps.width.moved
+            if float(sample_mismatch(first.losses, second.losses, rises, bending, kept.unit)) > 1:
+                raise Differs(OTHER_LOSSES)
         if probes:
-            measured = _sample_structures(first, steps, passes, probes, problem, share)
+            measured = _sample_structures(first, problem, steps, probes, passes)
             refuse_wrong_structure(measured, replay, problem, power)
     trace = shares.trace(kept.squared)
-    structure = _difference(passes, kept, parameters, share)
+    gradient = by_parameter(kept.totals, problem.parameters)
+    structure = _difference(passes, gradient, problem, steps.share)
     return Gradients(
         loss=shares.mean(first.losses),
         weight=shares.total,
-        gradient=by_parameter(kept.totals, problem.parameters),
-        structure=above_rounding(structure, kept.unit * trace.sqrt() * share),
+        gradient=gradient,
+        structure=above_rounding(structure, kept.unit * trace.sqrt() * steps.share),
         trace=trace,
         error=steps.width.error,
     )
 
 
-def _steps(
-    first: FirstPass, parameters: list[Tensor], engine: FiniteDifference, power: float
-) -> _Steps:
-    shares, unit = first.shares, first.kept.unit
+def _steps(first: FirstPass, problem: Problem, engine: FiniteDifference, power: float) -> _Steps:
+    parameters, shares, unit = structured_parameters(problem), first.shares, first.kept.unit
     squared = shares.own(first.kept.squared)
     powers = None if power == 2 else torch.where(squared > 0, squared, torch.inf) ** (power / 2 - 1)
     lengths = squared if powers is None else powers.square() * squared
     best = width(engine, parameters, first.losses, squared.sqrt(), shares, unit)
     length = shares.average(lengths).sqrt()
     epsilon = best.distance / torch.where(length == 0, 1, length)
-    return _Steps(epsilon, squared, powers, lengths, best)
+    return _Steps(
+        parameters=parameters,
+        epsilon=epsilon,
+        central=engine.central,
+        # Infinite where Tr F̂ overflows; then h is not finite either.
+        share=1 / (2 * epsilon if engine.central else epsilon),
+        powers=powers,
+        lengths=lengths,
+        rises=epsilon * (squared if powers is None else powers * squared),
+        width=best,
+    )
+
+
+def _moved(
+    first: FirstPass, problem: Problem, steps: _Steps, probes: Sequence[Probe], epsilon: Tensor
+) -> _Pass:
+    """Evaluate and differentiate the closure with every sample at θ + s_i ∇ℓ_i.
+
+    Args:
+        first, problem, steps: of the batch.
+        probes: their samples are differentiated one by one, too.
+        epsilon: ε or −ε.
+    """
+    parameters, shares = steps.parameters, first.shares
+    step = shares.divided(epsilon)
+    step = step if steps.powers is None else step * steps.powers
+    single_use = set() if steps.central else first.recorded.once
+    shifted = {}
+    for p in parameters:
+        if (term := first.kept.terms.get(id(p))) is not None:
+            shifted[id(p)] = Shifted(p, term, step, once=id(p) in single_use)
+    mode = Perturbed(first.recorded, shifted)
+    losses = evaluate(problem, per_sample=True, differentiable=False, mode=mode).losses
+    cotangent = shares.like(losses, steps.share)
+    samples = [_gradient(losses[p.sample], parameters, retain=True) for p in probes]
+    return _Pass(losses.detach(), _gradient(losses, parameters, cotangent), samples)
 
 
 def _gradient(
@@ -187,73 +216,55 @@ def _gradient(
     return filled(gradient, parameters)
 
 
-def _again(replay: Replay[Ghost], moved, epsilon: Tensor) -> _Moved:
-    try:
-        return replay.once_more(lambda: moved(epsilon))
-    except Exception as error:  # whatever it is, the first pass did not raise it
-        raise failed_again(error) from error
-
-
 def _difference(
-    passes: Sequence[_Moved], kept: Gathered, parameters: list[Tensor], share: Tensor
+    passes: Sequence[_Pass], gradient: Sequence[Tensor | None], problem: Problem, share: Tensor
 ) -> list[Tensor]:
-    """h, from the passes at +ε and −ε, or at +ε and 0."""
+    """h, from the passes at +ε and −ε, or at +ε and 0, where the gradient is ∇L."""
     if len(passes) == 2:
         return plus(passes[0].gradient, passes[1].gradient, -1.0)
-    low = filled(by_parameter(kept.totals, parameters), parameters)
-    return [
-        torch.addcmul(high, g, share, value=-1)
-        for high, g in zip(passes[0].gradient, low, strict=True)
-    ]
-
-
-def _refuse_other_losses(first: FirstPass, steps: _Steps, passes: Sequence[_Moved]) -> None:
-    """Raise `Differs` if a pass has other losses than ∇ℓ_i predicts."""
-    # s_i ‖∇ℓ_i‖²
-    rise = steps.epsilon * (steps.squared if steps.powers is None else steps.powers * steps.squared)
-    for sign, second in zip((1, -1), passes, strict=False):
-        mismatch = sample_mismatch(
-            first.losses, second.losses, sign * rise, steps.width.moved, first.kept.unit
-        )
-        if float(mismatch) > 1:
-            raise Differs(OTHER_LOSSES)
+    structure = []
+    for high, low in zip(passes[0].gradient, _structured(gradient, problem), strict=True):
+        low = torch.zeros_like(high) if low is None else low
+        structure.append(torch.addcmul(high, low, share, value=-1))
+    return structure
 
 
 def _longest(probes: Sequence[Probe], problem: Problem) -> list[Probe]:
     """The probes with the longest gradients, `CHECKED` at most, none of length 0."""
-    squared = [float(squared_norm(_structured(probe, problem))) for probe in probes]
+    squared = [float(_squared_norm(probe, problem)) for probe in probes]
     order = sorted(range(len(probes)), key=lambda k: -squared[k])
     return [probes[k] for k in order if squared[k] > 0][:CHECKED]
 
 
-def _structured(probe: Probe, problem: Problem) -> list[Tensor]:
-    """∇ℓ_i in the structured parameters on which ℓ_i depends."""
-    pairs = zip(probe.leaves, problem.structured, strict=True)
-    return [g for g, structured in pairs if structured and g is not None]
+def _squared_norm(probe: Probe, problem: Problem) -> Tensor:
+    """‖∇ℓ_i‖² of a probe."""
+    return squared_norm([g for g in _structured(probe.leaves, problem) if g is not None])
+
+
+def _structured(gradient: Sequence[Tensor | None], problem: Problem) -> list[Tensor | None]:
+    """The gradient in the structured parameters."""
+    return [g for g, s in zip(gradient, problem.structured, strict=True) if s]
 
 
 def _sample_structures(
     first: FirstPass,
-    steps: _Steps,
-    passes: Sequence[_Moved],
-    probes: Sequence[Probe],
     problem: Problem,
-    share: Tensor,
+    steps: _Steps,
+    probes: Sequence[Probe],
+    passes: Sequence[_Pass],
 ) -> list[SampleStructure]:
     """h of the probed samples from the same passes."""
-    parameters, central = structured_parameters(problem), len(passes) == 2
     distances = steps.epsilon * steps.lengths.sqrt()
     structures = []
     for k, probe in enumerate(probes):
         i = probe.sample
-        if central:
+        if steps.central:
             low = passes[1].samples[k]
         else:
-            pairs = zip(probe.leaves, problem.structured, strict=True)
-            low = filled([g for g, structured in pairs if structured], parameters)
-        structure = scaled(plus(passes[0].samples[k], low, -1.0), float(share))
-        norm = squared_norm(_structured(probe, problem)).sqrt()
+            low = filled(_structured(probe.leaves, problem), steps.parameters)
+        structure = scaled(plus(passes[0].samples[k], low, -1.0), float(steps.share))
+        norm = _squared_norm(probe, problem).sqrt()
         loss, unit = first.losses[i].abs(), first.kept.unit
-        error = expected_error(distances[i], loss, norm, unit, central=central)
+        error = expected_error(distances[i], loss, norm, unit, central=steps.central)
         structures.append(SampleStructure(i, structure, float(error)))
     return structures

@@ -62,6 +62,7 @@ class Gradients:
         """
         total = self.weight + other.weight
         a, b = self.weight / total, other.weight / total
+        error = max((e for e in (self.error, other.error) if e is not None), default=None)
         structure = None
         if self.structure is not None and other.structure is not None:
             structure = _mean(self.structure, other.structure, a, b)
@@ -74,7 +75,7 @@ class Gradients:
             gradient=_mean(self.gradient, other.gradient, a, b),
             structure=structure,  # pyright: ignore[reportArgumentType]  (all are present)
             trace=trace,
-            error=max((e for e in (self.error, other.error) if e is not None), default=None),
+            error=error,
         )
 
 

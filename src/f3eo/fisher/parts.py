@@ -68,39 +68,39 @@ class Measurement:
         return reduce(Gradients.merged, measured)
 
     def _chunk(self, problem: Problem, count: int | None, structure: bool) -> Gradients:
+        """Measure samples that go through the model at once."""
         if not structure:
             return self.estimator.loss_gradient(problem)
-        fraction = self.fraction
-        if fraction is None:
-            splits = count is not None and self.estimator.additive and not mixing(problem.model)
-            fraction = USUAL_FRACTION if splits else 1.0
-        if fraction == 1:
+        if self.fraction == 1:
             return self.estimator.gradients(problem)
-        what = f"fraction={fraction}"
-        if count is None:
-            raise ValueError(f"{what} needs the batch: use step(closure, *batch)")
-        self.refuse_parts(what, problem.model)
-        first = max(1, round(fraction * count))
         if self.fraction is not None:
+            what = f"fraction={self.fraction}"
+            if count is None:
+                raise ValueError(f"{what} needs the batch: use step(closure, *batch)")
+            self.refuse_parts(what, problem.model)
+            first = max(1, round(self.fraction * count))
             self.refuse_coupled(what, problem, first)
-        elif (difference := self._difference(problem, first)) is not None:
-            self.coupling.tell(
-                f"the closure couples its samples, so the structure term is measured on the whole "
-                f"batch, as with fraction=1: {difference}"
-            )
+        elif count is None or not self.estimator.additive or mixing(problem.model):
             return self.estimator.gradients(problem)
+        else:
+            first = max(1, round(USUAL_FRACTION * count))
+            if (difference := self._difference(problem, count, first)) is not None:
+                self.coupling.tell(
+                    f"the closure couples its samples, so the structure term is measured on the "
+                    f"whole batch, as with fraction=1: {difference}"
+                )
+                return self.estimator.gradients(problem)
         inside, outside = random_parts(count, first, problem.generator)
         return self.estimator.gradients_on_part(problem, inside, outside)
 
-    def _difference(self, problem: Problem, first: int | None = None) -> str | None:
+    def _difference(self, problem: Problem, count: int, first: int) -> str | None:
         """Describe the first sample whose loss differs between a part and the whole batch.
 
         Args:
             problem: closure and batch.
-            first: number of samples of the part; default half of them.
+            count: number of samples of the batch.
+            first: number of samples of the part.
         """
-        count = size(problem.batch) or 0
-        first = count // 2 if first is None else first
         if not 0 < first < count:
             return None
         return self.coupling(problem, torch.arange(first)).difference
@@ -116,7 +116,9 @@ class Measurement:
         Raises:
             ValueError: names the first sample whose loss differs, both losses and the cures.
         """
-        if (difference := self._difference(problem, first)) is not None:
+        count = size(problem.batch) or 0
+        difference = self._difference(problem, count, count // 2 if first is None else first)
+        if difference is not None:
             raise ValueError(
                 f"{what} splits the batch, but the closure couples its samples: {difference}; "
                 f"{CURES}"

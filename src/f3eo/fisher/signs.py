@@ -68,8 +68,8 @@ class Sign(ByEngine):
         """Whether the losses of a part of the batch are those of the whole batch."""
         if count == 1 or mixing(problem.model):
             return False
-        found = self._coupling(problem, torch.arange(count // 2))
-        return found.known and found.difference is None and not found.weighted
+        coupling = self._coupling(problem, torch.arange(count // 2))
+        return coupling.known and coupling.difference is None and not coupling.weighted
 
     def trace(self, problem: Problem, *, differentiable: bool = True) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`; by double backward, whatever the engine."""

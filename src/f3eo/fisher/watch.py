@@ -1,5 +1,6 @@
 """When a measurement is checked against gradients of single samples."""
 
+from operator import attrgetter
 from typing import Any
 
 from f3eo.closure.batch import tensors
@@ -27,12 +28,13 @@ class Watch:
         """Count this measurement, and tell whether a check is due."""
         self.measured += 1
         modules = module_states(problem)
-        changed, self._modules = modules != self._modules, modules
-        shapes = tuple([t.shape for t in list(tensors(problem.batch))])
-        new = shapes not in self._shapes and len(self._shapes) < SHAPES
-        if new:
+        due = modules != self._modules or _is_power(self.measured, 4)
+        self._modules = modules
+        shapes = tuple(map(attrgetter("shape"), list(tensors(problem.batch))))
+        if shapes not in self._shapes and len(self._shapes) < SHAPES:
             self._shapes.add(shapes)
-        return changed or _is_power(self.measured, 4) or (new and _is_power(len(self._shapes), 2))
+            due = due or _is_power(len(self._shapes), 2)
+        return due
 
 
 def module_states(problem: Problem) -> tuple[Any, ...]:
