@@ -13,16 +13,14 @@ from torch import Tensor
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
 from f3eo.closure.snapshot import Replay
-from f3eo.closure.weighted import Shares
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.finite_difference import above_rounding
 from f3eo.curvature.guard import OTHER_LOSSES, Differs, failed_again, no_second_derivative
 from f3eo.fisher.accuracy import LIMIT, expected_error, width
 from f3eo.fisher.estimator import Gradients, chosen, in_order
-from f3eo.fisher.ghost import Ghost
+from f3eo.fisher.ghost import FirstPass, Ghost
 from f3eo.fisher.ghost.evidence import Probe
-from f3eo.fisher.ghost.gradients.kept import Gathered
-from f3eo.fisher.ghost.second_pass.replay import Perturbed, SecondPass
+from f3eo.fisher.ghost.second_pass.replay import SecondPass
 from f3eo.fisher.ghost.second_pass.shifted import Shifted
 from f3eo.fisher.guard import TOLERANCE, apart, exact_products, mismatch
 from f3eo.tensors import filled, plus, scaled, squared_norm
@@ -35,35 +33,6 @@ CHECKED = 2
 
 class Coarse(Exception):
     """Differences would err by more than `LIMIT`."""
-
-
-@dataclass(frozen=True)
-class FirstPass:
-    """What is kept of the first pass.
-
-    Args:
-        losses: ℓ_i, detached.
-        shares: ω_i.
-        probes: single samples that were asked, if this pass is a check.
-        found: norms, totals and gradients of ω_i ℓ_i.
-        recorded: what the second pass repeats.
-    """
-
-    losses: Tensor
-    shares: Shares
-    probes: Sequence[Probe]
-    found: Gathered
-    recorded: SecondPass
-
-
-def first_pass(ghost: Ghost) -> FirstPass:
-    """What a second pass needs of a first; the ghost forgets it.
-
-    Raises:
-        NotRepeatable: why there can be none.
-    """
-    found, recorded = ghost.gathered()
-    return FirstPass(ghost.losses.detach(), ghost.output.shares, ghost.probes, found, recorded)
 
 
 @dataclass(frozen=True)
@@ -98,7 +67,7 @@ def differences(
         Coarse: it would, and the engine has no step of its own.
         Differs: the second pass is another function, or h is not what double backward gives.
     """
-    parameters, shares, found = chosen(problem), first.shares, first.found
+    parameters, shares, found = chosen(problem), first.shares, first.gradients
     squared = shares.own(found.squared)
     own = None if power == 2 else torch.where(squared > 0, squared, torch.inf) ** (power / 2 - 1)
     moves = squared if own is None else own.square() * squared  # squared lengths, over ε²
@@ -110,17 +79,17 @@ def differences(
     size = wide.distance / torch.where(length == 0, 1, length)  # ε
     # Not finite where Tr F̂ overflows; h then is not either.
     share = 1 / (2 * size if engine.central else size)
-    once = set() if engine.central else first.recorded.once
+    single_use = set() if engine.central else first.tape.single_use
     checked = _telling(first.probes, problem)
 
     def moved(epsilon: Tensor) -> _Moved:
         step = shares.divided(epsilon) if own is None else shares.divided(epsilon) * own
         weights = {
-            id(p): Shifted(p, found.terms[id(p)], step, once=id(p) in once)
+            id(p): Shifted(p, found.terms[id(p)], step, single_use=id(p) in single_use)
             for p in parameters
             if id(p) in found.terms
         }
-        mode = Perturbed(first.recorded, weights)
+        mode = SecondPass(first.tape, weights)
         losses = evaluate(problem, per_sample=True, differentiable=False, mode=mode).losses
         single = [_gradient(losses[p.sample], parameters, retain=True) for p in checked]
         cotangent = shares.like(losses, share)
@@ -229,7 +198,7 @@ def _check(
                 distances[probe.sample],
                 first.losses[probe.sample].abs(),
                 norm,
-                first.found.unit,
+                first.gradients.unit,
                 central=engine.central,
             )
         )

@@ -15,10 +15,10 @@ from f3eo.curvature import DoubleBackward, Engine, FiniteDifference
 from f3eo.curvature.guard import Differs, NotRepeatable, no_second_derivative
 from f3eo.curvature.guarded import PATIENCE
 from f3eo.fisher.accuracy import LIMIT, rounding
-from f3eo.fisher.differences import Coarse, differences, first_pass
+from f3eo.fisher.differences import Coarse, differences
 from f3eo.fisher.estimator import Estimator, Gradients, in_order, structure_gradient
-from f3eo.fisher.ghost import Ghost
-from f3eo.fisher.ghost.evidence import Evidence
+from f3eo.fisher.ghost import Ghost, record
+from f3eo.fisher.ghost.layouts import Known
 from f3eo.fisher.watch import Watch
 
 logger = logging.getLogger("f3eo")
@@ -89,7 +89,7 @@ class PerSample(Estimator):
 
     def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """See `Estimator.forget`: layouts, h, and whether differences serve."""
-        self._known: dict[Any, list[Evidence]] = {}
+        self._known: Known = {}
         self._watch = Watch()
         self._numpy = False  # whether the closure draws from numpy
         self._coarse, self._alarms = counters.get("coarse", 0), counters.get("alarms", 0)
@@ -124,13 +124,8 @@ class PerSample(Estimator):
             differentiable: whether the norms are to be differentiated.
             check: whether layouts are to be found anew.
         """
-        return Ghost(
-            problem,
-            self.memory,
-            self._known,
-            differentiable=differentiable,
-            check=check,
-        )
+        recording = record(problem, differentiable=differentiable)
+        return Ghost(problem, recording, self.memory, self._known, check=check)
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
@@ -144,10 +139,10 @@ class PerSample(Estimator):
             numpy=check or self._numpy,
         )
         ghost = replay()
-        replay.generators |= ghost.generators
+        replay.generators |= ghost.recording.generators
         self._numpy = self._numpy or replay.drawn_from_numpy()
         try:
-            first = first_pass(ghost)
+            first = ghost.keep()
             del ghost
             return differences(replay, first, problem, engine, self.power, coarse=self._once_only)
         except Coarse:
@@ -160,9 +155,9 @@ class PerSample(Estimator):
                     raise
             self._once_only = True
             self._tell_once_only()
-            first = first_pass(
-                replay.once_more(lambda: self.capture(problem, differentiable=False))
-            )
+            ghost = replay.once_more(lambda: self.capture(problem, differentiable=False))
+            first = ghost.keep()
+            del ghost
             return differences(replay, first, problem, engine, self.power, coarse=True)
         except NotRepeatable as reason:
             self._obstacle = cause = str(reason)
@@ -216,7 +211,7 @@ class PerSample(Estimator):
         return shares.joined(ghost.losses), shares.average(squared)
 
     def _exact(self, ghost: Ghost, problem: Problem) -> Gradients:
-        losses, shares, unit = ghost.losses, ghost.output.shares, ghost.unit
+        losses, shares, unit = ghost.losses, ghost.output.shares, ghost.recording.unit
         # G_i = ω_i ∇ℓ_i, ω_i = 1/B without weights; their sum is ∇L.
         norms = ghost.norms(losses, shares.like(losses))
         trace = shares.trace(norms.squared)
