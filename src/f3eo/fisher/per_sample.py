@@ -211,7 +211,7 @@ class PerSample(Estimator):
         return shares.joined(ghost.losses), shares.average(squared)
 
     def _exact(self, ghost: Ghost, problem: Problem) -> Gradients:
-        losses, shares, unit = ghost.losses, ghost.output.shares, ghost.recording.unit
+        losses, shares, unit = ghost.losses, ghost.output.shares, ghost.recording.unit()
         # G_i = ω_i ∇ℓ_i, ω_i = 1/B without weights; their sum is ∇L.
         norms = ghost.norms(losses, shares.like(losses))
         trace = shares.trace(norms.squared)

@@ -114,8 +114,8 @@ def _trace(model: nn.Module, closure: Closure, x: Tensor, y: Tensor) -> tuple[Te
     problem = Problem(closure, (x, y), parameters, [True] * len(parameters), model)
     ghost = PerSample().capture(problem, differentiable=False)
     try:
-        found, _ = ghost.gathered()
+        first = ghost.keep()
     except NotRepeatable:
         losses, trace = fisher_trace(model, closure, x, y)
         return losses.detach(), trace.detach()
-    return ghost.losses.detach(), found.squared.sum() * len(x)  # of the gradients of ℓ_i/B
+    return first.losses, first.gradients.squared.sum() * len(x)  # of the gradients of ℓ_i/B

@@ -7,6 +7,7 @@ A gradient of zero fits all layouts: it is no evidence, and as long as all are z
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,14 +31,10 @@ class Evidence:
     fitting: list[list[Layout]]
     nonzero: bool
 
-    def layouts(self, use: Use) -> list[Layout]:
-        """The likeliest layout of every output, in the order of this batch."""
-        return [layouts[0].at(use.order) for layouts in self.fitting]
-
-
-def is_complete(known: Sequence[Evidence]) -> bool:
-    """Whether no later batch can tell more."""
-    return all(e.nonzero and all(len(f) == 1 for f in e.fitting) for e in known)
+    @cached_property
+    def complete(self) -> bool:
+        """Whether no later batch can tell more."""
+        return self.nonzero and all(len(layouts) == 1 for layouts in self.fitting)
 
 
 @dataclass(frozen=True)

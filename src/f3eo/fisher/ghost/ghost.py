@@ -81,7 +81,7 @@ class Ghost:
     @property
     def losses(self) -> Tensor:
         """ℓ_i with their graph, (B,)."""
-        return self.recording.losses
+        return self.recording.output.losses
 
     def norms(self, outputs: Tensor, cotangent: Tensor | None = None) -> Norms:
         """‖J_iᵀ c_i‖² for every sample i, J_i the Jacobian of `outputs` of sample i.
@@ -123,17 +123,13 @@ class Ghost:
         refuse_replay(recording)
         if not self._layouts.known and (names := contents(losses).custom):
             raise custom(names)
-        derived = any(use.derives for use in recording.uses)
-        deltas = list(
-            torch.autograd.grad(
-                losses,
-                recording.edges,
-                shares.like(losses),
-                retain_graph=derived or not self._layouts.complete,
-                allow_unused=True,
-            )
+        # A derived parameter's gradient is pulled back through the graph, and so are probes.
+        retain = bool(recording.deriving) or not self._layouts.complete
+        cotangent, edges = shares.like(losses), recording.edges
+        deltas: list[Tensor | None] = list(
+            torch.autograd.grad(losses, edges, cotangent, retain_graph=retain, allow_unused=True)
         )
-        unit = max([recording.unit, *[torch.finfo(t.dtype).eps for t in deltas if t is not None]])
+        unit = recording.unit(deltas)
         if unit > torch.finfo(torch.float32).eps:
             raise NotRepeatable("the closure works in 16 bits, too coarse for differences")
         layouts = self._layouts.find(deltas)

@@ -13,7 +13,6 @@ from f3eo.fisher.ghost.evidence import (
     Evidence,
     Probe,
     evidence,
-    is_complete,
     undecided_sample,
 )
 from f3eo.fisher.ghost.gradients.norms import norms
@@ -45,18 +44,15 @@ class Layouts:
         self._problem = problem
         self._memory = memory
         self._known = known
-        self._signature = recording.signature
+        self._signature = _signature(recording)
         self._evidence = None if check else known.get(self._signature)
-        self.complete = self._evidence is not None and is_complete(self._evidence)
-        """Whether the evidence leaves no layout open."""
+        self.known = self._evidence is not None
+        """Whether an earlier batch gave evidence."""
+        self.complete = self.known and all(e.complete for e in self._evidence or ())
+        """Whether that evidence leaves no layout open."""
         self._layouts: list[list[Layout]] | None = None
         self.probes: list[Probe] = []
         """Single samples that were probed in this batch."""
-
-    @property
-    def known(self) -> bool:
-        """Whether an earlier batch gave evidence."""
-        return self._evidence is not None
 
     def find(self, deltas: Sequence[Tensor | None]) -> list[list[Layout]] | None:
         """The layouts of all outputs of all uses.
@@ -76,28 +72,31 @@ class Layouts:
             if probed is None:
                 return None
             self._evidence, self._layouts = probed, None
-            self.complete = is_complete(probed)
-            layouts = self._current(probed)
-            self._verify(layouts)
+            self.complete = all(e.complete for e in probed)
+            self._verify(self._current(probed))
             self._known[self._signature] = probed  # not before: a refused step is probed again
         return self._current(self._evidence)
 
     def _current(self, known: list[Evidence]) -> list[list[Layout]]:
+        """The likeliest layout of every output, in the order of this batch."""
         if self._layouts is None:
-            uses = self._recording.uses
-            self._layouts = [item.layouts(use) for item, use in zip(known, uses, strict=True)]
+            self._layouts = []
+            for item, use in zip(known, self._recording.uses, strict=True):
+                self._layouts.append([])
+                for layouts in item.fitting:
+                    self._layouts[-1].append(layouts[0].at(use.order))
         return self._layouts
 
     def _open(self, known: list[Evidence], deltas: Sequence[Tensor | None]) -> bool:
         """Whether layouts that differ in this batch are undecided."""
         if self._problem.repeatable or self.complete:  # a recorded graph has no values to look at
             return False
-        samples = len(self._recording.losses)
+        samples = len(self._recording.output.losses)
         return undecided_sample(self._recording.uses, known, deltas, samples) is not None
 
     def _probe(self, deltas: Sequence[Tensor | None]) -> list[Evidence] | None:
         """Evidence from gradients of single samples; None where one is not finite."""
-        losses, uses = self._recording.losses, self._recording.uses
+        losses, uses = self._recording.output.losses, self._recording.uses
         edges, leaves = self._recording.edges, self._problem.parameters
         samples, known = len(losses), list[Evidence]()
         refuse_hooks(leaves, self._problem.name)
@@ -135,7 +134,7 @@ class Layouts:
                 problem.structured,
                 problem.name,
             )
-        if len(recording.losses) > 1:  # one sample alone runs other operations
+        if len(recording.output.losses) > 1:  # one sample alone runs other operations
             self._log_fallbacks()
 
     def _log_fallbacks(self) -> None:
@@ -150,3 +149,11 @@ class Layouts:
                     size / 2**20,
                     max(self._memory, size) / 2**20,
                 )
+
+
+def _signature(recording: Recording) -> Any:
+    """Equal for passes whose outputs keep the samples in the same places."""
+    uses = [
+        (use.call.func, tuple(map(len, use.shapes)), tuple(use.sources)) for use in recording.uses
+    ]
+    return len(recording.output.losses) == 1, *uses

@@ -28,6 +28,9 @@ P = TypeVar("P", bound=Callable[..., Any])
 RULES: dict[Any, LayerRule] = {}
 """The layer rule of every operation or module class."""
 
+MODULES: set[type] = set()
+"""Module classes that have, or had, a layer rule."""
+
 SHIFTED: dict[Any, Callable[..., Any]] = {}
 """For operations in the second pass: the function with parameters of each sample's own."""
 
@@ -54,6 +57,8 @@ def register_layer(*operations: Callable[..., Any] | type[nn.Module]) -> Callabl
     def decorate(rule: R) -> R:
         for operation in operations:
             RULES[operation] = rule
+            if isinstance(operation, type):
+                MODULES.add(operation)
         return rule
 
     return decorate
@@ -73,8 +78,3 @@ def register_shifted(*operations: Callable[..., Any]) -> Callable[[P], P]:
         return function
 
     return decorate
-
-
-def has_module_rules() -> bool:
-    """Whether any module class has a layer rule of its own."""
-    return any(isinstance(operation, type) for operation in RULES)

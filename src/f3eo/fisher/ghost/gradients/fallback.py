@@ -10,19 +10,18 @@ from torch.func import vjp, vmap
 from f3eo.arguments import flat
 from f3eo.fisher.ghost.gradients.contribution import Contribution
 from f3eo.fisher.ghost.recording.layout import SplitUse
-from f3eo.fisher.ghost.recording.use import Use
 
 
-def fallback(use: Use, split: SplitUse) -> Contribution:
+def fallback(split: SplitUse) -> Contribution:
     """G_i = (∂f(x_i, w)/∂w)ᵀ δ_i, each sample as a batch of one, for every parameter of a use.
 
     Args:
-        use: the recorded operation f.
-        split: its arguments x_i and the gradients δ_i of Σℓ in its outputs.
+        split: the operation f, its arguments x_i and the gradients δ_i of Σℓ in its outputs.
 
     Returns:
         The contribution; it is computed when its rows are.
     """
+    use = split.use
     sampled = [k for k, s in enumerate(use.sampled) if s]
     samples = [split.tensors[k] for k in sampled]
     index = {id(p): k for k, p in enumerate(use.parameters)}

@@ -46,11 +46,11 @@ def keep(
         memory: bytes that gradients written out may take together.
         unit: see `KeptGradients`.
     """
-    losses, leaves, structured = recording.losses, problem.parameters, problem.structured
+    losses, leaves, structured = recording.output.losses, problem.parameters, problem.structured
+    counted = {id(p) for p, s in zip(leaves, structured, strict=True) if s}
     contributions = per_use_gradients(recording.uses, layouts, deltas, losses, attached=False)
     recording.uses.clear()
     deltas.clear()
-    counted = {id(p) for p, s in zip(leaves, structured, strict=True) if s}
     every = slice(0, len(losses))
     groups = grouped(contributions, leaves)[::-1]
     contributions.clear()
@@ -71,7 +71,8 @@ def keep(
             terms |= {id(p): Dense(r) for p, r in zip(group.leaves, rows, strict=True)}
         group = term = inputs = None  # releases what is not in `terms`
     sums = totals(terms)
-    terms = {key: term for key, term in terms.items() if key in counted}
+    for key in terms.keys() - counted:
+        del terms[key]
     by_leaf = squared_norms(terms)
     squared = torch.zeros_like(losses)
     for own in by_leaf.values():

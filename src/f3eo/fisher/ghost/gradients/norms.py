@@ -49,7 +49,7 @@ def norms(
         problem: the parameters, and which of them are structured.
         memory: bytes that gradients written out may take at a time.
     """
-    losses, leaves, structured = recording.losses, problem.parameters, problem.structured
+    losses, leaves, structured = recording.output.losses, problem.parameters, problem.structured
     contributions = per_use_gradients(
         recording.uses, layouts, deltas, losses, attached=recording.differentiable
     )

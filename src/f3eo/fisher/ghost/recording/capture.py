@@ -33,7 +33,7 @@ from f3eo.fisher.ghost.recording.repetition import (
 )
 from f3eo.fisher.ghost.recording.roles import InputRoles, Role, Roles, Sources
 from f3eo.fisher.ghost.recording.use import Use
-from f3eo.fisher.ghost.registry import RULES, has_module_rules
+from f3eo.fisher.ghost.registry import MODULES, RULES
 
 WRITTEN = "parameters are written into other tensors"
 CHECKPOINT = "parameters are used under activation checkpointing"
@@ -82,7 +82,7 @@ class Capture(Decomposed):
 
     def __enter__(self) -> "Capture":
         self._roles.mark_batch()
-        modules = self._model.modules() if self._model is not None and has_module_rules() else ()
+        modules = self._model.modules() if self._model is not None and MODULES else ()
         for module in modules:
             if type(module) in RULES:
                 self._hooks.append(module.register_forward_pre_hook(self._enter_module))

@@ -138,36 +138,43 @@ class SplitUse(NamedTuple):
     """One use, sample by sample.
 
     Args:
-        deltas: gradients in its outputs, (B, …, k, …) each.
+        use: the use.
+        deltas: gradients of Σℓ in its outputs, (B, …, k, …) each.
+        delta: the same as a layer rule takes it: one tensor, or a tuple of several.
         tensors: the tensors among its arguments, in order; (B, …) where they carry samples.
     """
 
+    use: Use
     deltas: list[Tensor]
+    delta: Tensor | tuple[Tensor, ...]
     tensors: list[Tensor]
 
 
 def split_uses(
     uses: Sequence[Use],
     layouts: Sequence[Sequence[Layout]],
-    deltas: Sequence[Sequence[Tensor | None]],
+    deltas: Sequence[Tensor | None],
     losses: Tensor,
     *,
     attached: bool,
 ) -> list[SplitUse]:
-    """Split the arguments of every use, and the gradients in its outputs.
+    """Split arguments and output gradients of the uses that the losses depend on.
 
     Args:
         uses: the uses.
         layouts: of the outputs of each.
-        deltas: gradients in the outputs of each; None counts as zero.
+        deltas: gradients of Σℓ in all outputs of all uses, in order; None counts as zero.
         losses: (B,); gives B, dtype and device.
         attached: whether arguments keep their graph.
 
     Raises:
         NotImplementedError: an argument that carries samples in none of its dimensions.
     """
-    samples, splits = len(losses), []
-    for use, own, gradients in zip(uses, layouts, deltas, strict=True):
+    samples, following, splits = len(losses), iter(deltas), []
+    for use, own in zip(uses, layouts, strict=True):
+        gradients = [next(following) for _ in use.edges]
+        if all(d is None for d in gradients):
+            continue
         parts = []
         for delta, shape, layout in zip(gradients, use.shapes, own, strict=True):
             delta = losses.new_zeros(shape) if delta is None else delta
@@ -178,5 +185,6 @@ def split_uses(
         arguments = own[0].split_arguments(
             tensors, use.sampled, use.shapes[0], samples, use.call.func
         )
-        splits.append(SplitUse(parts, arguments))
+        delta = parts[0] if len(parts) == 1 else tuple(parts)
+        splits.append(SplitUse(use, parts, delta, arguments))
     return splits

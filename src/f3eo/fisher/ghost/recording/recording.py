@@ -1,7 +1,7 @@
 """The record of one forward pass."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,30 +43,14 @@ class Recording:
     obstacle: str | None
 
     @property
-    def losses(self) -> Tensor:
-        """ℓ_i with their graph, (B,)."""
-        return self.output.losses
-
-    @property
     def edges(self) -> list[GradientEdge]:
         """Graph nodes of all outputs of all uses, in order."""
         return [edge for use in self.uses for edge in use.edges]
 
-    @property
-    def unit(self) -> float:
-        """The coarsest rounding unit on the way to the losses."""
-        return coarsest({self.losses.dtype} | self.dtypes)
-
-    @property
-    def signature(self) -> Any:
-        """Equal for passes whose outputs keep the samples in the same places."""
-        return (
-            len(self.losses) == 1,
-            *[
-                (use.call.func, tuple(map(len, use.shapes)), tuple(use.sources))
-                for use in self.uses
-            ],
-        )
+    def unit(self, gradients: Sequence[Tensor | None] = ()) -> float:
+        """The coarsest rounding unit on the way to the losses and to these gradients."""
+        dtypes = {self.output.losses.dtype} | self.dtypes
+        return coarsest(dtypes | {g.dtype for g in gradients if g is not None})
 
 
 def record(problem: Problem, *, differentiable: bool) -> Recording:

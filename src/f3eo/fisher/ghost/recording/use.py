@@ -46,8 +46,3 @@ class Use:
     def name(self) -> str:
         """The operation's name, for messages."""
         return name_of(self.call.func)
-
-    @property
-    def derives(self) -> bool:
-        """Whether one of the parameters is derived, and no leaf."""
-        return any(id(p) not in ids for p, ids in zip(self.parameters, self.sources, strict=True))

@@ -65,14 +65,19 @@ class SecondPass(Decomposed):
                 f"PerSample(DoubleBackward())"
             )
         samples, result = self._tape.samples, None
-        parts = use.layout.split_arguments(call.tensors, use.sampled, use.shape, samples, use.func)
+        values: list[Any] = use.layout.split_arguments(
+            call.tensors, use.sampled, use.shape, samples, use.func
+        )
+        for k, parameter in enumerate(own):
+            if parameter is not None:
+                values[k] = parameter
         if use.func in EXPANSIONS:
-            result = _repeat(use, own, samples)
+            result = _repeat(use, values[0], samples)
         elif (function := SHIFTED.get(use.func)) is not None:
-            args, kwargs = call.substituted([p or t for p, t in zip(own, parts, strict=True)])
+            args, kwargs = call.substituted(values)
             result = function(*args, **kwargs)
         if result is None:
-            result = over_samples(call, parts, _batched(use, own, parts))
+            result = over_samples(call, values, use.sampled)
         return use.layout.join(result, use.stride)
 
     def _derive(self, call: Call) -> Any:
@@ -80,44 +85,38 @@ class SecondPass(Decomposed):
         result = call.func(*call.args, **call.kwargs)
         own = self._own(call)
         if any(own):
-            batched = {k: p.tensor() for k, p in enumerate(own) if p is not None}
-            values = over_samples(call, call.tensors, batched)
-            for shared, value in zip(flat((result,)), flat((values,)), strict=True):
+            values = [p or t for p, t in zip(own, call.tensors, strict=True)]
+            results = over_samples(call, values, [False] * len(values))
+            for shared, value in zip(flat((result,)), flat((results,)), strict=True):
                 self._parameters[id(shared)] = Derived(shared, value)
         return result
 
 
-def _batched(
-    use: TapedUse, own: Sequence[SampleParameter | None], parts: Sequence[Tensor]
-) -> dict[int, Tensor]:
-    """The arguments that differ between samples, (B, …), by their place among the tensors."""
-    return {
-        k: part if parameter is None else parameter.tensor()
-        for k, (parameter, part) in enumerate(zip(own, parts, strict=True))
-        if use.sampled[k] or parameter is not None
-    }
-
-
-def _repeat(use: TapedUse, own: Sequence[SampleParameter | None], samples: int) -> Tensor:
+def _repeat(use: TapedUse, parameter: SampleParameter, samples: int) -> Tensor:
     """Each sample's own parameter, in place of one that is repeated for every sample."""
-    assert own[0] is not None
-    values = own[0].tensor()
+    own = parameter.tensor()
     alone = use.layout.sizes(use.shape, samples)
-    values = values.view(len(values), *(1,) * (len(alone) + 1 - values.ndim), *values.shape[1:])
-    return values.repeat(1, *(a // o for a, o in zip(alone, values.shape[1:], strict=True)))
+    own = own.view(len(own), *(1,) * (len(alone) + 1 - own.ndim), *own.shape[1:])
+    return own.repeat(1, *(a // o for a, o in zip(alone, own.shape[1:], strict=True)))
 
 
-def over_samples(call: Call, tensors: Sequence[Tensor], batched: Mapping[int, Tensor]) -> Any:
+def over_samples(call: Call, values: Sequence[Any], sampled: Sequence[bool]) -> Any:
     """Run a call on every sample alone, by `torch.func.vmap`.
 
     Args:
         call: the operation with its arguments.
-        tensors: in place of the tensors among the arguments.
-        batched: for each of them that differs between samples, its values (B, …), by its place.
+        values: in place of the tensors among the arguments; a tensor, or a `SampleParameter`.
+        sampled: whether each is a tensor with samples, (B, …).
     """
+    batched: dict[int, Tensor] = {}
+    for k, value in enumerate(values):
+        if isinstance(value, SampleParameter):
+            batched[k] = value.tensor()
+        elif sampled[k]:
+            batched[k] = value
 
     def single(own: list[Tensor]) -> Any:
-        filled = list(tensors)
+        filled = list(values)
         for k, value in zip(batched, own, strict=True):
             filled[k] = value
         args, kwargs = call.substituted(filled)

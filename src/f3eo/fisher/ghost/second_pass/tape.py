@@ -72,7 +72,7 @@ def tape_of(recording: Recording, layouts: Sequence[Sequence[Layout]] | None) ->
         kinks={number: kink.first for number, kink in recording.kinks.items()},
         cuts=recording.cuts,
         single_use={i for i, n in counts.items() if n == 1},
-        samples=len(recording.losses),
+        samples=len(recording.output.losses),
     )
 
 
