@@ -3,13 +3,13 @@
 A derivative ends at such values (`f3eo.curvature.cuts`), so a difference must not move them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from f3eo.arguments import flat
+from f3eo.arguments import Call
 from f3eo.closure.as_written import recomputes
 from f3eo.curvature.cuts import Cuts
 from f3eo.decompositions import Decomposed
@@ -51,17 +51,18 @@ class RecordCuts(Decomposed):
         """Whether the second pass may run on another split of the batch: nothing is held in it."""
         return not self.cuts and not self.generators
 
-    def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, call: Call) -> Any:
         """See `Decomposed.run`."""
         self._calls += 1
-        if (generator := kwargs.get("generator")) is not None:
+        if (generator := call.kwargs.get("generator")) is not None:
             self.generators.setdefault(generator, generator.get_state())
-        self.cuts.before(func, args)
-        result = func(*args, **kwargs)
-        if func in HOOKS:
+        if call.writes:
+            self.cuts.before_write(call)
+        result = call.func(*call.args, **call.kwargs)
+        if call.func in HOOKS:
             self._obstacle = HOOKED
-        inputs = flat((*args, *kwargs.values()))
-        if self.cuts.see(self._calls, func, args, inputs, result) and recomputes():
+        continues = isinstance(result, Tensor) and result.grad_fn is not None
+        if not continues and self.cuts.keep(self._calls, call, result) and recomputes():
             self._obstacle = CUT_IN_CHECKPOINT
         return result
 
@@ -78,9 +79,9 @@ class HoldCuts(Decomposed):
         self._cuts = cuts
         self._calls = 0
 
-    def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, call: Call) -> Any:
         """See `Decomposed.run`."""
         self._calls += 1
-        if self._calls in self._cuts:
-            return self._cuts.again(self._calls, func, args, kwargs)
-        return func(*args, **kwargs)
+        if self._calls in self._cuts.kept:
+            return self._cuts.repeat(self._calls, call)
+        return call.func(*call.args, **call.kwargs)

@@ -14,51 +14,19 @@ from torch import Tensor
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
 from f3eo.closure.snapshot import Replay
-from f3eo.closure.weighted import Shares
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.finite_difference import above_rounding
 from f3eo.curvature.guard import Coarse, Differs, failed_again
 from f3eo.curvature.mismatch import OTHER_LOSSES, sample_mismatch
 from f3eo.fisher.accuracy import LIMIT, Width, expected_error, width
 from f3eo.fisher.estimand import Gradients
-from f3eo.fisher.ghost import Ghost
+from f3eo.fisher.ghost import FirstPass, Ghost
 from f3eo.fisher.ghost.evidence import Probe
-from f3eo.fisher.ghost.gradients.kept import Gathered
-from f3eo.fisher.ghost.second_pass.replay import Perturbed, SecondPass
+from f3eo.fisher.ghost.second_pass.replay import SecondPass
 from f3eo.fisher.ghost.second_pass.shifted import Shifted
 from f3eo.fisher.parameters import by_parameter, structured_parameters
 from f3eo.fisher.single_samples import CHECKED, SampleStructure, refuse_wrong_structure
 from f3eo.tensors import filled, plus, scaled, squared_norm
-
-
-@dataclass(frozen=True)
-class FirstPass:
-    """What is kept of the first pass, detached.
-
-    Args:
-        losses: ℓ_i, (B,).
-        shares: ω_i.
-        probes: gradients of single samples, if this pass is a check.
-        kept: norms, totals and terms of ω_i ∇ℓ_i.
-        recorded: what the second pass repeats.
-    """
-
-    losses: Tensor
-    shares: Shares
-    probes: Sequence[Probe]
-    kept: Gathered
-    recorded: SecondPass
-
-
-def per_sample_gradients(recording: Ghost) -> FirstPass:
-    """∇L, ‖∇ℓ_i‖ and ∇ℓ_i from one backward pass, which frees the recorded tensors.
-
-    Raises:
-        NotRepeatable: no second pass is possible.
-    """
-    kept, recorded = recording.gathered()
-    shares = recording.output.shares
-    return FirstPass(recording.losses.detach(), shares, recording.probes, kept, recorded)
 
 
 @dataclass(frozen=True)
@@ -124,7 +92,7 @@ def second_pass(
         Coarse: double backward is more exact, and the engine has no step of its own.
         Differs: the second pass is another function, or h is not what double backward gives.
     """
-    shares, kept = first.shares, first.kept
+    shares, kept = first.shares, first.gradients
     steps = _steps(first, problem, engine, power)
     limited = not (forced or problem.repeatable or engine.step is not None)
     if limited and float(steps.width.error) > LIMIT:
@@ -158,8 +126,8 @@ def second_pass(
 
 
 def _steps(first: FirstPass, problem: Problem, engine: FiniteDifference, power: float) -> _Steps:
-    parameters, shares, unit = structured_parameters(problem), first.shares, first.kept.unit
-    squared = shares.own(first.kept.squared)
+    parameters, shares, unit = structured_parameters(problem), first.shares, first.gradients.unit
+    squared = shares.own(first.gradients.squared)
     powers = None if power == 2 else torch.where(squared > 0, squared, torch.inf) ** (power / 2 - 1)
     lengths = squared if powers is None else powers.square() * squared
     best = width(engine, parameters, first.losses, squared.sqrt(), shares, unit)
@@ -191,12 +159,12 @@ def _moved(
     parameters, shares = steps.parameters, first.shares
     step = shares.divided(epsilon)
     step = step if steps.powers is None else step * steps.powers
-    single_use = set() if steps.central else first.recorded.once
+    single_use = set() if steps.central else first.tape.single_use
     shifted = {}
     for p in parameters:
-        if (term := first.kept.terms.get(id(p))) is not None:
-            shifted[id(p)] = Shifted(p, term, step, once=id(p) in single_use)
-    mode = Perturbed(first.recorded, shifted)
+        if (term := first.gradients.terms.get(id(p))) is not None:
+            shifted[id(p)] = Shifted(p, term, step, single_use=id(p) in single_use)
+    mode = SecondPass(first.tape, shifted)
     losses = evaluate(problem, per_sample=True, differentiable=False, mode=mode).losses
     cotangent = shares.like(losses, steps.share)
     samples = [_gradient(losses[p.sample], parameters, retain=True) for p in probes]
@@ -264,7 +232,7 @@ def _sample_structures(
             low = filled(_structured(probe.leaves, problem), steps.parameters)
         structure = scaled(plus(passes[0].samples[k], low, -1.0), float(steps.share))
         norm = _squared_norm(probe, problem).sqrt()
-        loss, unit = first.losses[i].abs(), first.kept.unit
+        loss, unit = first.losses[i].abs(), first.gradients.unit
         error = expected_error(distances[i], loss, norm, unit, central=steps.central)
         structures.append(SampleStructure(i, structure, float(error)))
     return structures

@@ -12,11 +12,11 @@ from f3eo.closure.snapshot import Replay
 from f3eo.curvature import DoubleBackward, Engine, FiniteDifference
 from f3eo.curvature.guard import Coarse, Differs, Guard, NotRepeatable
 from f3eo.fisher.accuracy import LIMIT
-from f3eo.fisher.differences import per_sample_gradients, second_pass
+from f3eo.fisher.differences import second_pass
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.estimator import Estimator
-from f3eo.fisher.ghost import Ghost
-from f3eo.fisher.ghost.evidence import Evidence
+from f3eo.fisher.ghost import Ghost, record
+from f3eo.fisher.ghost.layouts import Known
 from f3eo.fisher.per_sample_exact import attached_trace, detached_trace, exact_gradients
 from f3eo.fisher.watch import Watch
 
@@ -98,7 +98,7 @@ class PerSample(Estimator):
 
     def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """See `Estimator.forget`: layouts, checks, and whether differences serve."""
-        self._known: dict[Any, list[Evidence]] = {}
+        self._known: Known = {}
         self._watch = Watch()
         self._guard.reset(counters)
         self._numpy = False  # whether the closure draws from numpy
@@ -116,7 +116,8 @@ class PerSample(Estimator):
             differentiable: whether the norms are differentiated.
             check: whether layouts are determined anew.
         """
-        return Ghost(problem, self.memory, self._known, differentiable=differentiable, check=check)
+        recording = record(problem, differentiable=differentiable)
+        return Ghost(problem, recording, self.memory, self._known, check=check)
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
@@ -132,12 +133,12 @@ class PerSample(Estimator):
 
         def by_differences(forced: bool) -> Gradients:
             nonlocal check
-            recording = replay()  # 1
-            replay.generators |= recording.generators
+            ghost = replay()  # 1
+            replay.generators |= ghost.recording.generators
             self._numpy = self._numpy or replay.drawn_from_numpy()
             try:
-                first = per_sample_gradients(recording)  # 2
-                del recording  # with its graph
+                first = ghost.keep()  # 2
+                del ghost  # with its graph
                 return second_pass(replay, first, problem, engine, self.power, forced=forced)  # 3
             except Differs as refusal:
                 # The closure may have begun to draw from numpy, whose state is put back from now
@@ -163,12 +164,12 @@ class PerSample(Estimator):
         if differentiable:
             return attached_trace(self.record(problem))
         replay = Replay(lambda: self.record(problem, differentiable=False), problem)
-        recording = replay()
-        replay.generators |= recording.generators
+        ghost = replay()
+        replay.generators |= ghost.recording.generators
         # The fastest way materializes gradients. Where it does not apply, norms need no more of
         # the closure than a recording.
         with suppress(NotRepeatable):
-            first = per_sample_gradients(recording)
-            return first.shares.joined(first.losses), first.shares.trace(first.kept.squared)
-        del recording
+            first = ghost.keep()
+            return first.shares.joined(first.losses), first.shares.trace(first.gradients.squared)
+        del ghost
         return detached_trace(replay())

@@ -11,16 +11,16 @@ from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.parameters import by_parameter, structure_gradient
 
 
-def exact_gradients(recording: Ghost, problem: Problem, power: float) -> Gradients:
+def exact_gradients(ghost: Ghost, problem: Problem, power: float) -> Gradients:
     """∇L, Tr F and h = ½∇ (2/p) Σ_i ω_i ‖∇ℓ_i‖^p by differentiating the norms.
 
     Args:
-        recording: of a differentiable pass; its graph is freed.
+        ghost: of a differentiable pass; its graph is freed.
         problem: closure, batch and parameters.
         power: p.
     """
-    losses, shares, unit = recording.losses, recording.output.shares, recording.unit
-    norms = recording.norms(losses, shares.like(losses))  # of ω_i ∇ℓ_i, whose sum is ∇L
+    losses, shares, unit = ghost.losses, ghost.output.shares, ghost.recording.unit()
+    norms = ghost.norms(losses, shares.like(losses))  # of ω_i ∇ℓ_i, whose sum is ∇L
     trace = shares.trace(norms.squared)
     squared, objective = shares.own(norms.squared), trace  # ‖∇ℓ_i‖²
     if power != 2:
@@ -38,16 +38,16 @@ def exact_gradients(recording: Ghost, problem: Problem, power: float) -> Gradien
     )
 
 
-def attached_trace(recording: Ghost) -> tuple[Tensor, Tensor]:
+def attached_trace(ghost: Ghost) -> tuple[Tensor, Tensor]:
     """Losses (B,) whose mean is L, and Tr F, both attached to the graph."""
-    losses, shares = recording.losses, recording.output.shares
-    squared = recording.norms(losses).squared
+    losses, shares = ghost.losses, ghost.output.shares
+    squared = ghost.norms(losses).squared
     refuse_once_differentiable([losses], [squared])
     return shares.joined(losses), shares.average(squared)
 
 
-def detached_trace(recording: Ghost) -> tuple[Tensor, Tensor]:
+def detached_trace(ghost: Ghost) -> tuple[Tensor, Tensor]:
     """Losses (B,) whose mean is L, and Tr F, both detached."""
-    losses, shares = recording.losses, recording.output.shares
-    squared = recording.norms(losses, shares.like(losses)).squared
+    losses, shares = ghost.losses, ghost.output.shares
+    squared = ghost.norms(losses, shares.like(losses)).squared
     return shares.joined(losses.detach()), shares.trace(squared.detach())
