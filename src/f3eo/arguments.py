@@ -1,8 +1,8 @@
-"""Arguments of torch functions: the tensors among them, and whether they are written to."""
+"""A call of a torch function: its arguments and the tensors among them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -12,23 +12,59 @@ from torch.overrides import resolve_name
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """args and kwargs."""
 
-Kind = type | tuple[type, ...]
+
+@dataclass(eq=False)
+class Call:
+    """One call of a function.
+
+    Args:
+        func: the function.
+        args, kwargs: its arguments.
+    """
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @cached_property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor among the arguments, also in tuples and lists."""
+        return flat((*self.args, *self.kwargs.values())) if self.kwargs else flat(self.args)
+
+    @cached_property
+    def writes(self) -> bool:
+        """Whether the function writes into its first argument."""
+        return in_place(self.func) and bool(self.args) and isinstance(self.args[0], Tensor)
+
+    @property
+    def out_of_place(self) -> Callable[..., Any] | None:
+        """The function behind add_, mul_, … that returns a new tensor; None for any other."""
+        return getattr(torch.Tensor, self.func.__name__[:-1], None) if self.writes else None
+
+    def substituted(self, values: Sequence[Any]) -> Arguments:
+        """The arguments with other values in place of `tensors`.
+
+        Args:
+            values: one for each of `tensors`, in their order.
+        """
+        following = iter(values)
+        args = tuple([_substituted(v, following) for v in self.args])
+        return args, {k: _substituted(v, following) for k, v in self.kwargs.items()}
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Place of the k-th of some values in an operation's arguments."""
-
-    k: int
-
-
-def name_of(operation: Any) -> str:
-    """An operation's name, for messages."""
-    return resolve_name(operation) or getattr(operation, "__name__", repr(operation))
+def _substituted(value: Any, following: Iterator[Any]) -> Any:
+    if isinstance(value, Tensor):
+        return next(following)
+    if type(value) in (tuple, list):
+        return type(value)([_substituted(v, following) for v in value])
+    if isinstance(value, (tuple, list)):  # torch.Size, named tuples: kept as they are
+        for _ in flat(value):
+            next(following)
+    return value
 
 
 def flat(values: Iterable[Any]) -> list[Tensor]:
-    """Every tensor among values and the tuples and lists in them."""
+    """Every tensor among values, also in tuples and lists."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
@@ -38,38 +74,13 @@ def flat(values: Iterable[Any]) -> list[Tensor]:
     return found
 
 
-def writes(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether a function writes into its first argument."""
-    return in_place(func) and bool(args) and isinstance(args[0], Tensor)
+def name_of(operation: Any) -> str:
+    """An operation's name, for messages."""
+    return resolve_name(operation) or getattr(operation, "__name__", repr(operation))
 
 
 @lru_cache(maxsize=4096)
 def in_place(func: Any) -> bool:
-    """Whether a function is of the kind that writes: add_, mul_, item assignment."""
+    """Whether a function writes into its first argument: add_, mul_, item assignment."""
     name = getattr(func, "__name__", "")
     return (name.endswith("_") and not name.endswith("__")) or func is torch.Tensor.__setitem__
-
-
-def out_of_place(func: Any, args: tuple[Any, ...]) -> Any:
-    """The function behind add_, mul_, … that returns a new tensor, or None."""
-    return getattr(torch.Tensor, func.__name__[:-1], None) if writes(func, args) else None
-
-
-def mapped_arguments(
-    function: Callable[[Any], Any], arguments: Arguments, kind: Kind = Tensor
-) -> Arguments:
-    """The same args and kwargs with `function` applied to every member of type `kind`."""
-    args, kwargs = arguments
-    return (
-        tuple(_visited(function, kind, v) for v in args),
-        {k: _visited(function, kind, v) for k, v in kwargs.items()},
-    )
-
-
-def _visited(function: Callable[[Any], Any], kind: Kind, value: Any) -> Any:
-    # No closure that calls itself: it would be a cycle that holds the step's tensors.
-    if isinstance(value, kind):
-        return function(value)
-    if type(value) in (tuple, list):
-        return type(value)(_visited(function, kind, v) for v in value)
-    return value

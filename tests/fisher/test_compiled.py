@@ -117,7 +117,7 @@ def test_inductor_gives_what_the_estimator_gives():
             compiled.gradients(asked), PerSample(DoubleBackward(), power=2).gradients(asked), 1e-9
         )
     assert [recording.uses for recording in compiled._kinds.values()] == [6]
-    assert all(recording.run is not None for recording in compiled._kinds.values())
+    assert all(recording.graph is not None for recording in compiled._kinds.values())
 
 
 def test_the_closure_is_called_no_more_but_for_the_checks():

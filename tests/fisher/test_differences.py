@@ -109,9 +109,9 @@ def test_kinks_leave_h_as_it_is_in_float32(name, central):
 def test_without_the_pieces_of_the_first_pass_kinks_spoil_it(name, monkeypatch):
     """So the test above tests something."""
     monkeypatch.setattr("f3eo.fisher.ghost.second_pass.replay.KINKED", set())
-    monkeypatch.setattr("f3eo.curvature.cuts.Cuts.see", lambda *_: False)
-    monkeypatch.setattr("f3eo.fisher.guard.TOLERANCE", torch.inf)  # they would be told
-    monkeypatch.setattr("f3eo.fisher.differences.mismatch", lambda *_: torch.zeros(()))
+    monkeypatch.setattr("f3eo.curvature.cuts.Cuts.keep", lambda *_: False)
+    monkeypatch.setattr("f3eo.fisher.single_samples.TOLERANCE", torch.inf)  # they would be told
+    monkeypatch.setattr("f3eo.fisher.differences.sample_mismatch", lambda *_: torch.zeros(()))
     model, batch = mlp(STRAIGHT[name])
     expected = h(model, batch, EXACT)
     assert relative(h(*single(model, batch), FiniteDifference(central=True)), expected) > 1

@@ -62,7 +62,7 @@ def test_a_second_batch_takes_the_layouts_found_on_the_first(name, engine, toler
 @pytest.mark.parametrize("name", MODELS)
 def test_per_sample_norms_of_every_sample(name):
     c = case(name)
-    ghost = PerSample(DoubleBackward(), power=2).capture(problem(c))
+    ghost = PerSample(DoubleBackward(), power=2).record(problem(c))
     norms = ghost.norms(ghost.losses).squared
     assert relative(norms, truth(c.model, c.losses, *c.batch).squared_norms) < EXACT
 

@@ -181,8 +181,8 @@ class Counting(Estimator):
         self.sizes.append(len(problem.batch[0]))
         return self.inner.gradients(problem)
 
-    def trace(self, problem):
-        return self.inner.trace(problem)
+    def trace(self, problem, *, differentiable=True):
+        return self.inner.trace(problem, differentiable=differentiable)
 
 
 def structure_term(row, batch, optimizer):

@@ -94,7 +94,7 @@ def test_h_of_all_parts_averages_to_the_whole(monkeypatch):
     for inside in combinations(range(6), 2):
         outside = [i for i in range(6) if i not in inside]
         monkeypatch.setattr(
-            "f3eo.fisher.parts.batches.random_parts",
+            "f3eo.fisher.parts.random_parts",
             lambda *_, i=inside, o=outside: (torch.tensor(i), torch.tensor(o)),
         )
         model = copy.deepcopy(row.model)

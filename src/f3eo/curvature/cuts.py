@@ -1,6 +1,7 @@
-"""Where a graph ends: detach(), no_grad(), comparisons, item(). No derivative goes on there.
+"""Values without a gradient that are computed from tensors with one: detach(), no_grad(), item().
 
-A pass at other weights that is to tell a derivative gives these results back as they were.
+A derivative ends there. A second pass at other parameters that measures a derivative takes these
+values from the first pass.
 """
 
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f3eo.arguments import flat, name_of, writes
+from f3eo.arguments import Call, flat, name_of
 
 DETACHING = {torch.Tensor.detach, torch.detach, torch.Tensor.item, torch.Tensor.__float__}
 
@@ -19,14 +20,14 @@ APPLY = torch.autograd.Function.apply.__func__.__code__  # pyright: ignore
 
 
 @dataclass
-class _Kept:
-    """A result without a gradient.
+class Cut:
+    """A value without a gradient.
 
     Args:
-        func: that gave it.
-        value: the result, or what was written.
-        versions: of the tensors in it, while they are the pass's own.
-        written: whether it was written into the first argument.
+        func: the function that computed it.
+        value: its result, or the new content of its first argument.
+        versions: the tensors in it with their versions; empty where `value` is a copy.
+        written: whether the function wrote it into its first argument.
     """
 
     func: Any
@@ -36,108 +37,101 @@ class _Kept:
 
 
 class Cuts:
-    """Results without a gradient that were made of tensors with one, by the number of their call.
+    """The cuts of one forward pass.
 
     Args:
-        moving: tensors that are written into between the passes: what shares their memory is
-            copied.
-        through: whether graphs go on through custom functions: what these compute is no end.
+        moving: tensors that are written into between the passes; values in their memory are copied.
+        through: whether graphs continue through custom functions; values computed inside of one
+            are then no cuts.
     """
 
     def __init__(self, moving: Iterable[Tensor] = (), *, through: bool = False) -> None:
         self._through = through
-        self._kept: dict[int, _Kept] = {}
         self._moving = {_memory(t) for t in moving}
-        self._at: dict[int, list[_Kept]] = {}
+        self._by_memory: dict[int, list[Cut]] = {}
+        self.kept: dict[int, Cut] = {}
+        """Every cut, by the number of its call in the pass."""
         self.transformed = False
-        """Whether one was met inside of a torch.func transform, where it cannot be kept."""
+        """Whether a cut lies inside of a torch.func transform, where its value cannot be kept."""
 
     def __bool__(self) -> bool:
-        return bool(self._kept)
+        return bool(self.kept)
 
-    def __contains__(self, call: int) -> bool:
-        return call in self._kept
+    def before_write(self, call: Call) -> None:
+        """Copy the kept values in the memory that a call is about to write to."""
+        if self._by_memory:
+            for cut in self._by_memory.pop(_memory(call.args[0]), ()):
+                cut.value, cut.versions = _copied(cut.value), []
 
-    def before(self, func: Any, args: tuple[Any, ...]) -> None:
-        """Copy what this call would write over.
+    def keep(self, number: int, call: Call, result: Any) -> bool:
+        """Keep the value of a call if the graph ends there.
 
-        Args:
-            func, args: that are about to be called.
-        """
-        if self._at and writes(func, args):
-            for kept in self._at.pop(_memory(args[0]), ()):
-                kept.value, kept.versions = _copied(kept.value), []
-
-    def see(
-        self, call: int, func: Any, args: tuple[Any, ...], inputs: list[Tensor], result: Any
-    ) -> bool:
-        """Keep a result, if the graph ends there.
+        Needs to be called only where `result` is not one tensor with a graph.
 
         Args:
-            call: its number in the pass.
-            func, args: what was called.
-            inputs: the tensors among all of its arguments.
-            result: what it gave.
+            number: of the call in the pass.
+            call: the call.
+            result: its result.
 
         Returns:
-            whether floating point numbers were kept.
+            Whether floating point numbers were kept.
         """
-        if any(map(_wrapped, inputs)):  # whether they have a gradient is not said there
-            self.transformed |= not torch.is_grad_enabled() or func in DETACHING
+        inputs = call.tensors
+        if any(map(_wrapped, inputs)):  # requires_grad says nothing about these
+            self.transformed |= not torch.is_grad_enabled() or call.func in DETACHING
             return False
-        if not any(t.requires_grad for t in inputs) or _valueless(func):
+        if not any(t.requires_grad for t in inputs) or _valueless(call.func):
             return False
-        written = writes(func, args)
-        value = args[0] if written else result
+        value = call.args[0] if call.writes else result
         tensors = flat((value,))
-        if not (tensors or isinstance(value, float)) or any(map(_goes_on, tensors)):
+        if not (tensors or isinstance(value, float)) or any(map(_has_graph, tensors)):
             return False
-        if not written and any(t is given for t in tensors for given in inputs):
+        if not call.writes and any(t is given for t in tensors for given in inputs):
             return False
         if self._through and _in_custom_function():
             return False
-        if written or any(_memory(t) in self._moving for t in tensors):
-            self._kept[call] = _Kept(func, _copied(value), [], written)
+        if call.writes or any(_memory(t) in self._moving for t in tensors):
+            self.kept[number] = Cut(call.func, _copied(value), [], call.writes)
         else:
-            kept = _Kept(func, value, [(t, t._version) for t in tensors])
-            self._kept[call] = kept
+            cut = Cut(call.func, value, [(t, t._version) for t in tensors])
+            self.kept[number] = cut
             for t in tensors:
-                self._at.setdefault(_memory(t), []).append(kept)
+                self._by_memory.setdefault(_memory(t), []).append(cut)
         return not tensors or any(t.is_floating_point() for t in tensors)
 
     def overwritten(self) -> bool:
-        """Whether one was written over that was not copied."""
-        return any(t._version != v for kept in self._kept.values() for t, v in kept.versions)
+        """Whether a kept value was overwritten before it was copied."""
+        return any(t._version != v for cut in self.kept.values() for t, v in cut.versions)
 
-    def again(self, call: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What this call gave in the first pass.
+    def repeat(self, number: int, call: Call) -> Any:
+        """Run a call of the second pass, and give the value of the first.
 
         Args:
-            call: its number.
-            func, args, kwargs: what is called now.
+            number: of the call in the pass, one of `kept`.
+            call: the call of the second pass.
 
         Raises:
-            RuntimeError: another function than it was.
+            RuntimeError: the first pass called another function there.
         """
-        kept = self._kept[call]
-        if func != kept.func:
+        cut = self.kept[number]
+        if call.func != cut.func:
             raise RuntimeError(
-                f"the closure ran {name_of(func)} where it ran {name_of(kept.func)} before"
+                f"the closure ran {name_of(call.func)} where it ran {name_of(cut.func)} before"
             )
-        result = func(*args, **kwargs)  # for the random numbers that it may draw
-        if kept.written:
+        result = call.func(*call.args, **call.kwargs)  # draws the same random numbers
+        if cut.written:
             with torch.no_grad():
-                args[0].copy_(kept.value)
+                call.args[0].copy_(cut.value)
             return result
-        return kept.value if kept.versions else _copied(kept.value)
+        return cut.value if cut.versions else _copied(cut.value)
 
 
 def _wrapped(tensor: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # pyright: ignore
 
 
-def _goes_on(tensor: Tensor) -> bool:
-    """A view that no_grad() makes of a leaf says that it requires a gradient, and has no graph."""
+def _has_graph(tensor: Tensor) -> bool:
+    """A view of a leaf under no_grad() requires a gradient, and has no graph."""
     return tensor.requires_grad and tensor.grad_fn is not None
 
 

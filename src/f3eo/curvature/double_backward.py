@@ -12,7 +12,7 @@ from f3eo.tensors import Vector, filled, plus, scaled
 
 
 class DoubleBackward(Engine):
-    """H v = ∇⟨∇s, v⟩ for s = Σ w_k f_k, exact to rounding; keeps the graph of the gradient."""
+    """H v = ∇⟨∇f, v⟩ for f = Σ c_k f_k, exact to rounding; keeps the graph of the gradient."""
 
     differentiable = True
     forwards = 6.0
@@ -20,7 +20,7 @@ class DoubleBackward(Engine):
     def product(
         self,
         objectives: Sequence[Objective],
-        weights: Sequence[float],
+        coefficients: Sequence[float],
         parameters: Sequence[Tensor],
         structured: Sequence[bool],
         whole: Objective | None = None,
@@ -32,36 +32,46 @@ class DoubleBackward(Engine):
             torch.autograd.grad(v, parameters, create_graph=True, allow_unused=True) for v in values
         ]
         check_reached([g for gs in gradients for g in gs], parameters)
-        chosen = [p for p, s in zip(parameters, structured, strict=True) if s]
-        vector = weighted_sum(gradients, weights, structured, chosen)
-        # A vector that depends on no parameter (a loss linear in them) has no graph: H v = 0.
+        selected = [p for p, s in zip(parameters, structured, strict=True) if s]
+        vector = linear_combination(gradients, coefficients, structured, selected)
+        # A gradient that depends on no parameter (f is linear in them) has no graph: H v = 0.
         graphed = [v for v in vector if v.requires_grad]
         refuse_once_differentiable(values, graphed)
         product = (
-            torch.autograd.grad(graphed, chosen, [v.detach() for v in graphed], allow_unused=True)
+            torch.autograd.grad(graphed, selected, [v.detach() for v in graphed], allow_unused=True)
             if graphed
-            else [None] * len(chosen)
+            else [None] * len(selected)
         )
         return Product(
             values=[v.detach() for v in values],
             gradients=[[None if g is None else g.detach() for g in gs] for gs in gradients],
             vector=[v.detach() for v in vector],
-            product=filled(product, chosen),
+            product=filled(product, selected),
             unit=unit,
         )
 
 
-def weighted_sum(
+def linear_combination(
     gradients: Sequence[Sequence[Tensor | None]],
-    weights: Sequence[float],
+    coefficients: Sequence[float],
     structured: Sequence[bool],
-    chosen: Vector,
+    selected: Vector,
 ) -> list[Tensor]:
-    """v = Σ w_k ∇f_k on the structured parameters."""
-    vector: list[Tensor] = []
-    for weight, columns in zip(weights, gradients, strict=True):
-        own = filled([g for g, s in zip(columns, structured, strict=True) if s], list(chosen))
-        vector = (
-            plus(vector, own, weight) if vector else own if weight == 1 else scaled(own, weight)
-        )
-    return vector
+    """v = Σ c_k ∇f_k on the structured parameters.
+
+    Args:
+        gradients: ∇f_k for every k, a tensor per parameter.
+        coefficients: c_k.
+        structured: for each parameter, whether it is part of v.
+        selected: the structured parameters.
+    """
+    combination: list[Tensor] = []
+    for c, gradient in zip(coefficients, gradients, strict=True):
+        own = filled([g for g, s in zip(gradient, structured, strict=True) if s], list(selected))
+        if combination:
+            combination = plus(combination, own, c)
+        elif c == 1:
+            combination = own
+        else:
+            combination = scaled(own, c)
+    return combination

@@ -1,4 +1,4 @@
-"""The interface of everything that multiplies the Hessian of a loss with its own gradient."""
+"""The interface of engines: Hessian-vector products along the gradient of the same function."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,32 +12,32 @@ from f3eo.shown import Shown
 
 
 class Objective(Protocol):
-    """Evaluates scalars with their graph; may be called again and then gives the same function."""
+    """Evaluates scalars with their graph; a further call evaluates the same function again."""
 
     def __call__(
         self, *, differentiable: bool = True, mode: Decomposed | None = None
     ) -> list[Tensor]:
-        """The scalars.
+        """Evaluate the scalars f_k.
 
         Args:
-            differentiable: whether their graph is differentiated twice.
-            mode: around the user's code.
+            differentiable: whether their gradients are differentiated again.
+            mode: context manager around the user's code.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Product:
-    """v = Σ w_k ∇f_k and H v with H = Σ w_k ∇²f_k.
+    """v = Σ c_k ∇f_k and H v with H = Σ c_k ∇²f_k.
 
     Args:
         values: the scalars f_k, detached.
         gradients: ∇f_k for every k, detached, a tensor per parameter.
-        vector: v on the structured parameters.
-        product: H v on the structured parameters, detached.
-        unit: the coarsest rounding unit in the graph.
-        distance: how far the weights were moved for it; 0 where they were not.
-        central: whether they were in both directions.
+        vector: v, a tensor per structured parameter, detached.
+        product: H v, a tensor per structured parameter, detached.
+        unit: the coarsest rounding unit in the graph; None if the engine does not report it.
+        distance: ‖Δθ‖ of the difference; 0 without one.
+        central: whether the difference is central.
     """
 
     values: list[Tensor]
@@ -50,10 +50,10 @@ class Product:
 
 
 class Engine(Shown, ABC):
-    """Computes ½∇‖Σ w_k ∇f_k‖² = H v; the factor 2 of ∇‖v‖² = 2 H v is left out everywhere."""
+    """Computes H v for v = Σ c_k ∇f_k, which is ½∇‖v‖² (`f3eo.fisher.estimand`)."""
 
     differentiable: bool
-    """Whether the objectives' graphs are differentiated twice."""
+    """Whether the gradients of the objectives are differentiated again."""
 
     forwards: float
     """Cost beyond the gradients themselves, in forward passes (a plain gradient costs 3)."""
@@ -62,18 +62,18 @@ class Engine(Shown, ABC):
     def product(
         self,
         objectives: Sequence[Objective],
-        weights: Sequence[float],
+        coefficients: Sequence[float],
         parameters: Sequence[Tensor],
         structured: Sequence[bool],
         whole: Objective | None = None,
     ) -> Product:
-        """Gradients of all objectives, and H v on the structured parameters.
+        """Compute the gradients of all objectives, and H v on the structured parameters.
 
         Args:
-            objectives: each gives one or more scalars f_k.
-            weights: w_k, one for every scalar in order.
-            parameters: what ∇ is taken for.
+            objectives: each evaluates one or more scalars f_k.
+            coefficients: c_k, one for every scalar in order.
+            parameters: θ, what ∇ is taken for.
             structured: for each parameter, whether it is part of v.
-            whole: gives Σ w_k f_k as one scalar, after the objectives have run; nothing if it
-                cannot. For engines that need no more of further evaluations.
+            whole: evaluates Σ c_k f_k as one scalar, or [] if it cannot; called after the
+                objectives. An engine may use it for evaluations beyond the first.
         """

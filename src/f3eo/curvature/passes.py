@@ -1,29 +1,33 @@
-"""A pass that is looked at, and the same pass at other weights."""
+"""Two passes of one function: values without a gradient, recorded in the first, held in the second.
 
-from collections.abc import Callable, Iterable
+A derivative ends at such values (`f3eo.curvature.cuts`), so a difference must not move them.
+"""
+
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from f3eo.arguments import flat
+from f3eo.arguments import Call
 from f3eo.closure.eager import inside_checkpoint
 from f3eo.curvature.cuts import Cuts
 from f3eo.decompositions import Decomposed
 
 HOOKS = {Tensor.register_hook}
 
+# Why no second pass is possible.
 HOOKED = "a hook on an activation changes gradients"
-CUT_IN_CHECKPOINT = "a checkpoint computes again what has no gradient"
+CUT_IN_CHECKPOINT = "a checkpoint computes values without a gradient again"
 TRANSFORMED = "values without a gradient are made inside of a torch.func transform"
-OVERWRITTEN = "a value without a gradient is written over"
+OVERWRITTEN = "a value without a gradient is overwritten"
 
 
-class Recorded(Decomposed):
-    """Context manager around a forward pass: what a second one at other weights needs of it.
+class RecordCuts(Decomposed):
+    """Context manager around the first pass: records the values without a gradient.
 
     Args:
-        moving: the parameters that will be moved, in place.
+        moving: the parameters that are moved in place between the passes.
         through: see `Cuts`.
     """
 
@@ -31,42 +35,43 @@ class Recorded(Decomposed):
         super().__init__(differentiable=False)
         self.cuts = Cuts(moving, through=through)
         self.generators: dict[torch.Generator, Tensor] = {}
-        """Generators of the user's that were drawn from, and their states before."""
+        """The user's generators that the pass drew from, with their states before it."""
         self._obstacle: str | None = None
         self._calls = 0
 
     @property
     def obstacle(self) -> str | None:
-        """Why there can be no second pass, if so."""
+        """Why no second pass is possible; None if one is."""
         if self.cuts.transformed:
             return TRANSFORMED
         return OVERWRITTEN if self.cuts.overwritten() else self._obstacle
 
     @property
-    def parts_alike(self) -> bool:
-        """Whether other parts of the batch may stand in for this one."""
+    def exchangeable(self) -> bool:
+        """Whether the second pass may run on another split of the batch: nothing is held in it."""
         return not self.cuts and not self.generators
 
-    def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, call: Call) -> Any:
         """See `Decomposed.run`."""
         self._calls += 1
-        if (generator := kwargs.get("generator")) is not None:
+        if (generator := call.kwargs.get("generator")) is not None:
             self.generators.setdefault(generator, generator.get_state())
-        self.cuts.before(func, args)
-        result = func(*args, **kwargs)
-        if func in HOOKS:
+        if call.writes:
+            self.cuts.before_write(call)
+        result = call.func(*call.args, **call.kwargs)
+        if call.func in HOOKS:
             self._obstacle = HOOKED
-        inputs = flat((*args, *kwargs.values()))
-        if self.cuts.see(self._calls, func, args, inputs, result) and inside_checkpoint():
+        continues = isinstance(result, Tensor) and result.grad_fn is not None
+        if not continues and self.cuts.keep(self._calls, call, result) and inside_checkpoint():
             self._obstacle = CUT_IN_CHECKPOINT
         return result
 
 
-class Held(Decomposed):
-    """Context manager around the pass at other weights.
+class HoldCuts(Decomposed):
+    """Context manager around the second pass: gives the recorded values back.
 
     Args:
-        cuts: of the first, given back as they were.
+        cuts: of the first pass.
     """
 
     def __init__(self, cuts: Cuts) -> None:
@@ -74,9 +79,9 @@ class Held(Decomposed):
         self._cuts = cuts
         self._calls = 0
 
-    def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, call: Call) -> Any:
         """See `Decomposed.run`."""
         self._calls += 1
-        if self._calls in self._cuts:
-            return self._cuts.again(self._calls, func, args, kwargs)
-        return func(*args, **kwargs)
+        if self._calls in self._cuts.kept:
+            return self._cuts.repeat(self._calls, call)
+        return call.func(*call.args, **call.kwargs)

@@ -1,18 +1,20 @@
-"""Runs a composite operation as its parts while a forward pass is recorded."""
+"""A torch function mode that runs composite operations as their parts."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torch.overrides import TorchFunctionMode
 
+from f3eo.arguments import Call
+
 Operation = Callable[..., Any]
 D = TypeVar("D", bound=Operation)
 
 ONCE: dict[Operation, Operation] = {}
-"""In place of an operation whose result is differentiated once."""
+"""Replacements in a pass whose gradients are not differentiated."""
 
-TWICE: dict[Operation, Operation] = {}
-"""In place of an operation whose result is differentiated twice."""
+DIFFERENTIABLE: dict[Operation, Operation] = {}
+"""Replacements in a pass whose gradients are differentiated again."""
 
 
 def decompose(*operations: Operation, once: Operation | None = None) -> Callable[[D], D]:
@@ -20,11 +22,12 @@ def decompose(*operations: Operation, once: Operation | None = None) -> Callable
 
     Args:
         operations: torch functions.
-        once: what runs where one derivative is all that is wanted; default the decorated function.
+        once: the replacement where gradients are not differentiated again; default the decorated
+            function. An operation itself means that it stays whole there.
     """
 
     def decorate(function: D) -> D:
-        TWICE.update(dict.fromkeys(operations, function))
+        DIFFERENTIABLE.update(dict.fromkeys(operations, function))
         if (single := once or function) not in operations:
             ONCE.update(dict.fromkeys(operations, single))
         return function
@@ -36,16 +39,16 @@ class Decomposed(TorchFunctionMode):
     """Context in which operations that have a decomposition run as their parts.
 
     Args:
-        differentiable: whether the result is differentiated twice.
+        differentiable: whether the gradients of this pass are differentiated again.
     """
 
     def __init__(self, *, differentiable: bool) -> None:
         super().__init__()
-        self._table = TWICE if differentiable else ONCE
+        self._replacements = DIFFERENTIABLE if differentiable else ONCE
 
-    def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operation that has no parts; here for modes that look at each."""
-        return func(*args, **kwargs)
+    def run(self, call: Call) -> Any:
+        """Run an operation that has no decomposition; subclasses observe or replace it here."""
+        return call.func(*call.args, **call.kwargs)
 
     def __torch_function__(
         self,
@@ -54,18 +57,18 @@ class Decomposed(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        operation = self._table.get(func)
-        if operation is None:
-            return self.run(func, args, kwargs or {})
-        table, self._table = self._table, {}  # parts have none of their own
+        replacement = self._replacements.get(func)
+        if replacement is None:
+            return self.run(Call(func, args, kwargs or {}))
+        replacements, self._replacements = self._replacements, {}  # parts are not decomposed
         try:
-            return self.seen(operation, args, kwargs or {})
+            return self.observe(replacement, args, kwargs or {})
         finally:
-            self._table = table
+            self._replacements = replacements
 
-    def seen(self, function: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call a function whose own calls this mode sees, too."""
-        # Not `with self`: what a subclass does around the forward pass is done once.
+    def observe(self, function: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function with this mode active, so that `run` receives its operations."""
+        # Not `with self`: a subclass's own __enter__ and __exit__ belong to the forward pass.
         TorchFunctionMode.__enter__(self)
         try:
             return function(*args, **kwargs)

@@ -1,14 +1,15 @@
-"""How far differences of gradients are apart, and how exact that makes them.
+"""The width of a difference of gradients, and the relative error of h that it causes.
 
-A difference over a distance s along a unit gradient errs by its curvature and by rounding. Over
-s = ℓ/‖∇ℓ‖ a loss changes by as much as itself, and near a fit so does its gradient (for ℓ = e^(−m),
-∇ℓ = −ℓ ∇m); a loss near zero is a difference of numbers near one, so that its gradient is rounded
-by u/ℓ of itself. In x = s ‖∇ℓ‖/ℓ, with u the rounding unit and ℓ counted as at most 1,
+A difference over a distance s along a unit gradient errs by curvature and by rounding. Over
+s = ℓ/‖∇ℓ‖ a loss changes by about itself, and near a fit so does its gradient (for ℓ = e^(−m),
+∇ℓ = −ℓ ∇m). A loss near zero is a difference of numbers near one, so the relative rounding error of
+its gradient is u/ℓ. With x = s ‖∇ℓ‖/ℓ, the relative change of the gradient, u the rounding unit and
+ℓ counted as at most 1,
 
-    error ≈ x + (u/ℓ)/x forward,   x² + (u/ℓ)/x central,   u/ℓ by double backward,
+    error ≈ x + (u/ℓ)/x (forward),   x² + (u/ℓ)/x (central),   u/ℓ (double backward),
 
-smallest at x = √(u/ℓ) and ∛(u/2ℓ). (Nocedal & Wright 2006, section 8.1; docs/performance.md holds
-the curve against a loop over samples in float64.)
+smallest at x = √(u/ℓ) and ∛(u/2ℓ). Source: Nocedal & Wright 2006, section 8.1; docs/performance.md
+compares the curve with a float64 loop over samples.
 """
 
 from dataclasses import dataclass
@@ -22,21 +23,21 @@ from f3eo.curvature.engine import Product
 from f3eo.tensors import Vector, squared_norm
 
 LIMIT = 0.01
-"""Expected relative error of h from which on double backward takes over."""
+"""Expected relative error of h above which double backward replaces differences."""
 
 REACH = (1 / 16, 1 / 2)
-"""Largest distance, forward and central, in units of √u ‖θ‖: losses may hold a constant that says
-nothing of them, and only then is it the smaller one."""
+"""Largest distance, forward and central, in units of √u ‖θ‖. It binds if the losses contain a large
+constant, which makes ℓ/‖∇ℓ‖ meaningless."""
 
 
 @dataclass(frozen=True)
 class Width:
-    """Of a difference.
+    """The width of a difference, and the error it causes; all scalars.
 
     Args:
-        distance: root mean square over the samples of how far their weights move, s; a scalar.
-        moved: x, the relative change of gradients; a scalar.
-        error: expected relative error of h; a scalar.
+        distance: s, the root mean square over the samples of how far their parameters move.
+        moved: x, the relative change of the gradients.
+        error: the expected relative error of h.
     """
 
     distance: Tensor
@@ -53,15 +54,15 @@ def width(
     shares: Shares,
     unit: float,
 ) -> Width:
-    """The distance at which a difference errs least, or the one that the engine was given.
+    """The width with the smallest error, or that of the engine's step.
 
     Args:
-        engine: `step`, if given, is s/‖θ‖.
+        engine: its `step`, if given, is s/‖θ‖.
         parameters: θ.
         losses: ℓ_i, (B,).
         norms: ‖∇ℓ_i‖, (B,).
         shares: ω_i.
-        unit: u.
+        unit: u, the rounding unit.
     """
     loss, ratio, unit_loss = _scale(losses, norms, shares, unit)
     length = squared_norm(list(parameters)).sqrt().to(ratio)
@@ -80,25 +81,25 @@ def width(
 def expected_error(
     distance: Tensor, loss: Tensor, norm: Tensor, unit: float, *, central: bool
 ) -> Tensor:
-    """Of one sample's h by a difference.
+    """The expected relative error of one sample's h by a difference; a scalar.
 
     Args:
-        distance: how far its weights move.
+        distance: how far the sample's parameters move.
         loss: |ℓ_i| > 0.
         norm: ‖∇ℓ_i‖ > 0.
-        unit: u.
-        central: whether the difference is.
+        unit: u, the rounding unit.
+        central: whether the difference is central.
     """
     return _error(distance * norm / loss, unit / loss.clamp(unit, 1.0), central)
 
 
 @torch.no_grad()
 def product_error(product: Product, loss: Tensor, norm: Tensor) -> Tensor | None:
-    """Expected relative error of H v, but for kinks; None where the engine does not say.
+    """The expected relative error of H v, kinks not counted; None if the engine has no `unit`.
 
     Args:
-        product: H v, and how it was had.
-        loss: mean loss.
+        product: H v, with the width of its difference.
+        loss: L.
         norm: root mean square of ‖∇ℓ_i‖.
     """
     if product.unit is None:
@@ -116,14 +117,14 @@ def _error(moved: Tensor, unit_loss: Tensor, central: bool) -> Tensor:
 
 @torch.no_grad()
 def rounding(losses: Tensor, norms: Tensor, shares: Shares, unit: float) -> Tensor:
-    """Expected relative error of h by double backward; a scalar."""
+    """The expected relative error of h by double backward; a scalar."""
     return _scale(losses, norms, shares, unit)[2]
 
 
 def _scale(
     losses: Tensor, norms: Tensor, shares: Shares, unit: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean |ℓ|, |ℓ|/‖∇ℓ‖ of the means, and u/ℓ."""
+    """The mean of |ℓ_i|; its ratio to the mean of ‖∇ℓ_i‖; and u/ℓ."""
     loss, norm = shares.mean_or_zero(losses.abs()), shares.mean_or_zero(norms.to(losses))
     ratio = torch.where((norm > 0) & (loss > 0), loss / norm, torch.inf)
     return loss, ratio, unit / loss.clamp(unit, 1.0)

@@ -1,160 +1,174 @@
-"""h by differences of gradients: every sample once more, at weights moved along its own gradient.
+"""h by finite differences: a second pass in which every sample has parameters of its own.
 
-h = Σ_i ω_i (∇ℓ_i(θ + s_i ∇ℓ_i) − ∇ℓ_i(θ)) ‖∇ℓ_i‖^(p−2)/s_i,    s_i = ε ‖∇ℓ_i‖^(p−2)
+s_i = ε ‖∇ℓ_i‖^(p−2)
+h = (1/ε) Σ_i ω_i (∇ℓ_i(θ + s_i ∇ℓ_i) − ∇ℓ_i(θ))
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from f3eo.closure.evaluate import evaluate
-from f3eo.closure.output import Shares
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.finite_difference import above_rounding
-from f3eo.curvature.guard import OTHER_LOSSES, Differs, failed_again, no_second_derivative
-from f3eo.fisher.accuracy import LIMIT, expected_error, width
-from f3eo.fisher.estimator import Gradients, chosen, in_order
-from f3eo.fisher.ghost import Ghost
+from f3eo.curvature.guard import Coarse, Differs, failed_again
+from f3eo.curvature.mismatch import OTHER_LOSSES, sample_mismatch
+from f3eo.fisher.accuracy import LIMIT, Width, expected_error, width
+from f3eo.fisher.estimand import Gradients
+from f3eo.fisher.ghost import FirstPass, Ghost
 from f3eo.fisher.ghost.evidence import Probe
-from f3eo.fisher.ghost.gradients.kept import Gathered
-from f3eo.fisher.ghost.second_pass.replay import Perturbed, SecondPass
+from f3eo.fisher.ghost.second_pass.replay import SecondPass
 from f3eo.fisher.ghost.second_pass.shifted import Shifted
-from f3eo.fisher.guard import TOLERANCE, apart, exact_products, mismatch
+from f3eo.fisher.parameters import by_parameter, structured_parameters
+from f3eo.fisher.single_samples import CHECKED, SampleStructure, refuse_wrong_structure
 from f3eo.tensors import filled, plus, scaled, squared_norm
 
-logger = logging.getLogger("f3eo")
-
-CHECKED = 2
-"""Samples whose h is held against double backward in a check."""
-
-
-class Coarse(Exception):
-    """Differences would err by more than `LIMIT`."""
-
 
 @dataclass(frozen=True)
-class FirstPass:
-    """What is kept of the first pass.
+class _Steps:
+    """How far every sample moves along its own gradient.
 
     Args:
-        losses: ℓ_i, detached.
-        shares: ω_i.
-        probes: single samples that were asked, if this pass is a check.
-        found: norms, totals and gradients of ω_i ℓ_i.
-        recorded: what the second pass repeats.
+        parameters: the structured parameters θ.
+        epsilon: ε, a scalar.
+        central: whether samples move in both directions.
+        share: 1/ε, or 1/2ε if central, a scalar.
+        powers: ‖∇ℓ_i‖^(p−2), (B,), 0 where ∇ℓ_i is; None at p = 2, where all are 1.
+        lengths: (s_i ‖∇ℓ_i‖/ε)², (B,).
+        rises: s_i ‖∇ℓ_i‖², (B,), by which the losses rise to first order.
+        width: of the difference, with its expected error.
     """
 
-    losses: Tensor
-    shares: Shares
-    probes: Sequence[Probe]
-    found: Gathered
-    recorded: SecondPass
-
-
-def first_pass(ghost: Ghost) -> FirstPass:
-    """What a second pass needs of a first; the ghost forgets it.
-
-    Raises:
-        NotRepeatable: why there can be none.
-    """
-    found, recorded = ghost.gathered()
-    return FirstPass(ghost.losses.detach(), ghost.output.shares, ghost.probes, found, recorded)
+    parameters: list[Tensor]
+    epsilon: Tensor
+    central: bool
+    share: Tensor
+    powers: Tensor | None
+    lengths: Tensor
+    rises: Tensor
+    width: Width
 
 
 @dataclass(frozen=True)
-class _Moved:
-    """A second pass: Σ ω_i ∇ℓ_i/ε, ∇ℓ_i of the samples that are checked, and all losses."""
+class _Pass:
+    """The second pass at θ + s_i ∇ℓ_i.
 
-    gradient: list[Tensor]
-    single: list[list[Tensor]]
+    Args:
+        losses: ℓ_i, (B,).
+        gradient: Σ ω_i ∇ℓ_i/ε (half of it, central), a tensor per structured parameter.
+        samples: ∇ℓ_i of the checked samples.
+    """
+
     losses: Tensor
+    gradient: list[Tensor]
+    samples: list[list[Tensor]]
 
 
-def differences(
+def second_pass(
     replay: Replay[Ghost],
     first: FirstPass,
     problem: Problem,
     engine: FiniteDifference,
     power: float,
     *,
-    coarse: bool = False,
+    forced: bool = False,
 ) -> Gradients:
-    """∇L and Tr F of the first pass, and h by a second (or two, central).
+    """h by a second pass, or two if central; ∇L and Tr F are those of the first.
 
     Args:
         replay: runs the closure in the surroundings of the first pass.
-        first: what was kept of it.
+        first: what is kept of it.
         problem: closure, batch and parameters.
-        engine: how wide the differences are.
+        engine: the width of the differences.
         power: p.
-        coarse: whether they are taken though double backward would be more exact.
+        forced: whether differences are taken even if they are coarse.
 
     Raises:
-        Coarse: it would, and the engine has no step of its own.
+        Coarse: double backward is more exact, and the engine has no step of its own.
         Differs: the second pass is another function, or h is not what double backward gives.
     """
-    parameters, shares, found = chosen(problem), first.shares, first.found
-    squared = shares.squared_norms(found.squared)
-    own = None if power == 2 else torch.where(squared > 0, squared, torch.inf) ** (power / 2 - 1)
-    moves = squared if own is None else own.square() * squared  # squared lengths, over ε²
-    wide = width(engine, parameters, first.losses, squared.sqrt(), shares, found.unit)
-    heeded = not (coarse or problem.repeatable or engine.step is not None)
-    if heeded and float(wide.error) > LIMIT:
-        raise Coarse
-    length = shares.mean_or_zero(moves).sqrt()
-    size = wide.distance / torch.where(length == 0, 1, length)  # ε
-    # Not finite where Tr F̂ overflows; h then is not either.
-    share = 1 / (2 * size if engine.central else size)
-    once = set() if engine.central else first.recorded.once
-    checked = _telling(first.probes, problem)
-
-    def moved(epsilon: Tensor) -> _Moved:
-        step = shares.divide(epsilon) if own is None else shares.divide(epsilon) * own
-        weights = {
-            id(p): Shifted(p, found.terms[id(p)], step, once=id(p) in once)
-            for p in parameters
-            if id(p) in found.terms
-        }
-        mode = Perturbed(first.recorded, weights)
-        losses = evaluate(problem, per_sample=True, differentiable=False, mode=mode).losses
-        single = [_gradient(losses[p.sample], parameters, retain=True) for p in checked]
-        cotangent = shares.as_tensor(losses, share)
-        return _Moved(_gradient(losses, parameters, cotangent), single, losses.detach())
-
-    passes = [_again(replay, moved, size)]
-    if engine.central:
-        passes.append(_again(replay, moved, -size))
+    shares, kept = first.shares, first.gradients
+    steps = _steps(first, problem, engine, power)
+    limited = not (forced or problem.repeatable or engine.step is not None)
+    if limited and float(steps.width.error) > LIMIT:
+        raise Coarse(f"they are expected to err by more than {LIMIT:.0%}")
+    probes = _longest(first.probes, problem) if first.probes else []
+    passes: list[_Pass] = []
+    for epsilon in (steps.epsilon, -steps.epsilon) if steps.central else (steps.epsilon,):
+        try:
+            passes.append(replay.rerun(partial(_moved, first, problem, steps, probes, epsilon)))
+        except Exception as error:  # whatever it is, the first pass did not raise it
+            raise failed_again(error) from error
     if not problem.repeatable:
-        rise = size * (squared if own is None else own * squared)  # s_i ‖∇ℓ_i‖
         for sign, second in zip((1, -1), passes, strict=False):
-            apart_by = mismatch(first.losses, second.losses, sign * rise, wide.moved, found.unit)
-            if float(apart_by) > 1:
+            rises, bending = sign * steps.rises, steps.width.moved
+            if float(sample_mismatch(first.losses, second.losses, rises, bending, kept.unit)) > 1:
                 raise Differs(OTHER_LOSSES)
-        if checked:
-            distances = size * moves.sqrt()
-            _check(replay, problem, first, checked, passes, share, distances, engine, power)
-    if engine.central:
-        structure = plus(passes[0].gradient, passes[1].gradient, -1.0)
-    else:
-        low = filled(in_order(found.totals, parameters), parameters)
-        structure = [
-            torch.addcmul(h, g, share, value=-1)
-            for h, g in zip(passes[0].gradient, low, strict=True)
-        ]
-    trace = shares.trace(found.squared)
+        if probes:
+            measured = _sample_structures(first, problem, steps, probes, passes)
+            refuse_wrong_structure(measured, replay, problem, power)
+    trace = shares.trace(kept.squared)
+    gradient = by_parameter(kept.totals, problem.parameters)
+    structure = _difference(passes, gradient, problem, steps.share)
     return Gradients(
         loss=shares.mean(first.losses),
         weight=shares.total,
-        gradient=in_order(found.totals, problem.parameters),
-        structure=above_rounding(structure, found.unit * trace.sqrt() * share),
+        gradient=gradient,
+        structure=above_rounding(structure, kept.unit * trace.sqrt() * steps.share),
         trace=trace,
-        error=wide.error,
+        error=steps.width.error,
     )
+
+
+def _steps(first: FirstPass, problem: Problem, engine: FiniteDifference, power: float) -> _Steps:
+    parameters, shares, unit = structured_parameters(problem), first.shares, first.gradients.unit
+    squared = shares.squared_norms(first.gradients.squared)
+    powers = None if power == 2 else torch.where(squared > 0, squared, torch.inf) ** (power / 2 - 1)
+    lengths = squared if powers is None else powers.square() * squared
+    best = width(engine, parameters, first.losses, squared.sqrt(), shares, unit)
+    length = shares.mean_or_zero(lengths).sqrt()
+    epsilon = best.distance / torch.where(length == 0, 1, length)
+    return _Steps(
+        parameters=parameters,
+        epsilon=epsilon,
+        central=engine.central,
+        # Infinite where Tr F̂ overflows; then h is not finite either.
+        share=1 / (2 * epsilon if engine.central else epsilon),
+        powers=powers,
+        lengths=lengths,
+        rises=epsilon * (squared if powers is None else powers * squared),
+        width=best,
+    )
+
+
+def _moved(
+    first: FirstPass, problem: Problem, steps: _Steps, probes: Sequence[Probe], epsilon: Tensor
+) -> _Pass:
+    """Evaluate and differentiate the closure with every sample at θ + s_i ∇ℓ_i.
+
+    Args:
+        first, problem, steps: of the batch.
+        probes: their samples are differentiated one by one, too.
+        epsilon: ε or −ε.
+    """
+    parameters, shares = steps.parameters, first.shares
+    step = shares.divide(epsilon)
+    step = step if steps.powers is None else step * steps.powers
+    single_use = set() if steps.central else first.tape.single_use
+    shifted = {}
+    for p in parameters:
+        if (term := first.gradients.terms.get(id(p))) is not None:
+            shifted[id(p)] = Shifted(p, term, step, single_use=id(p) in single_use)
+    mode = SecondPass(first.tape, shifted)
+    losses = evaluate(problem, per_sample=True, differentiable=False, mode=mode).losses
+    cotangent = shares.as_tensor(losses, steps.share)
+    samples = [_gradient(losses[p.sample], parameters, retain=True) for p in probes]
+    return _Pass(losses.detach(), _gradient(losses, parameters, cotangent), samples)
 
 
 def _gradient(
@@ -170,71 +184,55 @@ def _gradient(
     return filled(gradient, parameters)
 
 
-def _again(replay: Replay[Ghost], moved, size: Tensor) -> _Moved:
-    try:
-        return replay.rerun(lambda: moved(size))
-    except Exception as error:  # whatever it was, the first pass had none
-        raise failed_again(error) from error
+def _difference(
+    passes: Sequence[_Pass], gradient: Sequence[Tensor | None], problem: Problem, share: Tensor
+) -> list[Tensor]:
+    """h, from the passes at +ε and −ε, or at +ε and 0, where the gradient is ∇L."""
+    if len(passes) == 2:
+        return plus(passes[0].gradient, passes[1].gradient, -1.0)
+    structure = []
+    for high, low in zip(passes[0].gradient, _structured(gradient, problem), strict=True):
+        low = torch.zeros_like(high) if low is None else low
+        structure.append(torch.addcmul(high, low, share, value=-1))
+    return structure
 
 
-def _telling(probes: Sequence[Probe], problem: Problem) -> list[Probe]:
-    """Probes with the longest gradients, whose h is compared."""
-    lengths = {
-        probe.sample: float(squared_norm([g for g in _structured(probe, problem) if g is not None]))
-        for probe in probes
-    }
-    longest = sorted(probes, key=lambda probe: -lengths[probe.sample])
-    return [probe for probe in longest if lengths[probe.sample] > 0][:CHECKED]
+def _longest(probes: Sequence[Probe], problem: Problem) -> list[Probe]:
+    """The probes with the longest gradients, `CHECKED` at most, none of length 0."""
+    squared = [float(_squared_norm(probe, problem)) for probe in probes]
+    order = sorted(range(len(probes)), key=lambda k: -squared[k])
+    return [probes[k] for k in order if squared[k] > 0][:CHECKED]
 
 
-def _structured(probe: Probe, problem: Problem) -> list[Tensor | None]:
-    return [g for g, s in zip(probe.leaves, problem.structured, strict=True) if s]
+def _squared_norm(probe: Probe, problem: Problem) -> Tensor:
+    """‖∇ℓ_i‖² of a probe."""
+    return squared_norm([g for g in _structured(probe.leaves, problem) if g is not None])
 
 
-def _check(
-    replay: Replay[Ghost],
-    problem: Problem,
+def _structured(gradient: Sequence[Tensor | None], problem: Problem) -> list[Tensor | None]:
+    """The gradient in the structured parameters."""
+    return [g for g, s in zip(gradient, problem.structured, strict=True) if s]
+
+
+def _sample_structures(
     first: FirstPass,
-    checked: Sequence[Probe],
-    passes: Sequence[_Moved],
-    share: Tensor,
-    distances: Tensor,
-    engine: FiniteDifference,
-    power: float,
-) -> None:
-    """Hold h of single samples against double backward.
-
-    Raises:
-        Differs: one is another.
-    """
-    samples = [probe.sample for probe in checked]
-    try:
-        exact = replay.rerun(lambda: exact_products(problem, samples, power))
-    except (RuntimeError, NotImplementedError) as error:
-        if not no_second_derivative(error):
-            raise
-        logger.info("h is not checked, the closure has no second derivative: %s", error)
-        return
-    parameters = chosen(problem)
-    for k, probe in enumerate(checked):
-        low = (
-            passes[1].single[k]
-            if engine.central
-            else filled(_structured(probe, problem), parameters)
-        )
-        h = scaled(plus(passes[0].single[k], low, -1.0), float(share))
-        norm = squared_norm([g for g in _structured(probe, problem) if g is not None]).sqrt()
-        expected = float(
-            expected_error(
-                distances[probe.sample],
-                first.losses[probe.sample].abs(),
-                norm,
-                first.found.unit,
-                central=engine.central,
-            )
-        )
-        if expected < TOLERANCE and apart(h, exact[k], expected):
-            raise Differs(
-                f"h of sample {probe.sample} is not what double backward gives (an operation whose "
-                f"backward is not its derivative, a hook on gradients)"
-            )
+    problem: Problem,
+    steps: _Steps,
+    probes: Sequence[Probe],
+    passes: Sequence[_Pass],
+) -> list[SampleStructure]:
+    """h of the probed samples from the same passes."""
+    distances = steps.epsilon * steps.lengths.sqrt()
+    structures = []
+    for k, probe in enumerate(probes):
+        i = probe.sample
+        if steps.central:
+            low = passes[1].samples[k]
+        else:
+            low = filled(_structured(probe.leaves, problem), steps.parameters)
+        structure = scaled(plus(passes[0].samples[k], low, -1.0), float(steps.share))
+        norm = _squared_norm(probe, problem).sqrt()
+        loss, unit = first.losses[i].abs(), first.gradients.unit
+        error = expected_error(distances[i], loss, norm, unit, central=steps.central)
+        structures.append(SampleStructure(i, structure, float(error)))
+    return structures

@@ -1,4 +1,4 @@
-"""Scalars of one evaluation of the closure, which can be had again as if it were the first time."""
+"""Scalars of the closure's losses that can be evaluated again as if for the first time."""
 
 from collections.abc import Callable
 
@@ -8,17 +8,17 @@ from f3eo.closure.evaluate import evaluate
 from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
-from f3eo.curvature.passes import Recorded
+from f3eo.curvature.passes import RecordCuts
 from f3eo.decompositions import Decomposed
 
 
 class Scalars:
-    """An `Objective`: what a function makes of the closure's losses.
+    """The scalars that a function computes from the closure's losses; an `Objective`.
 
-    In a mode a compiled model runs as it is written, so that what it does is seen.
+    In a mode a compiled model runs uncompiled, so that the mode sees its operations.
 
     Args:
-        function: of what the closure gave.
+        function: computes the scalars from what the closure returned.
         problem: closure, batch and parameters.
         per_sample: see `evaluate`.
     """
@@ -27,14 +27,10 @@ class Scalars:
         self, function: Callable[[Output], list[Tensor]], problem: Problem, *, per_sample: bool
     ) -> None:
         def evaluated(differentiable: bool, mode: Decomposed | None) -> list[Tensor]:
-            # No method: the replay would hold what holds it, and the step's tensors with it.
+            # A function, no method: with a method the replay would be part of a reference cycle
+            # that keeps the tensors of the step alive.
             return function(
-                evaluate(
-                    problem,
-                    per_sample=per_sample,
-                    differentiable=differentiable,
-                    mode=mode,
-                )
+                evaluate(problem, per_sample=per_sample, differentiable=differentiable, mode=mode)
             )
 
         self._per_sample = per_sample
@@ -44,20 +40,23 @@ class Scalars:
         self, *, differentiable: bool = True, mode: Decomposed | None = None
     ) -> list[Tensor]:
         """See `Objective`."""
-        found = self._replay(differentiable, mode)
-        if isinstance(mode, Recorded):
+        scalars = self._replay(differentiable, mode)
+        if isinstance(mode, RecordCuts):
             self._replay.generators |= mode.generators
-        return found
+        return scalars
 
-    def drawn(self) -> bool:
-        """Whether random numbers have been drawn since the first call, but from the user's own."""
+    def drew(self) -> bool:
+        """Whether random numbers were drawn since the first call, except from user generators."""
         return self._replay.random_changed()
 
-    def rerun(self, function: Callable[[Output], list[Tensor]], problem: Problem) -> list[Tensor]:
-        """Another function of another batch, differentiated once, in the same surroundings.
+    def in_same_surroundings(
+        self, function: Callable[[Output], list[Tensor]], problem: Problem
+    ) -> list[Tensor]:
+        """The scalars of another function and batch, differentiable once.
 
         Args:
-            function, problem: see there.
+            function: computes the scalars from what the closure returned.
+            problem: closure, batch and parameters.
         """
 
         def evaluated() -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""How a batch is measured: whole, in chunks, or with the structure term on a random part of it."""
+"""Measure a batch whole, in chunks, or with the structure term on a random part of it."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import nn
 
-from f3eo.closure import batch as batches
+from f3eo.closure.batch import chunks, random_parts
 from f3eo.closure.coupling import CURES, Coupling
 from f3eo.closure.mixing import mixing_modules
 from f3eo.closure.problem import Problem
@@ -16,19 +16,19 @@ from f3eo.fisher import Estimator, Gradients
 logger = logging.getLogger("f3eo")
 
 USUAL_FRACTION = 0.25
-"""Part of a batch on which h is measured where nothing else is said."""
+"""The default part of a batch on which h is measured."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """∇L and, where it is asked for, h of one batch.
+    """Measures ∇L of a batch, and h on request.
 
     Args:
-        estimator: measures both.
+        estimator: estimates ∇L, h and Tr F.
         fraction: part of the batch, drawn at random, on which h is measured; None is a quarter, or
-            the whole batch where it cannot be split.
-        chunk: largest number of samples that go through the model at once; None is no bound.
-        coupling: remembers which closures have been found to couple the samples of a batch.
+            the whole batch if it cannot be split.
+        chunk: largest number of samples in one forward pass; None is no bound.
+        coupling: remembers which closures couple the samples of a batch.
     """
 
     estimator: Estimator
@@ -52,10 +52,10 @@ class Measurement:
 
         Args:
             problem: closure, batch and parameters.
-            structure: whether h is wanted.
+            structure: whether h is measured beside ∇L.
 
         Raises:
-            ValueError: an empty batch, or parts of a batch that cannot be had.
+            ValueError: the batch is empty, or must be split and cannot be.
         """
         count = problem.size
         if count == 0:
@@ -63,75 +63,85 @@ class Measurement:
                 "the batch holds no samples: its mean loss is not defined; leave it out"
             )
         if self.chunk is None or (count is not None and count <= self.chunk):
-            return self._chunk(problem, count, structure)
+            return self._chunk(problem, structure)
         if count is None:
             raise ValueError(f"chunk={self.chunk} needs the batch: use step(closure, *batch)")
         what = f"chunk={self.chunk}"
         self.refuse_parts(what, problem.model)
-        # No more samples than may go through the model at once, but the two that can differ.
-        first = batches.chunks(problem.batch, max(2, self.chunk))[0]
+        # One chunk is tried, of two samples at least: one sample cannot be split.
+        first = chunks(problem.batch, max(2, self.chunk))[0]
         self.refuse_coupled(what, replace(problem, batch=first))
-        # One after the other: at most two chunks' gradients are there at a time.
+        # A generator: the gradients of at most two chunks are in memory at a time.
         measured = (
-            self._chunk(replace(problem, batch=part), batches.size(part), structure)
-            for part in batches.chunks(problem.batch, self.chunk)
+            self._chunk(replace(problem, batch=part), structure)
+            for part in chunks(problem.batch, self.chunk)
         )
         return reduce(Gradients.merged, measured)
 
-    def _chunk(self, problem: Problem, count: int | None, structure: bool) -> Gradients:
+    def _chunk(self, problem: Problem, structure: bool) -> Gradients:
+        """Measure samples that go through the model at once."""
+        count = problem.size
         if not structure:
             return self.estimator.loss_gradient(problem)
-        fraction = self.fraction
-        if fraction is None:
-            splits = (
-                count is not None and self.estimator.additive and not mixing_modules(problem.model)
-            )
-            fraction = USUAL_FRACTION if splits else 1.0
-        if fraction == 1:
+        if self.fraction == 1:
             return self.estimator.gradients(problem)
-        what = f"fraction={fraction}"
-        if count is None:
-            raise ValueError(f"{what} needs the batch: use step(closure, *batch)")
-        self.refuse_parts(what, problem.model)
-        first = max(1, round(fraction * count))
         if self.fraction is not None:
+            what = f"fraction={self.fraction}"
+            if count is None:
+                raise ValueError(f"{what} needs the batch: use step(closure, *batch)")
+            self.refuse_parts(what, problem.model)
+            first = max(1, round(self.fraction * count))
             self.refuse_coupled(what, problem, first)
-        elif (difference := self._difference(problem, first)) is not None:
-            self.coupling.log_once(
-                f"the closure couples its samples, so the structure term is measured on the whole "
-                f"batch, as with fraction=1: {difference}"
-            )
+        elif count is None or not self.estimator.additive or mixing_modules(problem.model):
             return self.estimator.gradients(problem)
-        inside, outside = batches.random_parts(count, first, problem.generator)
+        else:
+            first = max(1, round(USUAL_FRACTION * count))
+            if (difference := self._difference(problem, count, first)) is not None:
+                self.coupling.log_once(
+                    f"the closure couples its samples, so the structure term is measured on the "
+                    f"whole batch, as with fraction=1: {difference}"
+                )
+                return self.estimator.gradients(problem)
+        inside, outside = random_parts(count, first, problem.generator)
         return self.estimator.gradients_on_part(problem, inside, outside)
 
-    def _difference(self, problem: Problem, first: int | None = None) -> str | None:
-        """The first sample whose loss in a part of `first` samples, default half, is another."""
-        count = problem.size or 0
-        first = count // 2 if first is None else first
+    def _difference(self, problem: Problem, count: int, first: int) -> str | None:
+        """Describe the first sample whose loss differs between a part and the whole batch.
+
+        Args:
+            problem: closure and batch.
+            count: number of samples of the batch.
+            first: number of samples of the part.
+        """
         if not 0 < first < count:
             return None
         return self.coupling.check(problem, torch.arange(first)).difference
 
     def refuse_coupled(self, what: str, problem: Problem, first: int | None = None) -> None:
-        """Raise if the losses of a part are not those of the whole.
+        """Refuse to split a batch whose samples the closure couples.
 
         Args:
-            what: asks for parts.
+            what: the option that splits the batch, for the message.
             problem: closure and batch.
             first: number of samples of the part that is tried; default half of them.
 
         Raises:
-            ValueError: names the first sample whose loss is another, both losses and the cures.
+            ValueError: names the first sample whose loss differs, both losses and the cures.
         """
-        if (difference := self._difference(problem, first)) is not None:
+        count = problem.size or 0
+        difference = self._difference(problem, count, count // 2 if first is None else first)
+        if difference is not None:
             raise ValueError(
                 f"{what} splits the batch, but the closure couples its samples: {difference}; "
                 f"{CURES}"
             )
 
     def refuse_parts(self, what: str, model: nn.Module | None) -> None:
-        """Raise if a batch must not be split, or joined from micro-batches.
+        """Refuse to split a batch, or to join micro-batches.
+
+        Args:
+            what: the option that splits the batch, for the message.
+            model: the model behind the closure, if known.
 
         Raises:
             ValueError: the estimator is no mean over samples, or the model mixes them.

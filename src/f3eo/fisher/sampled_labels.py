@@ -8,31 +8,33 @@ from f3eo.closure.likelihood import Likelihood
 from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.curvature import DoubleBackward
-from f3eo.fisher.estimator import Estimator, Gradients, structure_gradient
+from f3eo.fisher.estimand import Gradients
+from f3eo.fisher.estimator import Estimator
 from f3eo.fisher.ghost import Ghost
-from f3eo.fisher.mini_batch import attached_gradient
+from f3eo.fisher.parameters import structure_gradient, structured_gradient
 from f3eo.fisher.per_sample import PerSample
 from f3eo.fisher.signs import Sign
 from f3eo.tensors import inner
 
 
 class ModelSampled(Estimator):
-    """Tr F = E_x E_{ŷ~p_θ}‖∇ℓ(x, ŷ)‖² = Tr GGN, value and gradient unbiased.
+    """Tr F = E_x E_{ŷ~p_θ}‖∇ℓ(x, ŷ)‖² = Tr GGN, its value and its gradient unbiased.
 
-    The closure returns a likelihood. F = Jᵀ S Sᵀ J with J the Jacobian of its parameters f (logits,
-    means) and S Sᵀ = E_ŷ[∇_f ℓ ∇_f ℓᵀ]. With signs ε = ±1 that do not depend on θ, E‖Jᵀ S ε‖² =
-    Tr F for every θ, so its gradient is unbiased if it also flows through S(θ). Drawing ŷ and
-    differentiating ‖∇ℓ(ŷ)‖² with ŷ held fixed would miss the score term E[∇log p(ŷ) ‖·‖²].
+    The closure returns a likelihood with parameters f (logits, means). With J = ∂f/∂θ and a root S
+    of its Fisher matrix in f, S Sᵀ = E_ŷ[∇_f ℓ ∇_f ℓᵀ], F = Jᵀ S Sᵀ J. Signs ε = ±1 that do not
+    depend on θ give E‖Jᵀ S ε‖² = Tr F for every θ, so its gradient is unbiased if it also flows
+    through S(θ). To draw ŷ and differentiate ‖∇ℓ(ŷ)‖² with ŷ held fixed would omit the score term
+    E[∇log p(ŷ) ‖·‖²].
 
     Args:
-        over: `PerSample(power=2)` (default; exact over samples) or `Sign()` (any architecture; the
-            signs of the samples are those of ε). By double backward, whatever its engine.
-        probes: draws of ε to average; None sums over all columns of S, exact, as many passes as one
-            sample has logits.
+        over: `PerSample(power=2)` (default; exact over samples) or `Sign()` (any architecture; ε
+            also holds the signs of the samples). Double backward, whatever its engine.
+        probes: number of draws of ε to average; None sums over all columns of S, which is exact
+            and takes as many passes as one sample has logits.
 
     Raises:
-        ValueError: probes below one, or an `over` that has no form here (finite differences
-            included: Jᵀ S(θ) ε is no gradient field).
+        ValueError: probes below one, or an `over` that does not apply; finite differences do not,
+            since Jᵀ S(θ) ε is no gradient field.
     """
 
     additive = True
@@ -65,7 +67,7 @@ class ModelSampled(Estimator):
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
-        output, trace = self._measured(problem)
+        output, trace = self._estimate(problem, differentiable=True)
         loss = output.mean()
         gradient = torch.autograd.grad(
             loss, problem.parameters, retain_graph=True, allow_unused=True
@@ -78,29 +80,23 @@ class ModelSampled(Estimator):
             trace=trace.detach(),
         )
 
-    def trace(self, problem: Problem) -> tuple[Tensor, Tensor]:
+    def trace(self, problem: Problem, *, differentiable: bool = True) -> tuple[Tensor, Tensor]:
         """See `Estimator.trace`."""
-        output, trace = self._measured(problem)
-        return output.shares.rescale(output.losses), trace
+        output, trace = self._estimate(problem, differentiable=differentiable)
+        losses = output.shares.rescale(output.losses)
+        return (losses, trace) if differentiable else (losses.detach(), trace.detach())
 
-    def _measured(self, problem: Problem) -> tuple[Output, Tensor]:
-        """What the closure gave, and Tr F, both attached to the graph."""
+    def _estimate(self, problem: Problem, *, differentiable: bool) -> tuple[Output, Tensor]:
+        """What the closure returned, and Tr F; both attached to the graph if differentiable."""
         if isinstance(self.over, PerSample):
-            ghost = self.over.capture(problem)
-            likelihood = _likelihood(ghost.output.likelihood)
-            return ghost.output, self._ghost_trace(ghost, likelihood, problem)
-        output = evaluate(problem, per_sample=True, differentiable=True)
-        likelihood = _likelihood(output.likelihood)
-        draws = []
-        for _ in range(self.probes or 1):
-            root = likelihood.root(likelihood.noise(problem.generator))
-            # √ω_i in front of sample i: the cross terms of the square have no mean.
-            scale = output.shares.as_tensor(output.losses).sqrt().view(-1, *[1] * (root.ndim - 1))
-            vector = attached_gradient(likelihood.parameters, problem, scale * root)
-            draws.append(inner(vector, vector))
-        return output, torch.stack(draws).mean()
+            recording = self.over.record(problem, differentiable=differentiable)
+            return recording.output, self._over_samples(recording, problem)
+        output = evaluate(problem, per_sample=True, differentiable=differentiable)
+        return output, self._over_signs(output, problem, differentiable=differentiable)
 
-    def _ghost_trace(self, ghost: Ghost, likelihood: Likelihood, problem: Problem) -> Tensor:
+    def _over_samples(self, recording: Ghost, problem: Problem) -> Tensor:
+        """Σ_i ω_i ‖J_iᵀ S_i ε_i‖², averaged over draws of ε or summed over the columns of S."""
+        likelihood = _likelihood(recording.output.likelihood)
         f = likelihood.parameters
         exact = self.probes is None
         noises = (
@@ -108,9 +104,26 @@ class ModelSampled(Estimator):
             if exact
             else (likelihood.noise(problem.generator) for _ in range(self.probes or 1))
         )
-        average = ghost.output.shares.mean_or_zero
-        sums = [average(ghost.norms(f, likelihood.root(noise)).squared) for noise in noises]
-        return torch.stack(sums).sum() if exact else torch.stack(sums).mean()
+        average = recording.output.shares.mean_or_zero
+        traces = [average(recording.norms(f, likelihood.root(noise)).squared) for noise in noises]
+        return torch.stack(traces).sum() if exact else torch.stack(traces).mean()
+
+    def _over_signs(self, output: Output, problem: Problem, *, differentiable: bool) -> Tensor:
+        """‖Σ_i √ω_i J_iᵀ S_i ε_i‖², averaged over draws of ε; cross terms have mean 0."""
+        likelihood = _likelihood(output.likelihood)
+        draws = []
+        for _ in range(self.probes or 1):
+            root = likelihood.root(likelihood.noise(problem.generator))
+            scale = output.shares.as_tensor(output.losses).sqrt().view(-1, *[1] * (root.ndim - 1))
+            vector = structured_gradient(
+                likelihood.parameters,
+                problem,
+                scale * root,
+                differentiable=differentiable,
+                retain=True,
+            )
+            draws.append(inner(vector, vector))
+        return torch.stack(draws).mean()
 
 
 def _likelihood(likelihood: Likelihood | None) -> Likelihood:

@@ -1,41 +1,44 @@
-"""When a check is made again of what was found on an earlier batch."""
+"""When a measurement is checked against gradients of single samples."""
 
+from operator import attrgetter
 from typing import Any
 
-from f3eo.closure import batch as batches
+from f3eo.closure.batch import tensors
 from f3eo.closure.problem import Problem
 
 SHAPES = 64
-"""Kinds of batches that are told apart."""
+"""Largest number of batch shapes that are remembered."""
 
 
 class Watch:
-    """Says when the layouts and h are to be compared with single samples.
+    """Schedules the checks of layouts and of h.
 
-    At the 1st, 4th, 16th, … measurement; when a module changes its mode or its hooks; and when the
-    1st, 2nd, 4th, … kind of shapes is met. A check costs as much as three measurements of h
-    (docs/performance.md).
+    A check is due at measurements 1, 4, 16, … (4^k); when a module has changed its mode or its
+    hooks; and when the 1st, 2nd, 4th, … (2^k) batch shape is met. It costs as much as three
+    measurements of h (docs/performance.md).
     """
 
     def __init__(self) -> None:
         self.measured = 0
-        self._surroundings: Any = None
+        """Measurements so far."""
+        self._modules: tuple[Any, ...] | None = None
         self._shapes: set[Any] = set()
 
     def due(self, problem: Problem) -> bool:
-        """Whether this measurement is to be checked; counts it."""
+        """Count this measurement, and tell whether a check is due."""
         self.measured += 1
-        now = surroundings(problem)
-        changed, self._surroundings = now != self._surroundings, now
-        shapes = tuple(t.shape for t in batches.tensors(problem.batch))
-        new = shapes not in self._shapes and len(self._shapes) < SHAPES
-        if new:
+        modules = module_states(problem)
+        due = modules != self._modules or _is_power(self.measured, 4)
+        self._modules = modules
+        shapes = tuple(map(attrgetter("shape"), list(tensors(problem.batch))))
+        if shapes not in self._shapes and len(self._shapes) < SHAPES:
             self._shapes.add(shapes)
-        return changed or _is_power(self.measured, 4) or (new and _is_power(len(self._shapes), 2))
+            due = due or _is_power(len(self._shapes), 2)
+        return due
 
 
-def surroundings(problem: Problem) -> tuple[Any, ...]:
-    """What a user can change at modules between two steps: modes and hooks."""
+def module_states(problem: Problem) -> tuple[Any, ...]:
+    """What users change in modules between two steps: mode and number of hooks, per module."""
     modules = problem.model.modules() if problem.model is not None else ()
     return tuple(
         (

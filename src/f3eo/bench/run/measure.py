@@ -7,13 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from f3eo import PerSample, fisher_trace
-from f3eo.bench.methods import Closure
+from f3eo import fisher_trace
 from f3eo.bench.run.calibration import calibration_error
 from f3eo.bench.run.eigenvalue import top_eigenvalue
 from f3eo.bench.tasks import Samples
-from f3eo.closure.problem import Problem
-from f3eo.fisher.ghost.ghost import NotRepeatable
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits, y) -> per-sample losses (N,)."""
@@ -102,20 +99,9 @@ def _trained(model: nn.Module, loss: Loss, probe: Samples) -> tuple[float, float
     """Mean loss and Tr F, which is a mean over samples too, so that chunks add up to it."""
     loss_sum = trace_sum = 0.0
     for x, y in zip(probe.x.split(CHUNK), probe.y.split(CHUNK), strict=True):
-        losses, trace = _trace(model, lambda x, y: loss(model(x), y), x, y)
+        losses, trace = fisher_trace(
+            model, lambda x, y: loss(model(x), y), x, y, differentiable=False
+        )
         loss_sum += losses.sum().item()
         trace_sum += trace.item() * len(losses)
     return loss_sum / len(probe.y), trace_sum / len(probe.y)
-
-
-def _trace(model: nn.Module, closure: Closure, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """`fisher_trace`, detached: without a graph to differentiate it takes a fifth of the time."""
-    parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    problem = Problem(closure, (x, y), parameters, [True] * len(parameters), model)
-    ghost = PerSample().capture(problem, differentiable=False)
-    try:
-        found, _ = ghost.gathered()
-    except NotRepeatable:
-        losses, trace = fisher_trace(model, closure, x, y)
-        return losses.detach(), trace.detach()
-    return ghost.losses.detach(), found.squared.sum() * len(x)  # of the gradients of ℓ_i/B

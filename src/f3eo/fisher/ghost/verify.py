@@ -1,4 +1,4 @@
-"""A check of the recorded uses against one sample's gradient: no wrong number in silence."""
+"""Check the recorded uses against the gradient of one sample, so that no wrong number is silent."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,16 +9,16 @@ from f3eo.fisher.ghost.gradients.norms import Norms
 from f3eo.tensors import squared_norm
 
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-2, torch.bfloat16: 0.2, torch.float16: 0.2}
-"""Largest relative difference that rounding explains; wrong rules and mixed samples give more."""
+"""Largest relative difference by rounding; wrong layer rules and mixed samples give more."""
 
 UNDERFLOW = 1e-30
-"""Squares of single-precision gradients lose their digits below this."""
+"""Below this, squares of single-precision gradients lose their digits."""
 
 
 def refuse_hooks(parameters: Sequence[Tensor], name: Callable[[Tensor], str]) -> None:
     """Refuse hooks on the gradients of parameters.
 
-    They act on a batch's gradient, not on single samples', and on H v as if it were one, too.
+    They act on a batch's gradient and not on single samples', and on H v as if it were a gradient.
 
     Raises:
         ValueError: names the parameter and the cure.
@@ -34,17 +34,17 @@ def refuse_hooks(parameters: Sequence[Tensor], name: Callable[[Tensor], str]) ->
 
 
 def verify(
-    found: Norms,
+    sums: Norms,
     sample: int,
     expected: Sequence[Tensor | None],
     parameters: Sequence[Tensor],
     structured: Sequence[bool],
     name: Callable[[Tensor], str],
 ) -> None:
-    """Compare ∇ℓ_i, its squared norm, and everybody else's zero, with what the uses add up to.
+    """Compare what the uses add up to with ∇ℓ_i, its squared norm, and zero for other samples.
 
     Args:
-        found: norms and totals from the gradients of ℓ_i alone.
+        sums: norms and totals from the gradients of ℓ_i alone.
         sample: i.
         expected: ∇ℓ_i by autograd, None where ℓ_i does not depend on a parameter.
         parameters, structured: the leaves, and whether they count in the norm.
@@ -58,7 +58,7 @@ def verify(
         return
     scale = float(squared_norm([g for _, g in present]).sqrt())
     for p, g in present:
-        total = found.totals.get(id(p), torch.zeros_like(g)).to(g.dtype)
+        total = sums.totals.get(id(p), torch.zeros_like(g)).to(g.dtype)
         allowed = TOLERANCE.get(g.dtype, 1e-2) * max(float(g.norm()), 1e-4 * scale)
         if float((total - g).norm()) > allowed + UNDERFLOW:
             raise RuntimeError(
@@ -71,13 +71,13 @@ def verify(
             )
     counted = [g for g, s in zip(expected, structured, strict=True) if s and g is not None]
     norm = float(squared_norm(counted))
-    wrong = found.squared.clone()
+    wrong = sums.squared.clone()
     wrong[sample] -= norm
     tolerance = max(TOLERANCE.get(g.dtype, 1e-2) for _, g in present)
     if float(wrong.abs().max()) > 2 * tolerance * max(norm, 1e-4 * scale**2) + UNDERFLOW:
         raise RuntimeError(
             f"the squared gradient norm of sample {sample} is {norm:.6g}, its uses give "
-            f"{float(found.squared[sample]):.6g} (and up to "
+            f"{float(sums.squared[sample]):.6g} (and up to "
             f"{float(wrong.abs().max()):.3g} for others): an operation mixes samples or a rule "
             f"is wrong; please report it, and use estimator=Sign() meanwhile"
         )

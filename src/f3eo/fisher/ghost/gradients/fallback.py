@@ -1,50 +1,42 @@
-"""Exact per-sample gradients of any operation, by torch.func, for operations without a rule."""
+"""Exact per-sample gradients of operations without a layer rule, by torch.func."""
 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from f3eo.arguments import Arguments, Slot, flat, mapped_arguments
-from f3eo.fisher.ghost.gradients.norms import Contribution
-from f3eo.fisher.ghost.recording.use import Use
+from f3eo.arguments import flat
+from f3eo.fisher.ghost.gradients.contribution import Contribution
+from f3eo.fisher.ghost.recording.layout import SplitUse
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Place of a tensor that carries samples in an operation's arguments, split as (B, …)."""
-
-    tensor: Tensor
-
-
-def fallback(use: Use, arguments: Arguments, deltas: Sequence[Tensor]) -> Contribution:
+def fallback(split: SplitUse) -> Contribution:
     """G_i = (∂f(x_i, w)/∂w)ᵀ δ_i, each sample as a batch of one, for every parameter of a use.
 
     Args:
-        use: the recorded operation f.
-        arguments: its args and kwargs, with `Sample` in place of what carries samples.
-        deltas: gradients of Σℓ in its outputs, split as (B, …).
+        split: the operation f, its arguments x_i and the gradients δ_i of Σℓ in its outputs.
 
     Returns:
-        What the use contributes, computed when its rows are asked for.
+        The contribution; it is computed when its rows are.
     """
-    order = {id(p): k for k, p in enumerate(use.parameters)}
-    args, kwargs = mapped_arguments(
-        lambda t: Slot(order[id(t)]) if id(t) in order else t, arguments
-    )
-    samples: list[Tensor] = []
-    mapped_arguments(lambda v: samples.append(v.tensor), (args, kwargs), Sample)
-    place = {id(t): k for k, t in enumerate(samples)}
+    use = split.use
+    sampled = [k for k, s in enumerate(use.sampled) if s]
+    samples = [split.tensors[k] for k in sampled]
+    index = {id(p): k for k, p in enumerate(use.parameters)}
+    places = [(k, index[id(t)]) for k, t in enumerate(split.tensors) if id(t) in index]
 
     def single(xs: list[Tensor], ds: list[Tensor]) -> tuple[Tensor, ...]:
-        def forward(*weights: Tensor) -> list[Tensor]:
-            filled = mapped_arguments(lambda v: xs[place[id(v.tensor)]], (args, kwargs), Sample)
-            filled = mapped_arguments(lambda v: weights[v.k], filled, Slot)
-            result = list(flat((use.operation(*filled[0], **filled[1]),)))
-            return [result[i] for i in use.outputs]
+        def forward(*parameters: Tensor) -> list[Tensor]:
+            tensors = list(split.tensors)
+            for k, x in zip(sampled, xs, strict=True):
+                tensors[k] = x
+            for k, number in places:
+                tensors[k] = parameters[number]
+            args, kwargs = use.call.substituted(tensors)
+            outputs = flat((use.call.func(*args, **kwargs),))
+            return [outputs[i] for i in use.outputs]
 
         return vjp(forward, *use.parameters)[1](ds)
 
@@ -54,12 +46,12 @@ def fallback(use: Use, arguments: Arguments, deltas: Sequence[Tensor]) -> Contri
             batched = vmap(single, randomness="same")
             return batched(chosen[: len(samples)], chosen[len(samples) :])
 
-    return Contribution(use.parameters, rows, [*samples, *deltas])
+    return Contribution(use.parameters, use.sources, rows, [*samples, *split.deltas])
 
 
 @contextmanager
 def without_loop_warnings() -> Iterator[None]:
-    """Operations that vmap can only loop over are exact all the same, and their cost is logged."""
+    """Silence vmap where it loops over samples: the result is exact, and its cost is logged."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         yield

@@ -1,92 +1,85 @@
-"""Per-sample gradients of every parameter, kept for a second pass that they perturb."""
+"""Per-sample gradients of every parameter, kept for a second pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from f3eo.fisher.ghost.gradients.norms import Contribution, components, leaf_gradients, single_term
-from f3eo.fisher.ghost.gradients.terms import Dense, Outer, Rows, Term
-
-MEMORY_TRAFFIC = 16
-"""Multiplications that a gradient's element costs to be written and read again, over those of the
-Gram form: at 6 T² (m + n) against m n elements (measured on a CPU with AVX-512)."""
+from f3eo.closure.problem import Problem
+from f3eo.fisher.ghost.gradients.contribution import grouped, leaf_gradients
+from f3eo.fisher.ghost.gradients.norms import Norms, not_finite
+from f3eo.fisher.ghost.gradients.per_use import per_use_gradients
+from f3eo.fisher.ghost.gradients.terms import Dense, Term, squared_norms, totals
+from f3eo.fisher.ghost.recording.layout import Layout
+from f3eo.fisher.ghost.recording.recording import Recording
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """Over all samples of a batch, everything detached.
+class KeptGradients(Norms):
+    """Norms, detached, and the gradients themselves.
 
     Args:
-        squared: ‖G_i‖² over the structured leaves, (B,).
-        totals: Σ_i G_i for every leaf that contributes, by the leaf's id.
         terms: G_i for every structured leaf that contributes, by the leaf's id.
         unit: the coarsest rounding unit on the way to them.
     """
 
-    squared: Tensor
-    totals: dict[int, Tensor]
     terms: dict[int, Term]
     unit: float
 
 
 @torch.no_grad()
-def gather(
-    contributions: list[Contribution],
-    leaves: Sequence[Tensor],
-    structured: Sequence[bool],
-    sources: Callable[[Tensor], frozenset[int]],
-    losses: Tensor,
+def keep(
+    recording: Recording,
+    layouts: Sequence[Sequence[Layout]],
+    deltas: list[Tensor | None],
+    problem: Problem,
     memory: int,
     unit: float,
-) -> Gathered | None:
-    """Norms, totals and the gradients themselves, or None where these take more than `memory`.
+) -> KeptGradients | None:
+    """Norms, totals and the gradients themselves; None where these take more than `memory`.
 
     Args:
-        contributions: of every use; the list is emptied, and each forgotten after its turn.
-        leaves: the parameters.
-        structured: whether a leaf's gradient counts in the norm.
-        sources: ids of the leaves that a tensor derives from.
-        losses: (B,); gives B, dtype and device.
+        recording: the pass; its uses are released, each as soon as its gradients are computed.
+        layouts, problem: see `norms`.
+        deltas: see `norms`; the list is emptied.
         memory: bytes that gradients written out may take together.
-        unit: see `Gathered`.
+        unit: see `KeptGradients`.
     """
-    by_id = {id(p): p for p in leaves}
+    losses, leaves, structured = recording.output.losses, problem.parameters, problem.structured
     counted = {id(p) for p, s in zip(leaves, structured, strict=True) if s}
-    samples = len(losses)
-    squared = torch.zeros_like(losses)
-    totals: dict[int, Tensor] = {}
-    terms: dict[int, Term] = {}
-    groups = components(contributions, sources)[::-1]
+    contributions = per_use_gradients(recording.uses, layouts, deltas, losses, attached=False)
+    recording.uses.clear()
+    deltas.clear()
+    every = slice(0, len(losses))
+    groups = grouped(contributions, leaves)[::-1]
     contributions.clear()
+    terms: dict[int, Term] = {}
     while groups:
-        ids, group = groups.pop()
-        members = [by_id[i] for i in ids]
-        term = single_term(group, members)
-        if term is not None and (_compact(term) or not ids & counted):
-            found = {id(members[0]): term}
+        group = groups.pop()
+        term = group.term if len(group.contributions) == 1 else group.joined()
+        first = id(group.leaves[0])
+        if term is not None and (first not in counted or term.compact()):
+            terms[first] = term
+        elif (memory := memory - len(losses) * group.size) < 0:
+            return None
+        elif group.term is not None:
+            terms[first] = Dense(group.term.rows(every))
         else:
-            memory -= samples * sum(by_id[i].numel() * by_id[i].element_size() for i in ids)
-            if memory < 0:
-                return None
-            inputs = iter([t for c in group for t in c.inputs])
-            rows = leaf_gradients(group, members, sources, slice(0, samples), inputs)
-            found = {id(p): Dense(r) for p, r in zip(members, rows, strict=True)}
-        for key, term in found.items():
-            totals[key] = term.total()
-            if key in counted:
-                squared += term.squared_norms()
-                terms[key] = term
-        group = term = inputs = None  # what is not in `terms` goes
-    return Gathered(squared, totals, terms, unit)
+            inputs = iter([t for c in group.contributions for t in c.inputs])
+            rows = leaf_gradients(group, every, inputs)
+            terms |= {id(p): Dense(r) for p, r in zip(group.leaves, rows, strict=True)}
+        group = term = inputs = None  # releases what is not in `terms`
+    sums = totals(terms)
+    for key in terms.keys() - counted:
+        del terms[key]
+    by_leaf = squared_norms(terms)
+    squared = torch.zeros_like(losses)
+    for own in by_leaf.values():
+        squared += own
+    return KeptGradients(squared, by_leaf, sums, terms, unit)
 
 
-def _compact(term: Term) -> bool:
-    """Whether a second pass is cheaper with the term as it is than with its gradients written."""
-    if isinstance(term, Rows):
-        return True
-    if not isinstance(term, Outer):
-        return False
-    positions, m, n = term.left.shape[1], term.left.shape[2], term.right.shape[2]
-    return positions == 1 or positions**2 * (m + n) <= MEMORY_TRAFFIC * m * n
+def not_finite_kept(problem: Problem, losses: Tensor) -> KeptGradients:
+    """NaN for every norm and every total, and no gradients."""
+    return KeptGradients(**vars(not_finite(problem, losses)), terms={}, unit=1.0)

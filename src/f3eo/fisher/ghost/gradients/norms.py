@@ -1,43 +1,20 @@
-"""Squared norms of per-sample gradients over all parameters, from their terms at every use."""
+"""Squared norms of per-sample gradients, per leaf and in total, differentiable."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from f3eo.closure.problem import Problem
+from f3eo.fisher.ghost.gradients.contribution import Group, grouped, leaf_gradients
+from f3eo.fisher.ghost.gradients.per_use import per_use_gradients
 from f3eo.fisher.ghost.gradients.recompute import recomputed
-from f3eo.fisher.ghost.gradients.terms import Outer, Term, rows_of
+from f3eo.fisher.ghost.gradients.terms import rows_of
+from f3eo.fisher.ghost.recording.layout import Layout
+from f3eo.fisher.ghost.recording.recording import Recording
 from f3eo.tensors import wide
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """Per-sample gradients that one use gives to some parameters (leaves, or derived from leaves).
-
-    Args:
-        parameters: the tensors.
-        rows: (slice of samples, inputs) → per-sample gradients (n, *shape) of each.
-        inputs: the tensors that `rows` uses besides leaves.
-        term: their closed form, if there is one parameter and it has one.
-    """
-
-    parameters: list[Tensor]
-    rows: Callable[[slice, Sequence[Tensor]], Sequence[Tensor]]
-    inputs: list[Tensor]
-    term: Term | None = None
-
-
-def contribution(parameter: Tensor, term: Term) -> Contribution:
-    """The contribution of one term."""
-    inputs = {name: t for name, t in vars(term).items() if isinstance(t, Tensor)}
-
-    def rows(part: slice, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        copy = replace(term, **dict(zip(inputs, tensors, strict=True)))  # pyright: ignore
-        return (copy.rows(part),)
-
-    return Contribution([parameter], rows, list(inputs.values()), term)
 
 
 @dataclass(frozen=True)
@@ -46,151 +23,102 @@ class Norms:
 
     Args:
         squared: ‖G_i‖² over the structured leaves, (B,), differentiable.
+        by_leaf: ‖G_ip‖² for every structured leaf p that contributes, by the leaf's id; (B,) each,
+            differentiable. Their sum is `squared`.
         totals: Σ_i G_i for every leaf that contributes, by the leaf's id, detached.
     """
 
     squared: Tensor
+    by_leaf: dict[int, Tensor]
     totals: dict[int, Tensor]
 
 
 def norms(
-    contributions: Sequence[Contribution],
-    leaves: Sequence[Tensor],
-    structured: Sequence[bool],
-    sources: Callable[[Tensor], frozenset[int]],
-    losses: Tensor,
+    recording: Recording,
+    layouts: Sequence[Sequence[Layout]],
+    deltas: Sequence[Tensor | None],
+    problem: Problem,
     memory: int,
 ) -> Norms:
-    """Squared norms and totals of Σ over uses, cross terms of several uses included.
+    """Squared norms and totals of the sum over uses, cross terms of several uses included.
 
     Args:
-        contributions: of every use.
-        leaves: the parameters.
-        structured: whether a leaf's gradient counts in the norm.
-        sources: ids of the leaves that a tensor derives from.
-        losses: (B,); gives B, dtype and device.
+        recording: the pass.
+        layouts: of the outputs of each use.
+        deltas: gradients of Σℓ in all outputs of all uses, in order.
+        problem: the parameters, and which of them are structured.
         memory: bytes that gradients written out may take at a time.
     """
+    losses, leaves, structured = recording.output.losses, problem.parameters, problem.structured
+    contributions = per_use_gradients(
+        recording.uses, layouts, deltas, losses, attached=recording.differentiable
+    )
     counted = {id(p) for p, s in zip(leaves, structured, strict=True) if s}
     dtype = torch.promote_types(losses.dtype, torch.float32)
     squared = losses.new_zeros(len(losses), dtype=dtype)
+    by_leaf: dict[int, Tensor] = {}
     totals: dict[int, Tensor] = {}
-    for ids, group in components(contributions, sources):
-        members = [p for p in leaves if id(p) in ids]
-        term = single_term(group, members)
+    for group in grouped(contributions, leaves):
+        term = group.joined()
+        own: dict[int, Tensor] = {}
         if term is not None and term.closed():
+            leaf = group.leaves[0]
             with torch.no_grad():
-                totals[id(members[0])] = term.total()
-            if id(members[0]) in counted:
-                squared = squared + term.squared_norms().to(squared)
+                totals[id(leaf)] = term.total()
+            if id(leaf) in counted:
+                own[id(leaf)] = term.squared_norms()
         else:
-            written, sums = _written_out(group, members, counted, sources, len(losses), memory)
-            squared = squared + written.to(squared)
-            totals.update({id(p): t for p, t in zip(members, sums, strict=True)})
-    return Norms(squared, totals)
+            own, sums = _written_out(group, counted, len(losses), memory)
+            totals.update(sums)
+        if own:
+            squared = squared + _sum(list(own.values())).to(squared)
+            by_leaf.update(own)
+    return Norms(squared, by_leaf, totals)
 
 
-def components(
-    contributions: Sequence[Contribution], sources: Callable[[Tensor], frozenset[int]]
-) -> list[tuple[frozenset[int], list[Contribution]]]:
-    """Contributions grouped so that no leaf is in two groups."""
-    owner: dict[int, int] = {}
-    groups: dict[int, tuple[frozenset[int], list[Contribution]]] = {}
-    for number, item in enumerate(contributions):
-        ids = frozenset().union(*(sources(p) for p in item.parameters))
-        joined = [groups.pop(k) for k in sorted({owner[i] for i in ids if i in owner})]
-        ids = ids.union(*(g[0] for g in joined))
-        groups[number] = ids, [c for _, group in joined for c in group] + [item]
-        owner.update(dict.fromkeys(ids, number))
-    return list(groups.values())
-
-
-def single_term(group: Sequence[Contribution], members: Sequence[Tensor]) -> Term | None:
-    """The closed form of a group of one leaf; outer products join as more positions."""
-    if len(members) != 1 or any(c.parameters[0] is not members[0] for c in group):
-        return None
-    terms = [c.term for c in group]
-    if len(terms) == 1:
-        term = terms[0]
-    elif all(isinstance(t, Outer) and t.shape == terms[0].shape for t in terms):  # pyright: ignore
-        outers = [t for t in terms if isinstance(t, Outer)]
-        left = torch.cat([t.left for t in outers], 1)
-        term = Outer(left, torch.cat([t.right for t in outers], 1), outers[0].shape)
-    else:
-        term = None
-    return term
+def not_finite(problem: Problem, losses: Tensor) -> Norms:
+    """NaN for every norm and every total."""
+    nan = torch.full_like(losses, torch.nan)
+    pairs = zip(problem.parameters, problem.structured, strict=True)
+    totals = {id(p): torch.full_like(p, torch.nan) for p in problem.parameters}
+    return Norms(nan, {id(p): nan for p, s in pairs if s}, totals)
 
 
 def _written_out(
-    group: Sequence[Contribution],
-    members: Sequence[Tensor],
-    counted: set[int],
-    sources: Callable[[Tensor], frozenset[int]],
-    samples: int,
-    memory: int,
-) -> tuple[Tensor, list[Tensor]]:
-    """Norms and totals from gradients written out, a slice of samples at a time."""
-    written = {id(p): p for c in group for p in c.parameters} | {id(p): p for p in members}
+    group: Group, counted: set[int], samples: int, memory: int
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Norms of the counted leaves and totals of all, a slice of samples at a time."""
+    leaves = group.leaves
+    structured = [id(p) in counted for p in leaves]
+    written = {id(p): p for c in group.contributions for p in c.parameters}
+    written |= {id(p): p for p in leaves}
     step = max(1, memory // sum(p.numel() * p.element_size() for p in written.values()))
-    inputs = [t for c in group for t in c.inputs]
+    inputs = [t for c in group.contributions for t in c.inputs]
 
     def evaluate(part: slice, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        gradients = leaf_gradients(group, members, sources, part, iter(tensors))
-        kept = [rows_of(g) for p, g in zip(members, gradients, strict=True) if id(p) in counted]
-        squared = _sum(wide(g).square().sum(1) for g in kept)
-        if squared is None:
-            squared = gradients[0].new_zeros(len(gradients[0]))
-        return squared, *(g.detach().sum(0) for g in gradients)
+        gradients = leaf_gradients(group, part, iter(tensors))
+        kept = [rows_of(g) for g, s in zip(gradients, structured, strict=True) if s]
+        squares = [wide(g).square().sum(1) for g in kept]
+        return *squares, *(g.detach().sum(0) for g in gradients)
 
+    count = sum(structured)
     if step >= samples:
-        squared, *totals = evaluate(slice(0, samples), inputs)
-        return squared, totals
-    parts = [slice(i, min(i + step, samples)) for i in range(0, samples, step)]
-    results = [recomputed(partial(evaluate, part), inputs, members) for part in parts]
-    squared = torch.cat([r[0] for r in results])
-    return squared, [torch.stack(t).sum(0) for t in zip(*(r[1:] for r in results), strict=True)]
+        results = evaluate(slice(0, samples), inputs)
+        squares, totals = results[:count], results[count:]
+    else:
+        parts = [slice(i, min(i + step, samples)) for i in range(0, samples, step)]
+        sliced = [recomputed(partial(evaluate, part), count, inputs, leaves) for part in parts]
+        columns = list(zip(*sliced, strict=True))
+        squares = [torch.cat(column) for column in columns[:count]]
+        totals = [torch.stack(column).sum(0) for column in columns[count:]]
+    ids = [id(p) for p, s in zip(leaves, structured, strict=True) if s]
+    return dict(zip(ids, squares, strict=True)), {
+        id(p): t for p, t in zip(leaves, totals, strict=True)
+    }
 
 
-def leaf_gradients(
-    group: Sequence[Contribution],
-    members: Sequence[Tensor],
-    sources: Callable[[Tensor], frozenset[int]],
-    part: slice,
-    tensors: Iterator[Tensor],
-) -> list[Tensor]:
-    """Per-sample gradients of every leaf of a group, (n, *shape) each."""
-    direct: dict[int, Tensor] = {}
-    origins = {id(p): p for c in group for p in c.parameters}
-    for item in group:
-        found = item.rows(part, [next(tensors) for _ in item.inputs])
-        for parameter, rows in zip(item.parameters, found, strict=True):
-            known = direct.get(id(parameter))
-            direct[id(parameter)] = rows if known is None else known + rows
-    gradients = {id(p): direct.pop(id(p)) for p in members if id(p) in direct}
-    for key, rows in direct.items():
-        # Derived from leaves by operations without samples: pull back through their graph.
-        origin = [p for p in members if id(p) in sources(origins[key])]
-        pulled = torch.autograd.grad(
-            origins[key],
-            origin,
-            rows,
-            retain_graph=True,
-            create_graph=torch.is_grad_enabled(),
-            allow_unused=True,
-            is_grads_batched=True,
-        )
-        for p, g in zip(origin, pulled, strict=True):
-            if g is not None:
-                known = gradients.get(id(p))
-                gradients[id(p)] = g if known is None else known + g
-    count = part.stop - part.start
-    return [
-        gradients[id(p)] if id(p) in gradients else p.new_zeros(count, *p.shape) for p in members
-    ]
-
-
-def _sum(tensors: Iterable[Tensor]) -> Tensor | None:
-    total = None
-    for t in tensors:
-        total = t if total is None else total + t
+def _sum(tensors: Sequence[Tensor]) -> Tensor:
+    total = tensors[0]
+    for t in tensors[1:]:
+        total = total + t
     return total

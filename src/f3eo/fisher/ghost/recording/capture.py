@@ -1,80 +1,54 @@
-"""Records every operation in which a parameter meets samples during one forward pass.
+"""The mode that records every operation in which a parameter meets samples.
 
-A tensor plays one of three roles: it carries samples, it derives from parameters alone (views,
-reparametrisations, position tables), or it is constant. An operation that takes tensors of the
-first two roles is a `Use`: its parameters have a per-sample gradient there. Operations are seen at
-the level of torch functions, so tied, packed, bare and reparametrised parameters and modules
-called twice need no
-care of their own: they are several uses of one tensor.
+A tensor carries samples, derives from parameters alone (views, reparametrisations, position
+tables), or is constant (`roles.py`). An operation on tensors of the first two roles is a `Use`: its
+parameters have a per-sample gradient there. Operations are observed at the level of torch
+functions, so a tied, packed, bare or reparametrised parameter and a module that is called twice are
+several uses of one tensor, and need no special case.
 """
 
-from collections.abc import Callable, Sequence
-from enum import Enum
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
-from torch.overrides import resolve_name
 from torch.utils.hooks import RemovableHandle
 
-from f3eo.arguments import flat, out_of_place, writes
-from f3eo.closure import batch as batches
+from f3eo.arguments import Call, flat
 from f3eo.closure.eager import inside_checkpoint
-from f3eo.closure.mixing import refuse_mixing
 from f3eo.curvature.cuts import Cuts
 from f3eo.curvature.passes import HOOKED, HOOKS, TRANSFORMED
 from f3eo.decompositions import Decomposed
-from f3eo.decompositions.normalisation import repeated
-from f3eo.fisher.ghost.recording.indexing import INDEXING, index_of, takes_one_row
-from f3eo.fisher.ghost.recording.kinks import BENT, KINKED, RELU, kept
+from f3eo.fisher.ghost.recording.kinks import KINKED, RELU, UNFROZEN, Kink, piece_of
+from f3eo.fisher.ghost.recording.order import INDEXING, reordered, takes_one_row
+from f3eo.fisher.ghost.recording.refusals import REFUSABLE, refuse, refuse_out
+from f3eo.fisher.ghost.recording.repetition import (
+    COPIES,
+    EXPANSIONS,
+    FILLS,
+    expands,
+    fills,
+    grows_first,
+)
+from f3eo.fisher.ghost.recording.roles import InputRoles, Role, Roles, Sources
 from f3eo.fisher.ghost.recording.use import Use
-from f3eo.fisher.ghost.registry import RULES, has_module_rules
-
-
-class Role(Enum):
-    """Role of a tensor that derives from no parameter; others hold the set of their sources."""
-
-    SAMPLES = 1
-    CONSTANT = 2
-
-
-Sources = frozenset[int]
-_MARK = "_f3eo_role"
-_NONE: tuple[Any, Any, Any, bool] = (None, None, None, False)
-EXPANSIONS = {
-    repeated,
-    torch.Tensor.expand,
-    torch.Tensor.expand_as,
-    torch.Tensor.repeat,
-    torch.Tensor.broadcast_to,
-    torch.broadcast_to,
-}
-REPETITIONS = {torch.Tensor.to, torch.Tensor.contiguous, torch.Tensor.clone, torch.Tensor.long}
-_FILLS = {torch.zeros, torch.ones, torch.full, torch.empty, torch.rand, torch.randn}
-
+from f3eo.fisher.ghost.registry import MODULES, RULES
 
 WRITTEN = "parameters are written into other tensors"
 CHECKPOINT = "parameters are used under activation checkpointing"
-MODULE_RULE = "a module has a rule of its own"
+MODULE_RULE = "a module has a layer rule of its own"
 MOVING = "an operation has kinks that move (max, sort, hardswish, a clamp between activations)"
+
+REPEATING = COPIES | EXPANSIONS | FILLS | INDEXING
+"""Operations whose result may have a row for every sample, or one row of such a tensor."""
 
 
 class Capture(Decomposed):
-    """Context manager around one forward pass.
-
-    After it, `uses` holds the uses, `derived` the places (as `Use.call`) of the calls that made
-    one parameter of others, `kinks` what keeps piecewise linear operations on their piece (and its
-    version), `cuts` values without a gradient that were made of some with one,
-    `generators` the generators that were drawn from and their states before, `dtypes` those of all
-    results with a gradient, and `obstacle` why the calls alone do not repeat the pass, if so.
+    """Context manager around the recorded forward pass; its attributes hold the record.
 
     Args:
-        parameters: the leaves whose uses are recorded.
-        batch: the closure's arguments, which carry samples. If there are none, every tensor from
-            outside the forward pass that is no buffer of `model` counts as carrying samples.
-        model: the module behind the closure, if known.
+        parameters, batch, model: see `Roles`.
         differentiable: see `Decomposed`.
     """
 
@@ -88,36 +62,27 @@ class Capture(Decomposed):
     ) -> None:
         super().__init__(differentiable=differentiable)
         self.uses: list[Use] = []
-        self.derived: set[int] = set()
-        self.kinks: dict[int, tuple[Tensor, int]] = {}
+        self.deriving: set[int] = set()
+        """Numbers of the calls that compute a tensor from parameters alone."""
+        self.kinks: dict[int, Kink] = {}
+        """Pieces of piecewise linear operations, by the number of the call."""
         self.cuts = Cuts()
         self.generators: dict[torch.Generator, Tensor] = {}
+        """The user's generators that the pass draws from, and their states before."""
         self.dtypes: set[torch.dtype] = set()
+        """Of all results with a gradient."""
         self.obstacle: str | None = None
+        """Why replaying the calls does not reproduce the pass, or None."""
+        self._roles = Roles(parameters, batch, model)
+        self._model = model
         self._permuted = False
         self._calls = 0
-        self._leaves = {id(p): frozenset([id(p)]) for p in parameters if p.requires_grad}
-        self._given = [t for t in batches.tensors(batch) if t.ndim]
-        self._samples = batches.size(batch)
-        self._model = model
-        self._constants: set[int] = set()
-        if model is not None and not self._given:
-            self._constants = {id(t) for t in (*model.buffers(), *model.parameters())}
         self._hooks: list[RemovableHandle] = []
         self._inside = 0
-        self._token = object()
 
     def __enter__(self) -> "Capture":
-        for tensor in self._given:
-            if tensor.layout is not torch.strided:
-                raise ValueError(
-                    f"the batch holds a tensor of shape {tuple(tensor.shape)} and layout "
-                    f"{tensor.layout}: per-sample gradients need dense ones (to_dense()), or use "
-                    f"estimator=Sign()"
-                )
-        for tensor in self._given:
-            self._mark(tensor, Role.SAMPLES)
-        modules = self._model.modules() if self._model is not None and has_module_rules() else ()
+        self._roles.mark_batch()
+        modules = self._model.modules() if self._model is not None and MODULES else ()
         for module in modules:
             if type(module) in RULES:
                 self._hooks.append(module.register_forward_pre_hook(self._enter_module))
@@ -130,245 +95,170 @@ class Capture(Decomposed):
         super().__exit__(*exc)
         for hook in self._hooks:
             hook.remove()
-        for tensor in self._given:
-            vars(tensor).pop(_MARK, None)
+        self._roles.unmark_batch()
 
-    def sources(self, tensor: Tensor) -> Sources:
-        """Ids of the leaf parameters that a parameter-like tensor derives from."""
-        role = self._role(tensor)
-        return role if isinstance(role, frozenset) else frozenset()
-
-    def derives(self, tensor: Tensor) -> bool:
-        """Whether a tensor was made of parameters, and is none itself."""
-        return id(tensor) not in self._leaves
-
-    def order(self, tensor: Tensor) -> Tensor | None:
-        """Which sample stands where, (B,), in a tensor that keeps them in another order."""
-        token, _, order, _ = getattr(tensor, _MARK, _NONE)
-        return order if token is self._token else None
-
-    def _is_repeated(self, tensor: Tensor) -> bool:
-        """Whether dimension 0 is a constant once for every sample, and nothing else is."""
-        token, _, _, repeated = getattr(tensor, _MARK, _NONE)
-        return repeated and token is self._token
-
-    def _role(self, tensor: Tensor) -> Role | Sources:
-        if (leaf := self._leaves.get(id(tensor))) is not None:
-            return leaf
-        token, role, _, _ = getattr(tensor, _MARK, _NONE)
-        if token is self._token:
-            return role
-        # What has a graph and was not seen comes from an operation that no mode sees, as those of
-        # torch.jit: it carries samples, or `verify` will miss parameters.
-        unseen = tensor.grad_fn is not None
-        if not unseen and (self._given or tensor.ndim == 0 or id(tensor) in self._constants):
-            return Role.CONSTANT
-        self._samples = self._samples or (tensor.shape[0] if tensor.ndim else None)
-        self._mark(tensor, Role.SAMPLES)
-        return Role.SAMPLES
-
-    def _mark(
-        self,
-        tensor: Tensor,
-        role: Role | Sources,
-        order: Tensor | None = None,
-        repeated: bool = False,
-    ) -> None:
-        if id(tensor) not in self._leaves:
-            derived = isinstance(role, frozenset) and tensor.requires_grad
-            kept = derived or role is Role.SAMPLES
-            role = role if kept else Role.CONSTANT
-            setattr(tensor, _MARK, (self._token, role, order, repeated))
-
-    def _hinder(self, reason: str) -> None:
-        self.obstacle = self.obstacle or reason
-
-    def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, call: Call) -> Any:
         """See `Decomposed.run`."""
+        func = call.func
         if self._inside:
-            return func(*args, **kwargs)
+            return func(*call.args, **call.kwargs)
         self._calls += 1
-        _refuse(self._model, func, args, kwargs)
-        inputs = flat((*args, *kwargs.values())) if kwargs else flat(args)
-        roles = [self._role(t) for t in inputs]
-        if (generator := kwargs.get("generator")) is not None:
+        if func in REFUSABLE:
+            refuse(self._model, call)
+        if (generator := call.kwargs.get("generator")) is not None:
             self.generators.setdefault(generator, generator.get_state())
-        met = Role.SAMPLES in roles
-        derived = [r for r in roles if isinstance(r, frozenset)]
-        written = writes(func, args)
-        kinked = func in KINKED and inputs and inputs[0].is_floating_point()
-        version = inputs[0]._version if kinked else 0
-        self.cuts.before(func, args)
-        copies = met and (func in REPETITIONS or func in INDEXING) and self._is_repeated(inputs[0])
-        if copies and func not in REPETITIONS:
-            # One row of a constant that was repeated for every sample is the constant.
-            met, copies = not takes_one_row(func, args), False
+        written, inputs = call.writes, call.tensors
+        version = inputs[0]._version if func in KINKED and inputs else 0
+        roles = self._roles.of(inputs)
+        sampled, sources, repeated = roles.samples, roles.sources, False
+        if written:
+            self.cuts.before_write(call)
 
-        if met and derived:
-            result = self._meet(func, args, kwargs, inputs, roles)
+        if sampled and sources:
+            result = self._meet(call, roles.each)
         else:
-            result = func(*args, **kwargs)
-            if self._fills(func, result):
-                met = True
-            elif self._expands(func, inputs, result):
-                met = True
-                if derived:
-                    result = self._used(func, args, kwargs, result)
-                copies = not derived and self._grows_first(inputs[0], result)
-        if met and kinked and isinstance(result, Tensor):
-            # A bound that moves moves the kink.
-            still = not any(t.requires_grad for t in inputs[1:])
-            if not still:
-                self._hinder(MOVING)
-            if inside_checkpoint():
-                self._hinder(CHECKPOINT)
-            first = kept(func, inputs[0], result)
-            self.kinks[self._calls] = first, first._version if func in RELU else version
+            result = func(*call.args, **call.kwargs)
+        if func in REPEATING:
+            result, sampled, repeated = self._follow_repetition(call, roles, result)
+        if sampled and not (isinstance(result, Tensor) and result.grad_fn is not None):
+            self._keep_cut(call, result)
+        if sampled and (func in KINKED or func in UNFROZEN):
+            self._keep_piece(call, result, version)
+        # Hooks of torch itself, such as those of its counters, do not change gradients.
+        if func in HOOKS and not getattr(call.args[1], "__module__", "").startswith("torch."):
+            self._refuse_replay(HOOKED)
 
-        if met:
-            self.cuts.see(self._calls, func, args, inputs, result)
-            if self.cuts.transformed:
-                self._hinder(TRANSFORMED)
-        bent = func in BENT and self._calls not in self.cuts
-        if met and bent and any(t.requires_grad for t in inputs):
-            self._hinder(MOVING)
-        # Hooks of torch itself, as of its counters, leave gradients as they are.
-        if func in HOOKS and not getattr(args[1], "__module__", "").startswith("torch."):
-            self._hinder(HOOKED)
-
-        role = Role.SAMPLES if met else Role.CONSTANT
-        if derived and not met:
-            role = frozenset().union(*derived)
-            if any(t.requires_grad for t in flat((result,))):
-                self.derived.add(self._calls)
+        role = Role.SAMPLES if sampled else sources or Role.CONSTANT
         order = None
-        if met and func in INDEXING:
-            order = self._reordered(func, args, kwargs, inputs)
-        elif met and self._permuted:
-            order = next((o for t in inputs if (o := self.order(t)) is not None), None)
-        for output in flat((result,)):
-            self._mark(output, role, order, copies)
+        if sampled and (self._permuted or func in INDEXING):
+            order = self._order(call)
+        for output in [result] if isinstance(result, Tensor) else flat((result,)):
             if output.requires_grad:
                 self.dtypes.add(output.dtype)
+                if sources and not sampled:
+                    self.deriving.add(self._calls)
+        self._roles.mark(result, role, order, repeated)
         if written and role is not Role.CONSTANT:
-            if derived:
-                self._hinder(WRITTEN)
-            self._mark(args[0] if result is None else inputs[0], role, order)
+            if sources:
+                self._refuse_replay(WRITTEN)
+            self._roles.mark(call.args[0] if result is None else inputs[0], role, order)
             if inputs[0]._base is not None:
-                self._mark(inputs[0]._base, role, order)
+                self._roles.mark(inputs[0]._base, role, order)
         return result
 
-    def _meet(
-        self,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        inputs: list[Tensor],
-        roles: list[Role | Sources],
-    ) -> Any:
-        """Run an operation in which parameters meet samples, and record it."""
-        if func is torch.Tensor.__setitem__:
-            # The parameter as a sum with the zeros that it replaces, which is a use like any other.
+    def _meet(self, call: Call, roles: list[Role | Sources]) -> Any:
+        """Run and record an operation in which parameters meet samples."""
+        args, kwargs = call.args, call.kwargs
+        if call.func is Tensor.__setitem__:
+            # The parameter as a sum with the zeros that it replaces: a use like any other.
             value = torch.zeros_like(args[0][args[1]])
-            self._mark(value, Role.SAMPLES)
-            value = self.seen(torch.Tensor.add, (value, args[2]), {})
-            return func(args[0], args[1], value)
-        if (functional := out_of_place(func, args)) is not None:
-            # The same through a value of its own, so that input and output stay apart.
-            args = (args[0].clone(), *args[1:])
-            self._mark(args[0], roles[0])
-            result = functional(*args, **kwargs)
-            self._record(functional, args, kwargs, result)
-            return inputs[0].copy_(result)
-        return self._used(func, args, kwargs, func(*args, **kwargs))
+            self._roles.mark(value, Role.SAMPLES)
+            value = self.observe(Tensor.add, (value, args[2]), {})
+            return call.func(args[0], args[1], value)
+        if call.writes and (functional := call.out_of_place) is not None:
+            # Out of place on a copy, so that input and output stay apart.
+            copied = Call(functional, (args[0].clone(), *args[1:]), kwargs)
+            result = copied.func(*copied.args, **kwargs)
+            self._record(copied, copied.tensors, roles, result)
+            return call.tensors[0].copy_(result)
+        return self._use(call, roles, call.func(*args, **kwargs))
 
-    def _used(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-    ) -> Any:
+    def _use(self, call: Call, roles: list[Role | Sources], result: Any) -> Any:
+        """Record an operation that was run, and give its result."""
         if isinstance(result, Tensor) and result._is_view():
-            # Writing into a view later would rebase its node, and with it the edge.
+            # A write to the view would rebase its node, and with it the graph edge.
             result = result.clone()
-        self._record(func, args, kwargs, result)
+        self._record(call, call.tensors, roles, result)
         return result
-
-    def _expands(self, func: Any, inputs: list[Tensor], result: Any) -> bool:
-        """A parameter or constant repeated for every sample (class tokens, segment ids).
-
-        Told by the size alone: one repeated as often for another reason is refused by its layout.
-        """
-        samples = self._samples or 0
-        if func is repeated:
-            return True
-        if func not in EXPANSIONS or samples < 2:
-            return False
-        before = (1,) * (result.ndim - inputs[0].ndim) + tuple(inputs[0].shape)
-        pairs = list(zip(before, result.shape, strict=True))
-        # k rows become B·k where samples are folded with heads.
-        grown = any(a == b * samples for b, a in pairs)
-        return grown and all(a == b * samples or b in (1, a) for b, a in pairs)
-
-    def _grows_first(self, before: Tensor, after: Tensor) -> bool:
-        """Whether dimension 0 was made of one row, and no other dimension changed."""
-        rest = after.shape[1:]
-        return after.shape[0] == self._samples and before.shape in (rest, (1, *rest))
-
-    def _reordered(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[Tensor]
-    ) -> Tensor | None:
-        """The order of the samples where they are indexed by a permutation, or none."""
-        before, index = self.order(inputs[0]), index_of(func, args, kwargs)
-        count = self._samples or 0
-        if count < 2 or index is None or index.shape != (count,) or index.dtype.is_floating_point:
-            return before
-        straight = torch.arange(count, device=index.device)
-        if index.dtype is torch.bool or not torch.equal(index.sort().values, straight):
-            return before
-        order = (index if before is None else before[index]).detach()
-        if torch.equal(order, straight):
-            return None
-        self._permuted = True
-        return order
-
-    def _fills(self, func: Any, result: Any) -> bool:
-        """A constant or noise made for every sample (initial states): it carries samples."""
-        return func in _FILLS and (self._samples or 0) > 1 and result.shape[:1] == (self._samples,)
 
     def _record(
-        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+        self, call: Call, tensors: list[Tensor], roles: list[Role | Sources], result: Any
     ) -> None:
-        tensors = flat((*args, *kwargs.values()))
-        if isinstance(operation, type):
-            tensors += list(args[0].parameters())
-        parameters = {id(t): t for t in tensors if self.sources(t) and t.requires_grad}
-        outputs = {k: t for k, t in enumerate(flat((result,))) if t.requires_grad}
-        if kwargs.get("out") is not None:
-            raise NotImplementedError(
-                f"{resolve_name(operation)} writes a parameter into a tensor that carries samples, "
-                f"which cannot be followed: build that tensor with torch.cat, torch.where or a "
-                f"sum, or use estimator=Sign()"
-            )
-        if not outputs or not parameters:
+        if call.kwargs:
+            refuse_out(call)
+        parameters: dict[int, Tensor] = {}
+        sources: dict[int, Sources] = {}
+        for tensor, role in zip(tensors, roles, strict=True):
+            if isinstance(role, frozenset) and tensor.requires_grad:
+                parameters[id(tensor)], sources[id(tensor)] = tensor, role
+        outputs = [result] if isinstance(result, Tensor) else flat((result,))
+        places = [k for k, t in enumerate(outputs) if t.requires_grad]
+        if not places or not parameters:
             return
-        if inside_checkpoint():
-            self._hinder(CHECKPOINT)
-        orders = [o for t in tensors if self._permuted and (o := self.order(t)) is not None]
         self.uses.append(
             Use(
-                operation=operation,
-                rule=RULES.get(operation),
-                args=args,
-                kwargs=kwargs,
-                sampled=frozenset(id(t) for t in tensors if self._role(t) is Role.SAMPLES),
+                call=call,
+                number=self._calls,
+                rule=RULES.get(call.func),
+                sampled=[role is Role.SAMPLES for role in roles[: len(call.tensors)]],
                 parameters=list(parameters.values()),
-                outputs=list(outputs),
-                edges=[get_gradient_edge(t) for t in outputs.values()],
-                shapes=[t.shape for t in outputs.values()],
-                strides=[t.stride() for t in outputs.values()],
+                sources=list(sources.values()),
+                outputs=places,
+                edges=[get_gradient_edge(outputs[k]) for k in places],
+                shapes=[outputs[k].shape for k in places],
+                strides=[outputs[k].stride() for k in places],
                 versions=[(t, t._version) for t in tensors],
-                call=self._calls,
-                order=orders[0] if orders else None,
+                order=self._first_order(tensors) if self._permuted else None,
             )
         )
+        if inside_checkpoint():
+            self._refuse_replay(CHECKPOINT)
+
+    def _follow_repetition(
+        self, call: Call, roles: InputRoles, result: Any
+    ) -> tuple[Any, bool, bool]:
+        """Tell whether one of `REPEATING` gives a tensor with a row for every sample.
+
+        Returns:
+            The result, whether it carries samples, and whether it repeats a constant.
+        """
+        func, inputs, count = call.func, call.tensors, self._roles.samples
+        if func in COPIES or func in INDEXING:
+            if not (roles.samples and self._roles.is_repeated(inputs[0])):
+                return result, roles.samples, False
+            # One row of a constant that is repeated for every sample is the constant.
+            return result, not takes_one_row(func, call.args), func in COPIES
+        if func in FILLS:
+            return result, roles.samples or fills(result, count), False
+        recorded = roles.samples and bool(roles.sources)
+        if recorded or not expands(func, inputs[0], result, count):
+            return result, roles.samples, False
+        if roles.sources:
+            return self._use(call, roles.each, result), True, False
+        return result, True, grows_first(inputs[0], result, count)
+
+    def _keep_cut(self, call: Call, result: Any) -> None:
+        self.cuts.keep(self._calls, call, result)
+        if self.cuts.transformed:
+            self._refuse_replay(TRANSFORMED)
+
+    def _keep_piece(self, call: Call, result: Any, version: int) -> None:
+        """Keep the piece that a piecewise linear operation is on, or note that there is none."""
+        func, inputs = call.func, call.tensors
+        if func in UNFROZEN:
+            if self._calls not in self.cuts.kept and any(t.requires_grad for t in inputs):
+                self._refuse_replay(MOVING)
+        elif inputs and inputs[0].is_floating_point() and isinstance(result, Tensor):
+            if any(t.requires_grad for t in inputs[1:]):  # a bound that moves moves the kink
+                self._refuse_replay(MOVING)
+            if inside_checkpoint():
+                self._refuse_replay(CHECKPOINT)
+            first = piece_of(func, inputs[0], result)
+            self.kinks[self._calls] = Kink(first, first._version if func in RELU else version)
+
+    def _order(self, call: Call) -> Tensor | None:
+        """The order of the samples in the result of a call."""
+        if call.func not in INDEXING:
+            return self._first_order(call.tensors)
+        order = reordered(call, self._roles.order(call.tensors[0]), self._roles.samples)
+        self._permuted = self._permuted or order is not None
+        return order
+
+    def _first_order(self, tensors: list[Tensor]) -> Tensor | None:
+        return next((o for t in tensors if (o := self._roles.order(t)) is not None), None)
+
+    def _refuse_replay(self, reason: str) -> None:
+        self.obstacle = self.obstacle or reason
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         self._inside += 1
@@ -378,19 +268,8 @@ class Capture(Decomposed):
     ) -> None:
         self._inside -= 1
         if not self._inside:
-            for output in flat((result,)):
-                self._mark(output, Role.SAMPLES)
-            self._hinder(MODULE_RULE)
-            self._record(type(module), (module, *args), kwargs, result)
-
-
-def _refuse(
-    model: nn.Module | None, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    if func is F.batch_norm and (kwargs.get("training") or (len(args) > 5 and args[5])):
-        refuse_mixing(model, "the per-sample trace")
-    if func is F.embedding and (kwargs.get("sparse") or kwargs.get("scale_grad_by_freq")):
-        raise ValueError(
-            "an Embedding with sparse=True or scale_grad_by_freq=True has no per-sample gradient "
-            "here: construct it with both False"
-        )
+            self._roles.mark(result, Role.SAMPLES)
+            self._refuse_replay(MODULE_RULE)
+            call = Call(type(module), (module, *args), kwargs)
+            tensors = [*call.tensors, *module.parameters()]
+            self._record(call, tensors, self._roles.of(tensors).each, result)

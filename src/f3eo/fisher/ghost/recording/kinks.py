@@ -1,12 +1,12 @@
-"""Piecewise linear operations, kept on the piece that they were on.
+"""Piecewise linear operations on the piece of the first pass: y = f(x₁) + f'(x₁)(x − x₁).
 
-Their second derivative is zero wherever there is one. A difference of gradients across a kink says
-otherwise, by an amount that does not shrink with the step, and a network of ReLUs crosses many. So
-a second pass takes the pieces of the first: y = f(x₁) + f'(x₁)(x − x₁).
+Their second derivative is zero wherever it exists. A difference of gradients across a kink is not
+zero, and does not shrink with the step; a network of ReLUs crosses many kinks. So the second pass
+freezes every such operation on the piece of the first.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -43,9 +43,9 @@ KINKED: set[Any] = {
     Tensor.clamp_max,
     Tensor.clamp_min,
 }
-"""Operations whose first argument has the kinks."""
+"""Piecewise linear operations; the kinks are in the first argument."""
 
-BENT: set[Any] = {
+UNFROZEN: set[Any] = {
     F.hardswish,
     F.hardtanh_,
     F.leaky_relu_,
@@ -65,11 +65,23 @@ BENT: set[Any] = {
     Tensor.sort,
     Tensor.topk,
 }
-"""Operations with kinks that are not straight in between, or that cannot be kept on a piece."""
+"""Operations with kinks that are not piecewise linear, or whose piece cannot be frozen."""
 
 
-def kept(function: Any, x: Tensor, result: Tensor) -> Tensor:
-    """What the second pass needs to know: x₁, or the result where that tells the piece."""
+class Kink(NamedTuple):
+    """Piece on which a piecewise linear operation was.
+
+    Args:
+        first: its argument in the first pass, or its result; see `piece_of`.
+        version: of `first` at the call.
+    """
+
+    first: Tensor
+    version: int
+
+
+def piece_of(function: Any, x: Tensor, result: Tensor) -> Tensor:
+    """The tensor that tells the piece: the argument x₁, or the result of a ReLU."""
     return (result if function in RELU else x).detach()
 
 
@@ -80,8 +92,8 @@ def on_piece(
 
     Args:
         function: one of `KINKED`.
-        first: what was `kept`.
-        args, kwargs: as it is called now.
+        first: its `piece_of`.
+        args, kwargs: of the call in the second pass.
     """
     if not args:
         args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}

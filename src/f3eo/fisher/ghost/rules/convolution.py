@@ -20,8 +20,8 @@ from f3eo.decompositions.convolution import (
     convolved_once,
 )
 from f3eo.fisher.ghost.gradients.terms import Dense, Outer, Term, rows_of, squared_rows
-from f3eo.fisher.ghost.registry import perturbed, register_layer
-from f3eo.fisher.ghost.second_pass.shifted import Shifted, Weights
+from f3eo.fisher.ghost.registry import register_layer, register_shifted
+from f3eo.fisher.ghost.second_pass.shifted import SampleParameter, Shifted
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,12 @@ def convolution(
     return terms
 
 
-@perturbed(convolved_once)
-def perturbed_convolution(
-    x: Tensor, weight: Weights | Tensor, bias: Weights | Tensor | None, geometry: Geometry
+@register_shifted(convolved_once)
+def shifted_convolution(
+    x: Tensor,
+    weight: SampleParameter | Tensor,
+    bias: SampleParameter | Tensor | None,
+    geometry: Geometry,
 ) -> Tensor:
     """C(x_i, W_i) + b_i."""
     samples, k = x.shape[:2]
@@ -101,7 +104,7 @@ def perturbed_convolution(
         z = z + change.unflatten(1, (k, -1)).mT.view(z.shape)
     elif isinstance(weight, Shifted):
         z = _apart(_Own.apply(x, weight.shared, weight.written, geometry), samples)  # pyright: ignore
-    elif isinstance(weight, Weights):
+    elif isinstance(weight, SampleParameter):
         beside = replace(geometry, groups=geometry.groups * samples)
         own = weight.tensor().flatten(0, 1)
         z = _apart(convolved_once(_beside(x), own, None, beside), samples)
@@ -109,7 +112,7 @@ def perturbed_convolution(
         z = convolved_once(x.flatten(0, 1), weight, None, geometry).unflatten(0, (-1, k))
     if bias is None:
         return z
-    own = bias.tensor() if isinstance(bias, Weights) else bias.unsqueeze(0)
+    own = bias.tensor() if isinstance(bias, SampleParameter) else bias.unsqueeze(0)
     return z + own.view(len(own), 1, -1, *(1,) * (z.ndim - 3))
 
 

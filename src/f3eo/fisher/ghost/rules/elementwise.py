@@ -9,8 +9,8 @@ from torch import Tensor
 
 from f3eo.decompositions.normalisation import repeated
 from f3eo.fisher.ghost.gradients.terms import Dense, Term
-from f3eo.fisher.ghost.registry import perturbed, register_layer
-from f3eo.fisher.ghost.second_pass.shifted import Weights
+from f3eo.fisher.ghost.registry import register_layer, register_shifted
+from f3eo.fisher.ghost.second_pass.shifted import SampleParameter
 
 
 def unbroadcast(values: Tensor, shape: torch.Size) -> Tensor:
@@ -50,14 +50,14 @@ def binary(
     return {"input": partial(term, 0), "other": partial(term, 1)}
 
 
-def perturbed_binary(
+def shifted_binary(
     function: Callable[..., Tensor], input: Any, other: Any, **options: Any
 ) -> Tensor | None:
     """f(x, w_i), w_i broadcast as the parameter was."""
     dims = max(t.ndim for t in (input, other) if isinstance(t, Tensor))
-    operands = [t.tensor() if isinstance(t, Weights) else t for t in (input, other)]
+    operands = [t.tensor() if isinstance(t, SampleParameter) else t for t in (input, other)]
     for k, given in enumerate((input, other)):
-        if isinstance(given, Weights):
+        if isinstance(given, SampleParameter):
             own = operands[k]
             if own.ndim > dims:
                 return None
@@ -69,7 +69,7 @@ for _name in ("add", "sub", "mul", "div", "true_divide"):
     for _owner in (torch, torch.Tensor):
         _function = getattr(_owner, _name)
         register_layer(_function)(partial(binary, _function))
-        perturbed(_function)(partial(perturbed_binary, _function))
+        register_shifted(_function)(partial(shifted_binary, _function))
 
 
 @register_layer(torch.Tensor.expand, torch.Tensor.expand_as, torch.Tensor.repeat)

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from f3eo.fisher.ghost.gradients.terms import Rows, Term
-from f3eo.fisher.ghost.registry import perturbed, register_layer
-from f3eo.fisher.ghost.second_pass.shifted import Weights
+from f3eo.fisher.ghost.registry import register_layer, register_shifted
+from f3eo.fisher.ghost.second_pass.shifted import SampleParameter
 
 
 @register_layer(F.embedding)
@@ -28,10 +28,10 @@ def embedding(
     return {"weight": Rows(index, values, weight.shape[0])}
 
 
-@perturbed(F.embedding)
-def perturbed_embedding(
+@register_shifted(F.embedding)
+def shifted_embedding(
     input: Tensor,
-    weight: Weights,
+    weight: SampleParameter,
     padding_idx: int | None = None,
     max_norm: float | None = None,
     norm_type: float = 2.0,

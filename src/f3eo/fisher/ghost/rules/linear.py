@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from f3eo.fisher.ghost.gradients.terms import Dense, Outer, Term
-from f3eo.fisher.ghost.registry import perturbed, register_layer
-from f3eo.fisher.ghost.second_pass.shifted import Weights
+from f3eo.fisher.ghost.registry import register_layer, register_shifted
+from f3eo.fisher.ghost.second_pass.shifted import SampleParameter
 
 
 def positions(tensor: Tensor) -> Tensor:
@@ -26,14 +26,14 @@ def linear(
     return terms
 
 
-@perturbed(F.linear)
-def perturbed_linear(
-    input: Tensor, weight: Weights | Tensor, bias: Weights | Tensor | None = None
+@register_shifted(F.linear)
+def shifted_linear(
+    input: Tensor, weight: SampleParameter | Tensor, bias: SampleParameter | Tensor | None = None
 ) -> Tensor:
     """W_i a + b_i."""
     x = positions(input)
-    own = bias.tensor().unsqueeze(1) if isinstance(bias, Weights) else bias
-    if isinstance(weight, Weights):
+    own = bias.tensor().unsqueeze(1) if isinstance(bias, SampleParameter) else bias
+    if isinstance(weight, SampleParameter):
         z = weight.product(x, own)
     else:
         z = F.linear(x, weight) if own is None else F.linear(x, weight) + own
@@ -50,10 +50,14 @@ def matmul(delta: Tensor, input: Tensor, other: Tensor) -> dict[str, Term] | Non
     return {"other": Outer(positions(input), positions(delta))}
 
 
-@perturbed(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm)
-def perturbed_matmul(input: Tensor | Weights, other: Tensor | Weights) -> Tensor | None:
+@register_shifted(
+    torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm
+)
+def shifted_matmul(
+    input: Tensor | SampleParameter, other: Tensor | SampleParameter
+) -> Tensor | None:
     """a W_i."""
-    if isinstance(input, Weights) or not isinstance(other, Weights):
+    if isinstance(input, SampleParameter) or not isinstance(other, SampleParameter):
         return None
     if input.ndim < 3 or len(other.shape) != 2:
         return None
@@ -75,17 +79,17 @@ def addmm(
     }
 
 
-@perturbed(torch.addmm)
-def perturbed_addmm(
-    input: Tensor | Weights,
+@register_shifted(torch.addmm)
+def shifted_addmm(
+    input: Tensor | SampleParameter,
     mat1: Tensor,
-    mat2: Tensor | Weights,
+    mat2: Tensor | SampleParameter,
     *,
     beta: float = 1,
     alpha: float = 1,
 ) -> Tensor | None:
     """β b_i + α a W_i."""
-    if not isinstance(input, Weights) or not isinstance(mat2, Weights):
+    if not isinstance(input, SampleParameter) or not isinstance(mat2, SampleParameter):
         return None
     if len(input.shape) != 1 or len(mat2.shape) != 2:
         return None

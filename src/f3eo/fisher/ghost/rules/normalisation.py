@@ -14,8 +14,8 @@ from torch import Tensor
 
 from f3eo.decompositions.normalisation import scaled_and_shifted
 from f3eo.fisher.ghost.gradients.terms import Dense, Term
-from f3eo.fisher.ghost.registry import perturbed, register_layer
-from f3eo.fisher.ghost.second_pass.shifted import Weights
+from f3eo.fisher.ghost.registry import register_layer, register_shifted
+from f3eo.fisher.ghost.second_pass.shifted import SampleParameter
 
 
 @register_layer(scaled_and_shifted)
@@ -40,14 +40,17 @@ def _summed_products(a: Tensor, b: Tensor, dims: tuple[int, ...], after: int) ->
     return products.sum(dims) if dims else products
 
 
-@perturbed(scaled_and_shifted)
-def perturbed_scale_and_shift(
-    normal: Tensor, weight: Tensor | Weights, bias: Tensor | Weights | None, after: int
+@register_shifted(scaled_and_shifted)
+def shifted_scale_and_shift(
+    normal: Tensor,
+    weight: Tensor | SampleParameter,
+    bias: Tensor | SampleParameter | None,
+    after: int,
 ) -> Tensor:
     """γ_i∘x̂ + β_i."""
 
-    def aligned(given: Tensor | Weights) -> Tensor:
-        own = given.tensor() if isinstance(given, Weights) else given.unsqueeze(0)
+    def aligned(given: Tensor | SampleParameter) -> Tensor:
+        own = given.tensor() if isinstance(given, SampleParameter) else given.unsqueeze(0)
         ones = (1,) * (normal.ndim - after - own.ndim)
         return own.view(len(own), *ones, *own.shape[1:], *(1,) * after)
 
@@ -90,19 +93,19 @@ def layer_norm(
     return scale_and_shift(delta, F.layer_norm(input, normalized_shape, eps=eps), weight, bias, 0)
 
 
-@perturbed(F.layer_norm)
-def perturbed_layer_norm(
+@register_shifted(F.layer_norm)
+def shifted_layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
-    weight: Tensor | Weights | None = None,
-    bias: Tensor | Weights | None = None,
+    weight: Tensor | SampleParameter | None = None,
+    bias: Tensor | SampleParameter | None = None,
     eps: float = 1e-5,
 ) -> Tensor | None:
     """x̂, and the scale and shift of each sample's own."""
     if weight is None:
         return None
     normal = F.layer_norm(input, normalized_shape, eps=eps)
-    return perturbed_scale_and_shift(normal, weight, bias, 0)
+    return shifted_scale_and_shift(normal, weight, bias, 0)
 
 
 @register_layer(F.instance_norm)
@@ -140,13 +143,13 @@ def batch_norm(
     return _per_channel(delta, normal, weight, bias)
 
 
-@perturbed(F.instance_norm)
-def perturbed_instance_norm(
+@register_shifted(F.instance_norm)
+def shifted_instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,
     running_var: Tensor | None = None,
-    weight: Tensor | Weights | None = None,
-    bias: Tensor | Weights | None = None,
+    weight: Tensor | SampleParameter | None = None,
+    bias: Tensor | SampleParameter | None = None,
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
@@ -154,32 +157,32 @@ def perturbed_instance_norm(
     """The scale and shift of each sample's own; running statistics are left alone."""
     frozen = (None, None) if use_input_stats else (running_mean, running_var)
     normal = F.instance_norm(input.flatten(0, 1), *frozen, None, None, use_input_stats, eps=eps)
-    return _perturbed_per_channel(normal.view(input.shape), weight, bias)
+    return _shifted_per_channel(normal.view(input.shape), weight, bias)
 
 
-@perturbed(F.batch_norm)
-def perturbed_batch_norm(
+@register_shifted(F.batch_norm)
+def shifted_batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    weight: Tensor | Weights | None = None,
-    bias: Tensor | Weights | None = None,
+    weight: Tensor | SampleParameter | None = None,
+    bias: Tensor | SampleParameter | None = None,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
     """The scale and shift of each sample's own, after frozen statistics."""
     normal = F.batch_norm(input.flatten(0, 1), running_mean, running_var, eps=eps)
-    return _perturbed_per_channel(normal.view(input.shape), weight, bias)
+    return _shifted_per_channel(normal.view(input.shape), weight, bias)
 
 
-def _perturbed_per_channel(
-    normal: Tensor, weight: Tensor | Weights | None, bias: Tensor | Weights | None
+def _shifted_per_channel(
+    normal: Tensor, weight: Tensor | SampleParameter | None, bias: Tensor | SampleParameter | None
 ) -> Tensor:
     """x̂ (B, k, C, …), of which at least one is given."""
     ones = torch.ones(normal.shape[2], dtype=normal.dtype, device=normal.device)
     scale = ones if weight is None else weight
-    return perturbed_scale_and_shift(normal, scale, bias, normal.ndim - 3)
+    return shifted_scale_and_shift(normal, scale, bias, normal.ndim - 3)
 
 
 def _per_channel(

@@ -1,6 +1,6 @@
-"""A parameter at a value of its own for every sample, W_i = W + ε G_i.
+"""A parameter with a value of its own for every sample, W_i = W + ε G_i.
 
-Letters: B samples, T positions of a sample, S positions in the sums that G_i is, W (m, n).
+Letters: B samples, T positions of a sample, S positions in the sum that gives G_i, W (m, n).
 """
 
 from abc import ABC, abstractmethod
@@ -14,8 +14,8 @@ from torch import Tensor
 from f3eo.fisher.ghost.gradients.terms import Dense, Outer, Rows, Term
 
 
-class Weights(ABC):
-    """W_i for every sample; gradients flow into what all samples share."""
+class SampleParameter(ABC):
+    """W_i for every sample; gradients flow into the shared W."""
 
     shape: torch.Size
     """Of W."""
@@ -35,15 +35,15 @@ class Weights(ABC):
 
     @abstractmethod
     def lookup(self, index: Tensor, padding: int | None) -> Tensor:
-        """The rows of W_i at `index`, (B, T) → (B, T, n); the row `padding` is W's, a constant."""
+        """Rows of W_i at `index`, (B, T) → (B, T, n); the row `padding` is that of W, detached."""
 
 
-class Derived(Weights):
-    """A tensor made of parameters without samples: a view, a weight under a reparametrisation.
+class Derived(SampleParameter):
+    """A tensor computed from parameters alone: a view, a reparametrised weight.
 
     Args:
-        shared: what it is made to of the shared parameters.
-        values: of each sample's own, (B, *shape), with the graph of how they were made.
+        shared: the derived tensor, computed from the shared parameters.
+        values: the same, computed from each sample's own, (B, *shape); with its graph.
     """
 
     def __init__(self, shared: Tensor, values: Tensor) -> None:
@@ -52,55 +52,55 @@ class Derived(Weights):
         self.shape = shared.shape
 
     def tensor(self) -> Tensor:
-        """See `Weights.tensor`."""
+        """See `SampleParameter.tensor`."""
         return self._values
 
     def lookup(self, index: Tensor, padding: int | None) -> Tensor:
-        """See `Weights.lookup`."""
+        """See `SampleParameter.lookup`."""
         rows = _rows_at(self._values, index)
         if padding is None:
             return rows
         return torch.where((index == padding).unsqueeze(-1), self._shared[padding].detach(), rows)
 
 
-class Shifted(Weights):
+class Shifted(SampleParameter):
     """W + ε G_i.
 
     Args:
         shared: W.
         gradients: G_i.
         size: ε, one for all samples or (B,).
-        once: whether W_i is asked for once, and G_i not again: its memory serves for W_i then.
+        single_use: whether W_i is needed exactly once; it then overwrites G_i.
     """
 
     def __init__(
-        self, shared: Tensor, gradients: Term, size: Tensor, *, once: bool = False
+        self, shared: Tensor, gradients: Term, size: Tensor, *, single_use: bool = False
     ) -> None:
         self.shared = shared
         self.shape = shared.shape
         self.gradients = gradients
         self.size = size
-        self._once = once
+        self._single_use = single_use
 
     @cached_property
     def written(self) -> Tensor:
         """W_i written out, without a graph."""
         rows = self.gradients.rows(slice(None))
-        if self._once and isinstance(self.gradients, Dense):
+        if self._single_use and isinstance(self.gradients, Dense):
             return torch.addcmul(self.shared.detach(), rows, self._size(rows), out=rows)
         return torch.addcmul(self.shared.detach(), rows, self._size(rows))
 
     def tensor(self) -> Tensor:
-        """See `Weights.tensor`."""
+        """See `SampleParameter.tensor`."""
         rows = self.gradients.rows(slice(None))
         return torch.addcmul(self.shared, rows, self._size(rows))
 
     def _size(self, values: Tensor) -> Tensor:
-        """ε as it meets values (B, …)."""
+        """ε, broadcast against values (B, …)."""
         return self.size.view(-1, *(1,) * (values.ndim - 1)) if self.size.ndim else self.size
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """See `Weights.product`."""
+        """See `SampleParameter.product`."""
         g = self.gradients
         if isinstance(g, Outer):
             z = F.linear(x, self.shared) + self.correction(x)
@@ -108,20 +108,20 @@ class Shifted(Weights):
         return _Product.apply(x, self.shared, self.written, bias)  # pyright: ignore
 
     def product_from_left(self, x: Tensor) -> Tensor:
-        """See `Weights.product_from_left`."""
+        """See `SampleParameter.product_from_left`."""
         g = self.gradients
         if isinstance(g, Outer):
             return x @ self.shared + _through(x, g.left, self._size(g.right) * g.right)
         return _Product.apply(x, self.shared.mT, self.written.mT, None)  # pyright: ignore
 
     def correction(self, x: Tensor) -> Tensor:
-        """ε x G_iᵀ for outer products, by way of positions: (B, T, n) → (B, T, S) → (B, T, m)."""
+        """ε x G_iᵀ for outer products, without G_i: (B, T, n) → (B, T, S) → (B, T, m)."""
         g = self.gradients
         assert isinstance(g, Outer)
         return _through(x, g.right, self._size(g.left) * g.left)
 
     def lookup(self, index: Tensor, padding: int | None) -> Tensor:
-        """See `Weights.lookup`."""
+        """See `SampleParameter.lookup`."""
         g = self.gradients
         if isinstance(g, Rows):
             same = index.unsqueeze(2) == g.index.unsqueeze(1)

@@ -19,6 +19,7 @@ from dense import flat, hessian, relative
 from f3eo import F3EO, DoubleBackward, FiniteDifference, MiniBatch, PerSample, Sign, fisher_trace
 from f3eo.closure.graph import contents
 from f3eo.closure.problem import Problem
+from f3eo.curvature.guard import Coarse, Differs, Guard, NotRepeatable
 
 ESTIMATORS = {"batch": MiniBatch, "sign": Sign, "balanced": lambda e: Sign(e, balanced=True)}
 estimators = pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
@@ -368,9 +369,9 @@ def test_the_power_iteration_of_a_spectral_norm_stays_where_it_was():
 
 
 OUT_OF_SIGHT = {
-    "computes again": lambda m, x: m.last(checkpoint(m.detach, m.first(x), use_reentrant=False)),
+    "a checkpoint": lambda m, x: m.last(checkpoint(m.detach, m.first(x), use_reentrant=False)),
     "torch.func": lambda m, x: m.last(torch.vmap(lambda v: v * v.detach().exp())(m.first(x))),
-    "written over": lambda m, x: m.last(written_after(m.first(x))),
+    "overwritten": lambda m, x: m.last(written_after(m.first(x))),
     "hook": lambda m, x: m.last(hooked(m.first(x))),
 }
 
@@ -485,3 +486,59 @@ def test_the_product_is_that_of_the_dense_hessian(make):
         found = measured(MiniBatch(engine), model, lambda x, y: ce(model(x), y), batch)
         matrix = hessian(list(model.parameters()), ce(model(batch[0]), batch[1]).mean())
         assert relative(flat(found.structure), matrix @ flat(found.gradient)) < tolerance
+
+
+# The decision itself.
+
+
+def without_derivative():
+    raise NotImplementedError("derivative for f is not implemented")
+
+
+def test_a_refusal_that_nothing_overrules_ends_in_an_error_with_the_cure():
+    """Also where differences are forced and refuse again: a `Refusal` never reaches the user."""
+    guard = Guard(Coarse, cure=", or estimator=Sign()")
+
+    def by_differences(forced):
+        raise Differs("other losses") if forced else Coarse("too coarse")
+
+    with pytest.raises(RuntimeError, match=r"other losses.*not implemented.*, or estimator=Sign"):
+        guard.compute(by_differences, without_derivative)
+    assert guard.allows_differences and (guard.coarse, guard.alarms) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "batches", "counts"),
+    [
+        (NotRepeatable("custom"), 1, (0, 0)),
+        (Coarse("coarse"), 3, (3, 0)),
+        (Differs("differs"), 3, (0, 3)),
+    ],
+)
+def test_differences_are_left_for_good_after_this_many_batches(refusal, batches, counts, caplog):
+    guard, tried = Guard(NotRepeatable, cure=""), []
+
+    def by_differences(forced):
+        tried.append(forced)
+        raise refusal
+
+    with caplog.at_level(logging.INFO, "f3eo"):
+        for _ in range(5):
+            assert guard.compute(by_differences, lambda: 7) == 7
+    assert len(tried) == batches and (guard.coarse, guard.alarms) == counts
+    assert len(caplog.records) == 1
+    guard.reset({"coarse": 3})
+    assert not guard.allows_differences
+    guard.reset()
+    assert guard.allows_differences
+
+
+def test_a_mismatch_that_does_not_count_leaves_differences_on():
+    guard = Guard(NotRepeatable, cure="")
+
+    def by_differences(forced):
+        raise Differs("numpy", counts=False)
+
+    for _ in range(5):
+        guard.compute(by_differences, lambda: None)
+    assert guard.allows_differences and guard.alarms == 0

@@ -1,0 +1,109 @@
+"""What every estimator estimates: the one place for quantity, power, factor, sign and mean.
+
+With the losses ℓ_i of B samples and their gradients ∇ℓ_i in the parameters θ:
+
+    loss                L = Σ_i ω_i ℓ_i                      g = ∇L = Σ_i ω_i ∇ℓ_i
+    Fisher trace        Tr F = Σ_i ω_i ‖∇ℓ_i‖²
+    structure gradient  h = (1/p) ∇ Σ_i ω_i ‖∇ℓ_i‖^p = Σ_i ω_i ‖∇ℓ_i‖^(p−2) H_i ∇ℓ_i
+
+Quantity. With observed labels F is the empirical Fisher matrix, Tr F̂ where the difference matters;
+with labels drawn from the model (`ModelSampled`) it is the true one. ‖·‖ is over the structured
+parameters.
+
+Power. p is `Estimator.power`. At p = 2, h = ½∇Tr F. At p = 1 every sample moves by the same
+distance. The reported trace is Tr F for every p.
+
+Factor. ∇‖v‖^p = p ‖v‖^(p−2) H v for a gradient v; h leaves the factor p out, so ½ at p = 2.
+
+Sign. ℓ_i is a negative log-probability and is minimized, and so is the mean of ‖∇ℓ_i‖^p: the update
+descends both, along −g and −h.
+
+Mean. ω_i = 1/B, or w_i / Σ_j w_j if samples have weights w_i (`f3eo.closure.weighted`). Every
+quantity here is a mean over samples; a sum over the batch is B times as large.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from f3eo.tensors import plus, scaled
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The estimates from one batch, all detached.
+
+    Args:
+        loss: L, a scalar.
+        weight: Σ w_i of the samples, a scalar; B without weights.
+        gradient: ∇L, a tensor per parameter, None where the loss does not depend on it.
+        structure: h, a tensor per structured parameter; None if not measured.
+        trace: Tr F, a scalar; None if not measured.
+        error: the expected relative error of h by rounding and differences, a scalar; None if it is
+            not known.
+    """
+
+    loss: Tensor
+    weight: Tensor | int
+    gradient: list[Tensor | None]
+    structure: list[Tensor] | None
+    trace: Tensor | None
+    error: Tensor | None = None
+
+    def merged(self, other: "Gradients") -> "Gradients":
+        """The estimates from both batches together.
+
+        With W = W₁ + W₂ the sum of their weights, each of L, ∇L, h and Tr F becomes
+        (W₁ x₁ + W₂ x₂)/W. That is the estimate from the joint batch if `Estimator.additive`. What
+        is missing in ∇L counts as zero; h or Tr F that is missing in one is missing in the result.
+        The error is the larger one.
+        """
+        total = self.weight + other.weight
+        a, b = self.weight / total, other.weight / total
+        error = max((e for e in (self.error, other.error) if e is not None), default=None)
+        structure = None
+        if self.structure is not None and other.structure is not None:
+            structure = _mean(self.structure, other.structure, a, b)
+        trace = None
+        if self.trace is not None and other.trace is not None:
+            trace = a * self.trace + b * other.trace
+        return Gradients(
+            loss=_share(a, self.loss) + _share(b, other.loss),
+            weight=total,
+            gradient=_mean(self.gradient, other.gradient, a, b),
+            structure=structure,  # pyright: ignore[reportArgumentType]  (all are present)
+            trace=trace,
+            error=error,
+        )
+
+
+def _mean(
+    x: Sequence[Tensor | None], y: Sequence[Tensor | None], a: Tensor | float, b: Tensor | float
+) -> list[Tensor | None]:
+    """a·x + b·y for every tensor; None counts as zero, and stays None where both are."""
+    pairs = list(zip(x, y, strict=True))
+    present = [(u, v) for u, v in pairs if u is not None and v is not None]
+    us, vs = [u for u, _ in present], [v for _, v in present]
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        sums = iter([_share(a, u) + _share(b, v) for u, v in present])
+    else:
+        sums = iter(plus(scaled(us, a), vs, b) if present else [])
+    means: list[Tensor | None] = []
+    for u, v in pairs:
+        if u is not None and v is not None:
+            means.append(next(sums))
+        elif u is not None:
+            means.append(_share(a, u))
+        else:
+            means.append(_share(b, v) if v is not None else None)
+    return means
+
+
+def _share(share: Tensor | float, value: Tensor) -> Tensor:
+    """share · value, and 0 for a share of 0, where the value may not be finite."""
+    if not isinstance(share, Tensor):
+        return share * value
+    share = share.to(value)
+    return torch.where(share == 0, 0, share * value)

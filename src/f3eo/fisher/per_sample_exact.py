@@ -1,0 +1,53 @@
+"""The per-sample trace, and h by double backward, from a recording of the forward pass."""
+
+import torch
+from torch import Tensor
+
+from f3eo.closure.graph import refuse_once_differentiable
+from f3eo.closure.problem import Problem
+from f3eo.fisher.accuracy import rounding
+from f3eo.fisher.estimand import Gradients
+from f3eo.fisher.ghost import Ghost
+from f3eo.fisher.parameters import by_parameter, structure_gradient
+
+
+def exact_gradients(ghost: Ghost, problem: Problem, power: float) -> Gradients:
+    """∇L, Tr F and h = ½∇ (2/p) Σ_i ω_i ‖∇ℓ_i‖^p by differentiating the norms.
+
+    Args:
+        ghost: of a differentiable pass; its graph is freed.
+        problem: closure, batch and parameters.
+        power: p.
+    """
+    losses, shares, unit = ghost.losses, ghost.output.shares, ghost.recording.unit()
+    norms = ghost.norms(losses, shares.as_tensor(losses))  # of ω_i ∇ℓ_i, whose sum is ∇L
+    trace = shares.trace(norms.squared)
+    squared, objective = shares.squared_norms(norms.squared), trace  # ‖∇ℓ_i‖²
+    if power != 2:
+        positive = squared > 0  # a root has no derivative at 0, where h_i is 0
+        powers = torch.where(positive, squared, 1) ** (power / 2) * positive
+        objective = shares.mean_or_zero(powers) * (2 / power)
+    refuse_once_differentiable([losses], [objective])
+    return Gradients(
+        loss=shares.mean(losses.detach()),
+        weight=shares.total,
+        gradient=by_parameter(norms.totals, problem.parameters),
+        structure=structure_gradient(objective, problem),
+        trace=trace.detach(),
+        error=rounding(losses.detach(), squared.detach().sqrt(), shares, unit),
+    )
+
+
+def attached_trace(ghost: Ghost) -> tuple[Tensor, Tensor]:
+    """Losses (B,) whose mean is L, and Tr F, both attached to the graph."""
+    losses, shares = ghost.losses, ghost.output.shares
+    squared = ghost.norms(losses).squared
+    refuse_once_differentiable([losses], [squared])
+    return shares.rescale(losses), shares.mean_or_zero(squared)
+
+
+def detached_trace(ghost: Ghost) -> tuple[Tensor, Tensor]:
+    """Losses (B,) whose mean is L, and Tr F, both detached."""
+    losses, shares = ghost.losses, ghost.output.shares
+    squared = ghost.norms(losses, shares.as_tensor(losses)).squared
+    return shares.rescale(losses.detach()), shares.trace(squared.detach())

@@ -1,0 +1,106 @@
+"""A check of finite differences: h of single samples against double backward."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from f3eo.closure.evaluate import evaluate
+from f3eo.closure.problem import Problem
+from f3eo.closure.replay import Replay
+from f3eo.curvature.guard import Differs, lacks_second_derivative
+from f3eo.fisher.parameters import structured_parameters
+from f3eo.tensors import filled, plus, scaled, squared_norm
+
+logger = logging.getLogger("f3eo")
+
+CHECKED = 2
+"""Samples whose h is compared with double backward in a check."""
+
+TOLERANCE = 0.05
+"""Relative error of one sample's h above which it is wrong, or 20 times the expected one if that
+is more."""
+
+
+@dataclass(frozen=True)
+class SampleStructure:
+    """The structure gradient of one sample by finite differences.
+
+    Args:
+        sample: i.
+        structure: ‖∇ℓ_i‖^(p−2) H_i ∇ℓ_i, a tensor per structured parameter.
+        error: expected relative error.
+    """
+
+    sample: int
+    structure: list[Tensor]
+    error: float
+
+
+def refuse_wrong_structure(
+    measured: Sequence[SampleStructure], replay: Replay[Any], problem: Problem, power: float
+) -> None:
+    """Compare h of single samples with double backward.
+
+    Args:
+        measured: h of these samples.
+        replay: runs the closure in the surroundings of the first pass.
+        problem: closure, batch and parameters.
+        power: p.
+
+    Raises:
+        Differs: one is wrong.
+    """
+    samples = [item.sample for item in measured]
+    try:
+        exact = replay.rerun(lambda: exact_structures(problem, samples, power))
+    except (RuntimeError, NotImplementedError) as error:
+        if not lacks_second_derivative(error):
+            raise
+        logger.info("h is not checked, the closure has no second derivative: %s", error)
+        return
+    for item, expected in zip(measured, exact, strict=True):
+        if item.error < TOLERANCE and _is_wrong(item, expected):
+            raise Differs(
+                f"h of sample {item.sample} is not what double backward gives (an operation whose "
+                f"backward is not its derivative, a hook on gradients)"
+            )
+
+
+def exact_structures(problem: Problem, samples: Sequence[int], power: float) -> list[list[Tensor]]:
+    """‖∇ℓ_i‖^(p−2) H_i ∇ℓ_i of single samples by plain double backward, without recording.
+
+    Args:
+        problem: closure, batch and parameters.
+        samples: the indices i.
+        power: p.
+    """
+    losses = evaluate(problem, per_sample=True, differentiable=True).losses
+    parameters = structured_parameters(problem)
+    structures = []
+    for i in samples:
+        gradient = torch.autograd.grad(losses[i], parameters, create_graph=True, allow_unused=True)
+        gradient = [g for g in gradient if g is not None and g.requires_grad]
+        factor = squared_norm([g.detach() for g in gradient]).sqrt() ** (power - 2)
+        product = (
+            torch.autograd.grad(
+                gradient,
+                parameters,
+                scaled([g.detach() for g in gradient], float(factor)),
+                allow_unused=True,
+                retain_graph=True,
+            )
+            if gradient
+            else [None] * len(parameters)
+        )
+        structures.append(filled(product, parameters))
+    return structures
+
+
+def _is_wrong(measured: SampleStructure, exact: Sequence[Tensor]) -> bool:
+    length = float(squared_norm(list(exact)).sqrt())
+    error = float(squared_norm(plus(measured.structure, list(exact), -1.0)).sqrt())
+    return error > max(TOLERANCE, 20 * measured.error) * length
