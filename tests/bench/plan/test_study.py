@@ -13,7 +13,7 @@ from rich.console import Console
 from f3eo import cli
 from f3eo.bench.execute import resume
 from f3eo.bench.execute.pool import Update
-from f3eo.bench.methods import METHODS
+from f3eo.bench.methods import METHODS, bases
 from f3eo.bench.plan import study, tuning
 from f3eo.bench.plan import variants as listed
 from f3eo.bench.plan.spaces import BASES, TUNED
@@ -23,7 +23,6 @@ from f3eo.bench.price.clock import Times
 from f3eo.bench.price.row import Quartiles
 from f3eo.bench.run.row import record
 from f3eo.bench.tasks import TASKS
-from f3eo.bench.wrapped import MOMENTUM
 
 
 @pytest.fixture
@@ -238,11 +237,11 @@ def test_a_wrapper_stands_over_the_base_that_is_asked_for_with_its_momentum(smal
 
 
 def test_momentum_over_a_base_is_that_of_the_base_by_itself():
-    assert set(MOMENTUM) == set(BASES)
+    assert set(bases.BASES) == set(BASES)
     for base in ("sgd", "muon"):
-        assert MOMENTUM[base] == METHODS[base].defaults["momentum"]
+        assert bases.over(base)["momentum"] == METHODS[base].defaults["momentum"]
     stepper = METHODS["adamw"].build(TASKS["wine"].model(), METHODS["adamw"].options(), 0)
-    assert stepper.optimizers[0].defaults["betas"][0] == MOMENTUM["adamw"]
+    assert stepper.optimizers[0].defaults["betas"][0] == bases.over("adamw")["momentum"]
 
 
 def test_the_best_base_is_the_one_whose_own_trials_are_best(small, trained, console, monkeypatch):

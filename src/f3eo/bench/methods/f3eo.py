@@ -26,7 +26,7 @@ from f3eo import (
     Ratio,
     Sign,
 )
-from f3eo.bench.methods.bases import BASES, built
+from f3eo.bench.methods.bases import BASES, build_base
 from f3eo.bench.methods.method import Closure, Method, Source, Stepper
 from f3eo.extend import DecoupledPerTensor, Direct
 
@@ -111,7 +111,7 @@ def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
     number = options["ratio"] if kind == "ratio" else options["value"]
     optimizer = F3EO(
         model,
-        built(model, options),
+        build_base(model, options),
         estimator=_named("estimator", options["estimator"], ESTIMATORS)(options["power"]),
         rule=_named("rule", options["rule"], RULES)(),
         strength=_named("weight", kind, WEIGHTS)(number),
@@ -156,9 +156,7 @@ METHOD = Method(
     needs="per-sample losses",
     source=Source("f3eo", "f3eo.F3EO", "f3eo"),
     defaults={
-        "lr": 0.3,
-        "momentum": 0.9,
-        "weight_decay": 1e-3,
+        **BASES["sgd"].defaults,
         "value": 0.04,
         "fraction": 0.25,
         "every": 5,

@@ -17,12 +17,12 @@ from f3eo.bench.methods.method import (
 
 
 def shampoo(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """Shampoo on all parameters; nothing is random, the seed is unused."""
+    """Shampoo on all parameters; deterministic, `seed` is unused."""
     return GradientStepper(Shampoo(model.parameters(), **options))
 
 
 def soap(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """SOAP on all parameters; nothing is random, the seed is unused."""
+    """SOAP on all parameters; deterministic, `seed` is unused."""
     return GradientStepper(SOAP(model.parameters(), **options))
 
 

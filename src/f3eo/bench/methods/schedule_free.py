@@ -33,14 +33,14 @@ class ScheduleFreeStepper(Stepper):
 
 
 def sgd(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """Schedule-free SGD; nothing is random, the seed is unused."""
+    """Schedule-free SGD; deterministic, `seed` is unused."""
     from schedulefree import SGDScheduleFree  # here: seldom needed
 
     return ScheduleFreeStepper(SGDScheduleFree(model.parameters(), **options))
 
 
 def adamw(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """Schedule-free AdamW; nothing is random, the seed is unused."""
+    """Schedule-free AdamW; deterministic, `seed` is unused."""
     from schedulefree import AdamWScheduleFree  # here: seldom needed
 
     return ScheduleFreeStepper(AdamWScheduleFree(model.parameters(), **options))

@@ -36,9 +36,7 @@ WRAPPERS: Mapping[str, Space] = {
 }
 """What they have beside their base's; one without is tried at its base's own points."""
 OWN: Mapping[str, Space] = {
-    "sgd": SGD_LIKE,
-    "adamw": ADAM_LIKE,
-    "muon": ADAM_LIKE,
+    **BASES,
     "adahessian": {"lr": _log(0.015, 1.0), "weight_decay": _log(1e-4, 1e-2)},
     "soap": ADAM_LIKE,
     "ivon": {

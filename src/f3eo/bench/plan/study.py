@@ -15,6 +15,7 @@ from f3eo.bench.execute import disk
 from f3eo.bench.execute.resume import Carried, carry_out
 from f3eo.bench.execute.store import Store
 from f3eo.bench.methods import METHODS
+from f3eo.bench.methods.bases import over
 from f3eo.bench.plan import tuning
 from f3eo.bench.plan.given import check_counts, check_folder, check_names
 from f3eo.bench.plan.spaces import BASES, TUNED, WRAPPERS, space
@@ -31,7 +32,6 @@ from f3eo.bench.run.row import Row
 from f3eo.bench.run.run import Run
 from f3eo.bench.run.train import load
 from f3eo.bench.tasks import TASKS
-from f3eo.bench.wrapped import over
 
 WHERE = (
     f"ablation is of f3eo and its bases on {', '.join(ABLATION_TASKS)}, sensitivity on "

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from f3eo.bench.wrapped import MOMENTUM, over
+from f3eo.bench.methods.bases import BASES, over
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ ABLATION: Sequence[Variant] = (
     _part("fraction", 1.0),
     _part("every", 1),
     _part("every", 10),
-    *(_over(method, base) for method in ("f3eo", "sam") for base in MOMENTUM),
+    *(_over(method, base) for method in ("f3eo", "sam") for base in BASES),
 )
 ABLATION_TASKS = ("mnist1d-mlp", "fashion-cnn", "modular-addition")
 
