@@ -44,7 +44,7 @@ def compare(
         seeds: Runs of each method on each task.
         budget: Cost of a run in plain gradients, or its time in those of one.
         equal: What the budget counts: cost, time, or both, with runs for each.
-        set: Hyper-parameters, e.g. sgd.lr=0.1 f3eo.weight=cap f3eo.value=0.03.
+        set: Hyper-parameters, e.g. sgd.lr=0.1 f3eo.strength=cap f3eo.value=0.03.
         workers: Processes side by side, one thread each.
         folder: Where comparisons are kept.
     """
@@ -69,7 +69,7 @@ def compare(
 
 
 def _overrides(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """`("sgd.lr=0.1", "f3eo.weight=cap")` as `{"sgd": {"lr": 0.1}, "f3eo": {"weight": "cap"}}`."""
+    """`("sgd.lr=0.1", "f3eo.strength=cap")` as `{"sgd": {"lr": 0.1}, "f3eo": {"strength": "cap"}}`."""
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, equals, value = text.partition("=")

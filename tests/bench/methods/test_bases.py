@@ -13,7 +13,7 @@ from cases import WHOLE
 from f3eo import F3EO, Compiled, Coupled, FiniteDifference, Fixed, MiniBatch
 from f3eo.bench.methods import METHODS, bases
 from f3eo.bench.methods.bases import BASES
-from f3eo.bench.methods.f3eo import ESTIMATORS, RULES, WEIGHTS
+from f3eo.bench.methods.f3eo import ESTIMATORS, RULES, STRENGTHS
 
 pytestmark = pytest.mark.filterwarnings("ignore:F3EO knows no metric")
 
@@ -148,7 +148,7 @@ PARTS = [
     *({"estimator": name} for name in ESTIMATORS if not name.startswith("compiled")),
     {"estimator": "exact", "power": 2.0},
     *({"rule": name} for name in RULES),
-    *({"weight": name} for name in WEIGHTS),
+    *({"strength": name} for name in STRENGTHS),
     {"every": 2},
     {"fraction": 0.25},
     {"base": "adamw"},
@@ -157,7 +157,7 @@ PARTS = [
 DEFAULT = {
     "estimator": "per_sample",
     "rule": "decoupled",
-    "weight": "ratio",
+    "strength": "ratio",
     "fraction": 1.0,
     "every": 1,
 }
@@ -186,7 +186,7 @@ def test_a_compiled_estimator_is_that_estimator_compiled(name):
 
 
 def test_the_data_says_what_the_object_is(model, batch):
-    parts = {"estimator": "batch", "rule": "coupled", "weight": "fixed", "value": 0.7}
+    parts = {"estimator": "batch", "rule": "coupled", "strength": "fixed", "value": 0.7}
     ours = stepped(model, "f3eo", batch, fraction=1.0, lr=0.1, **parts)
     rest = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
     estimator = MiniBatch(FiniteDifference())
@@ -209,7 +209,7 @@ def test_drawn_labels_want_cross_entropy(model, batch):
         ({"base": "lion"}, "unknown base 'lion'; choose from sgd, adamw, muon"),
         ({"estimator": "x"}, "unknown estimator 'x'; choose from per_sample, exact, compiled"),
         ({"rule": "x"}, "unknown rule 'x'; choose from decoupled"),
-        ({"weight": "x"}, "unknown weight 'x'; choose from ratio, fixed, cap, fitted"),
+        ({"strength": "x"}, "unknown strength 'x'; choose from ratio, fixed, cap, fitted"),
         ({"estimator": "batch"}, "fraction=0.25 needs an estimator that is a mean over samples"),
     ],
 )

@@ -123,7 +123,7 @@ def test_a_price_holds_for_all_learning_rates_but_not_for_other_work(tmp_path, a
         return prices([replace(run, options=run.options | options)], tmp_path / "prices.json")
 
     price("f3eo")
-    price("f3eo", lr=7.0, weight_decay=0.0, momentum=0.0, weight="cap", ratio=0.7, value=0.7)
+    price("f3eo", lr=7.0, weight_decay=0.0, momentum=0.0, strength="cap", ratio=0.7, value=0.7)
     assert len(asked) == 1
     different = {"fraction": 1.0, "every": 2, "base": "adamw", "estimator": "sign", "ratio": 0}
     for number, option in enumerate(different.items()):

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from f3eo.bench.execute import disk
-from f3eo.bench.run.row import Row, check
+from f3eo.bench.run.row import Row, restore
 
 GROUPS = ("final", "best", "target", "curve")
 """Entries of a row whose own entries become columns."""
@@ -43,10 +43,7 @@ def read(path: Path) -> list[Row]:
     if not path.exists():
         return []
     with disk.whole(path, CURE):
-        found = [_nested(row) for row in _frame(path).iter_rows(named=True)]
-        for row in found:
-            check(row)
-        return found
+        return [restore(_nested(row)) for row in _frame(path).iter_rows(named=True)]
 
 
 def _frame(path: Path) -> pl.DataFrame:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from f3eo.bench.execute import archive, disk
-from f3eo.bench.run.row import Row, check
+from f3eo.bench.run.row import Row, restore
 
 
 class Store:
@@ -97,14 +97,12 @@ def read(path: Path) -> tuple[list[Row], list[bytes]]:
 
 def _parse(line: bytes) -> Row | None:
     try:
-        row = json.loads(line, parse_constant=_refused) if line.endswith(b"\n") else None
-        check(row)
+        return restore(json.loads(line, parse_constant=_refuse)) if line.endswith(b"\n") else None
     except (ValueError, TypeError, RecursionError):
         return None
-    return row
 
 
-def _refused(constant: str) -> None:
+def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is never written")
 
 

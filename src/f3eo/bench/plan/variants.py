@@ -41,7 +41,7 @@ def _over(method: str, base: str) -> Variant:
     return Variant(f"{method} over {base}", over(base), method, rates=base)
 
 
-TRACE = {"power": 2.0, "weight": "ratio"}
+TRACE = {"power": 2.0, "strength": "ratio"}
 """For estimators that know no other power: a weight without a scale, as that of Tr F is another."""
 ABLATION: Sequence[Variant] = (
     _part("estimator", "per_sample"),
@@ -49,13 +49,13 @@ ABLATION: Sequence[Variant] = (
     _part("estimator", "sign", **TRACE),
     _part("estimator", "batch", fraction=1.0, **TRACE),
     _part("estimator", "model_sampled", **TRACE),
-    _part("power", 2.0, weight="ratio"),
+    _part("power", 2.0, strength="ratio"),
     _part("rule", "coupled"),
     _part("rule", "per_tensor"),
-    _part("rule", "direct", weight="ratio", ratio=1.0),
-    _part("weight", "cap"),
-    _part("weight", "fixed"),
-    _part("weight", "ratio"),
+    _part("rule", "direct", strength="ratio", ratio=1.0),
+    _part("strength", "cap"),
+    _part("strength", "fixed"),
+    _part("strength", "ratio"),
     _part("fraction", 1.0),
     _part("every", 1),
     _part("every", 10),
@@ -66,8 +66,8 @@ ABLATION_TASKS = ("mnist1d-mlp", "fashion-cnn", "modular-addition")
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 WEIGHTS = {
     "decoupled": ({}, (0.01, 0.03, 0.1, 0.3)),
-    "coupled": ({"weight": "fixed"}, (0.01, 0.03, 0.1, 0.3)),
-    "direct": ({"weight": "fixed", "power": 2.0}, (0.02, 0.2, 2.0, 20.0)),
+    "coupled": ({"strength": "fixed"}, (0.01, 0.03, 0.1, 0.3)),
+    "direct": ({"strength": "fixed", "power": 2.0}, (0.02, 0.2, 2.0, 20.0)),
 }
 """By rule: what goes with it, and values of the weight; the direct rule as in the source document,
 where 2 is proposed. All over SGD, whose range of learning rates this is."""

@@ -35,7 +35,7 @@ SECONDS = 60.0
 
 FREE = frozenset(
     (
-        *("lr", "weight_decay", "momentum", "rho", "alpha", "gamma", "weight", "ratio", "value"),
+        *("lr", "weight_decay", "momentum", "rho", "alpha", "gamma", "strength", "ratio", "value"),
         *("ess", "hess_init", "num_data", "p"),
     )
 )

@@ -158,7 +158,7 @@ def sensitivity(study: Findings, task: str) -> dict[tuple[str, str], figures.Gri
         if row["task"] != task:
             continue
         options = row["config"]["options"]
-        kind = options.get("weight", "ratio")
+        kind = options.get("strength", "ratio")
         place = options["lr"], options["ratio" if kind == "ratio" else "value"]
         grid = cells.setdefault((options.get("rule", "decoupled"), kind), {})
         values = grid.setdefault(place, [])

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from f3eo.bench.run.environment import machine, versions
+from f3eo.bench.run.names import current
 from f3eo.bench.run.run import Equal, Run
 from f3eo.bench.run.train import Result, train
 
@@ -81,6 +82,19 @@ def check(row: Any) -> None:
         raise ValueError(f"the final of a row lacks some of {', '.join(ENDS)}")
     if len({len(values) for values in (curve or {}).values()}) > 1:
         raise ValueError("the curve of a row has lists of different lengths")
+
+
+def restore(stored: Any) -> Row:
+    """A stored row, checked, in today's names; see `f3eo.bench.run.names`.
+
+    Raises:
+        ValueError, TypeError: see `check`.
+    """
+    check(stored)
+    config, label = stored["config"], stored.get("variant", "")
+    variant, options = current(stored["method"], label, config["options"])
+    row = stored | {"config": config | {"options": options}}
+    return row | {"variant": variant} if "variant" in stored else row
 
 
 def _measured(run: Run, result: Result) -> Row:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from f3eo.bench.run.names import first
+
 Split = Literal["test", "validation"]
 Equal = Literal["cost", "time"]
 
@@ -65,11 +67,13 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits that tell this run from every other."""
+        """Sixteen hex digits that identify this run; the same in every version of f3eo."""
         facts = asdict(self)
-        if self.price is None:  # rows from before there were prices keep their key
+        variant, facts["options"] = first(self.method, self.variant, self.options)
+        facts["variant"] = variant
+        if self.price is None:  # rows stored before prices existed keep their key
             del facts["price"]
-        if not self.variant:
+        if not variant:  # as rows stored before variants existed
             del facts["variant"]
         text = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
