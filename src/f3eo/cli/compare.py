@@ -69,7 +69,7 @@ def compare(
 
 
 def _overrides(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """`("sgd.lr=0.1", "f3eo.strength=cap")` as `{"sgd": {"lr": 0.1}, "f3eo": {"strength": "cap"}}`."""
+    """`("sgd.lr=0.1", "f3eo.every=2")` as `{"sgd": {"lr": 0.1}, "f3eo": {"every": 2}}`."""
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, equals, value = text.partition("=")

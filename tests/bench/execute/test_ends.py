@@ -52,9 +52,9 @@ def trained(monkeypatch, make_row):
 
 
 def work(run):
-    from f3eo.bench.price.clock import work
+    from f3eo.bench.price.prices import step_kind
 
-    return work(run)
+    return step_kind(run)
 
 
 def one_line(text, *parts):

@@ -9,7 +9,7 @@ from f3eo.bench.execute.pool import Update
 from f3eo.bench.execute.resume import agrees, asked
 from f3eo.bench.plan import compare as module
 from f3eo.bench.plan.compare import SHORT, Comparison, compare
-from f3eo.bench.price.clock import work
+from f3eo.bench.price.prices import step_kind
 from f3eo.bench.tasks import TASKS
 from f3eo.bench.tasks import USUAL as USUAL_TASKS
 
@@ -130,7 +130,7 @@ def test_equal_cost_and_equal_time_are_runs_of_their_own(small, trained, console
 
     def prices(runs, path, tell):
         asked.append([(run.task, run.method, run.price) for run in runs])
-        return {work(run): {"sgd": 1.25, "sam": 3.0}[run.method] for run in runs}
+        return {step_kind(run): {"sgd": 1.25, "sam": 3.0}[run.method] for run in runs}
 
     monkeypatch.setattr(module, "prices", prices)
     outcome = compare(small(equal=("cost", "time")), console)

@@ -18,9 +18,9 @@ from f3eo.bench.plan import study, tuning
 from f3eo.bench.plan import variants as listed
 from f3eo.bench.plan.spaces import BASES, TUNED
 from f3eo.bench.plan.study import QUICK, USUAL, Study, bench, choose, tune
-from f3eo.bench.price import clock
-from f3eo.bench.price.clock import Times
-from f3eo.bench.price.row import Quartiles
+from f3eo.bench.price import prices
+from f3eo.bench.price.ratios import Quartiles
+from f3eo.bench.price.step_times import Times
 from f3eo.bench.run.row import record
 from f3eo.bench.tasks import TASKS
 
@@ -55,7 +55,7 @@ def timed(monkeypatch):
         ratios = {kind: Quartiles(price, price, price) for kind, price in found.items()}
         return Times(Quartiles(0.001, 0, 0), ratios)
 
-    monkeypatch.setattr(clock, "step_times", measured)
+    monkeypatch.setattr(prices, "step_times", measured)
     return noted
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from f3eo.bench.execute import archive, resume
 from f3eo.bench.execute.store import Store
 from f3eo.bench.methods import METHODS
-from f3eo.bench.price.clock import work
+from f3eo.bench.price.prices import step_kind
 from f3eo.bench.run.row import restore
 from f3eo.bench.run.run import Run
 
@@ -122,5 +122,5 @@ def test_committed_rows_have_the_names_of_this_version(name):
 def test_prices_of_an_older_study_are_found():
     prices = json.loads((STUDY / "prices.json").read_text())["prices"]
     rows = [row for row in archive.read(STUDY / "results.parquet") if row["method"] == "f3eo"]
-    kinds = {work(run_of(row)) for row in rows}
+    kinds = {step_kind(run_of(row)) for row in rows}
     assert kinds and kinds <= set(prices)

@@ -34,10 +34,11 @@ ESTIMATORS: Mapping[str, Callable[[float], Any]] = {
     "compiled_exact": lambda power: Compiled(PerSample(DoubleBackward(), power=power)),
     "sign": lambda power: Sign(FiniteDifference()),
     "batch": lambda power: MiniBatch(FiniteDifference()),
+    "batch_exact": lambda power: MiniBatch(DoubleBackward()),
     "model_sampled": lambda power: ModelSampled(),
 }
 """By name, from the power p of the norms."""
-TRACE_ONLY = ("sign", "batch", "model_sampled")
+TRACE_ONLY = ("sign", "batch", "batch_exact", "model_sampled")
 """Estimators of Tr F, which is p = 2; they take no power."""
 RULES: Mapping[str, Callable[[], Any]] = {
     "decoupled": Decoupled,

@@ -13,7 +13,7 @@ from f3eo.bench.methods.count import Count, count
 from f3eo.bench.methods.health import examine
 from f3eo.bench.methods.method import Method
 from f3eo.bench.plan.spaces import TUNED, space
-from f3eo.bench.price.clock import step_times
+from f3eo.bench.price.step_times import step_times
 
 TASK = "digits-mlp"
 """Whose model and batches steps are timed on."""

@@ -12,7 +12,7 @@ from f3eo.bench.execute.resume import carry_out
 from f3eo.bench.execute.store import Store
 from f3eo.bench.methods import METHODS, USUAL
 from f3eo.bench.plan.given import check_counts, check_folder, check_names, check_setting
-from f3eo.bench.price.clock import prices, work
+from f3eo.bench.price.prices import prices, step_kind
 from f3eo.bench.report.comparison_page import write_report
 from f3eo.bench.report.ranking import EQUALS, ranking, table
 from f3eo.bench.run.row import Row
@@ -84,7 +84,7 @@ class Comparison:
         """Every run, seed by seed, so that an early end leaves equal numbers of seeds.
 
         Args:
-            prices: time of a step by `clock.work`, in plain gradient steps; asked for if `equal`
+            prices: time of a step by `step_kind`, in plain gradient steps; asked for if `equal`
                 names time.
         """
         plain = [
@@ -102,7 +102,9 @@ class Comparison:
             for method in self.methods
         ]
         return [
-            replace(run, seed=seed, price=(prices or {})[work(run)] if kind == "time" else None)
+            replace(
+                run, seed=seed, price=(prices or {})[step_kind(run)] if kind == "time" else None
+            )
             for seed in range(self.seeds)
             for kind in self.equal
             for run in plain

@@ -27,7 +27,7 @@ from f3eo.bench.plan.variants import (
     SENSITIVITY_TASKS,
     Variant,
 )
-from f3eo.bench.price.clock import prices, work
+from f3eo.bench.price.prices import prices, step_kind
 from f3eo.bench.run.row import Row
 from f3eo.bench.run.run import Run
 from f3eo.bench.run.train import load
@@ -351,7 +351,7 @@ def _carry_out(
     price: Mapping[str, float],
 ) -> Carried:
     """The runs at their prices, kept as lines and, at the end, as a table."""
-    priced = [replace(run, price=price[work(run)]) for run in runs]
+    priced = [replace(run, price=price[step_kind(run)]) for run in runs]
     store = Store(study.path, name)
     how = {"workers": study.workers, "command": study.command, "deadline": deadline}
     carried = carry_out(priced, store, console, **how)

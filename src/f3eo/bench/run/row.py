@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from f3eo.bench.run.environment import machine, versions
+from f3eo.bench.run.environment import environment
 from f3eo.bench.run.names import current
 from f3eo.bench.run.run import Equal, Run
 from f3eo.bench.run.train import Result, train
@@ -134,8 +134,7 @@ def _row(run: Run, **known: Any) -> Row:
         "curve": None,
         "source": None,
         "warnings": [],
-        "versions": versions(),
-        "machine": machine(),
+        **environment(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return row | known
