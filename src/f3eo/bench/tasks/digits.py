@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from f3eo.bench.methods.bases import over
-from f3eo.bench.tasks.mlp import mlp
+from f3eo.bench.models.mlp import mlp
 from f3eo.bench.tasks.task import Data, Samples, Task
 
 TRAIN = 600  # a third: leaves a gap to close, and 1,197 test scans to resolve it

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from f3eo.bench.methods.bases import over
-from f3eo.bench.tasks.mlp import mlp
+from f3eo.bench.models.mlp import mlp
 from f3eo.bench.tasks.task import Data, Samples, Task
 
 

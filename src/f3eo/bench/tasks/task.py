@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from f3eo.bench.models.model import seeded
+
 
 class Samples(NamedTuple):
     """Inputs (N, ...) and class labels (N,), or (N, T) where every position has one."""
@@ -114,6 +116,4 @@ class Task:
 
     def seeded_model(self, seed: int) -> nn.Module:
         """A model initialised from `seed`, whatever was drawn before; the global state is kept."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.model()
+        return seeded(self.model, seed)
