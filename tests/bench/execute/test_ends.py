@@ -153,7 +153,7 @@ def test_damaged_lines_are_moved_aside_and_named(typed, trained, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole + JUNK)
     code, out, error = typed(*WORDS, "--folder", tmp_path)
-    assert code == 0 and "1 of 1 runs are there already" in " ".join(out.split())
+    assert code == 0 and "1 of 1 runs are done already" in " ".join(out.split())
     one_line(error, "Moved 2 damaged line(s) to", tmp_path / "c/damaged.jsonl")
     assert path.read_bytes() == whole
     assert (tmp_path / "c/damaged.jsonl").read_bytes() == JUNK + b"\n"
