@@ -89,9 +89,9 @@ def test_a_file_that_cannot_be_written_is_found_before_anything_is_measured(
     typed, tmp_path, monkeypatch, how
 ):
     monkeypatch.setattr("f3eo.cli.methods.catalogue", lambda *_: pytest.fail("measured"))
-    monkeypatch.setattr("f3eo.cli.cost.carry_out", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("f3eo.cli.cost.measure_cost", lambda *_: pytest.fail("measured"))
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(disk, "_all", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr(disk, "_write_all", lambda *_: (_ for _ in ()).throw(full))
     code, _, error = typed(how, "--json", tmp_path / "out.json")
     assert code == 2 and not list(tmp_path.iterdir())
     one_line(error, tmp_path, "No space left on device; make room there")

@@ -16,7 +16,8 @@ from f3eo.bench.methods.method import GRADIENT, GradientStepper, Method, Source,
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
     """Muon on matrices, AdamW on the rest; deterministic, `seed` is unused."""
     muon = BASES["muon"]
-    return GradientStepper(muon.optimizer(muon.groups(model), **muon.arguments(**options)))
+    arguments = muon.arguments(options["lr"], options["weight_decay"], options["momentum"])
+    return GradientStepper(muon.optimizer(muon.groups(model), **arguments))
 
 
 METHOD = Method(
