@@ -413,7 +413,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(tmp_path, timed, co
     before = results.read_bytes().count(b"\n")
     assert before < 12
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and f"{before} of 12 runs are there" in done.stdout, done.stderr
+    assert done.returncode == 0 and f"{before} of 12 runs are done" in done.stdout, done.stderr
     assert measured(cut) == measured(whole)
     assert len(measured(cut)) == 6 * TASKS["wine"].splits + 12
 
