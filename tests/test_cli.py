@@ -128,7 +128,7 @@ def test_a_comparison_from_the_command_line_to_the_report(typed, tmp_path):
     assert rows[0]["command"].startswith("f3eo compare --tasks digits-mlp --methods sgd")
     assert "f3eo compare --tasks digits-mlp" in (tmp_path / "small/report.html").read_text()
     code, text = typed(*words)
-    assert code == 0 and "2 of 2 runs are there already" in text
+    assert code == 0 and "2 of 2 runs are done already" in text
 
 
 def test_a_method_that_fails_is_a_row_and_not_a_crash(typed, tmp_path):

@@ -127,7 +127,7 @@ def variants(seeds: int = 10) -> list[dict[str, Any]]:
                     off = abs(i - 2) * 2 + (abs(i - 2) + abs(j - 1)) ** 2 * (rule == "direct") * 5
                     level = None if rule == "direct" and i == j == 3 else 92.0 - off - seed
                     kind, name = ("ratio",) * 2 if rule == "decoupled" else ("fixed", "value")
-                    options = {"lr": lr, "rule": rule, "weight": kind, name: weight}
+                    options = {"lr": lr, "rule": rule, "strength": kind, name: weight}
                     label = f"sensitivity {rule}"
                     found.append(row("mnist1d-mlp", "f3eo", seed, level, label, options=options))
     return found

@@ -48,7 +48,7 @@ def compare(
         seeds: Runs per method and task, one per seed; at least 1.
         budget: Cost of a run, in plain gradients, or its time, in plain gradient steps; at least 1.
         equal: What every method spends equally: cost, time, or both in separate runs.
-        set: Hyper-parameters, e.g. sgd.lr=0.1 f3eo.weight=cap f3eo.value=0.03.
+        set: Hyper-parameters, e.g. sgd.lr=0.1 f3eo.strength=cap f3eo.value=0.03.
         workers: Number of processes, one torch thread each; at least 1.
         folder: Folder that holds the comparisons.
     """

@@ -6,11 +6,9 @@ from typing import Annotated
 from tyro.conf import arg
 
 from f3eo.bench.models import MODELS
-from f3eo.bench.price import METHODS as PRICED
 from f3eo.bench.price import USUAL as USUAL_MODELS
-from f3eo.bench.price import Plan
-from f3eo.bench.price import measure as carry_out
-from f3eo.bench.price.measure import SECONDS
+from f3eo.bench.price import VARIANTS, Plan, measure_cost
+from f3eo.bench.price.cost import SECONDS
 from f3eo.cli.app import NO_FILE, Output, app, tell
 from f3eo.cli.guard import FAILED, INTERRUPTED
 
@@ -22,7 +20,7 @@ TIMED = "(default: as many as fit into --seconds)"
 @app.command
 def cost(
     models: Annotated[tuple[str, ...], arg(metavar="MODEL ...", help=MODEL_NAMES)] = USUAL_MODELS,
-    methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = tuple(PRICED),
+    methods: Annotated[tuple[str, ...], arg(metavar="METHOD ...")] = tuple(VARIANTS),
     rounds: Annotated[int | None, arg(metavar="N", help_behavior_hint=TIMED)] = None,
     seconds: Annotated[float | None, arg(metavar="S", help_behavior_hint=TIME)] = None,
     threads: Annotated[int, arg(metavar="N")] = 1,
@@ -56,7 +54,7 @@ def cost(
         memory=memory,
         file=file,
     )
-    outcome = carry_out(plan, Output())
+    outcome = measure_cost(plan, Output())
     if outcome.interrupted:
         return INTERRUPTED
     if all(row["time_ratio"] is None for row in outcome.rows):

@@ -4,7 +4,7 @@ import pytest
 
 from f3eo.bench.execute import archive
 from f3eo.bench.execute.disk import Damaged
-from f3eo.bench.execute.resume import agrees
+from f3eo.bench.execute.resume import is_compatible
 from f3eo.bench.execute.store import Store
 
 
@@ -92,5 +92,5 @@ def test_newer_lines_count_and_what_was_set_aside_stays_there(rows, tmp_path, ma
     assert store.arrange(always, always)[0] == [newer]
     other = [make_run(options={"lr": 9.0})]
     for _ in range(2):
-        assert store.arrange(lambda row: agrees(row, other), always)[0] == []
+        assert store.arrange(lambda row: is_compatible(row, other), always)[0] == []
     assert store.earlier.exists() and not store.results.read_text()

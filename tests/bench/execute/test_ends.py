@@ -52,9 +52,9 @@ def trained(monkeypatch, make_row):
 
 
 def work(run):
-    from f3eo.bench.price.clock import work
+    from f3eo.bench.price.prices import step_kind
 
-    return work(run)
+    return step_kind(run)
 
 
 def one_line(text, *parts):
@@ -89,9 +89,9 @@ def test_a_file_that_cannot_be_written_is_found_before_anything_is_measured(
     typed, tmp_path, monkeypatch, how
 ):
     monkeypatch.setattr("f3eo.cli.methods.catalogue", lambda *_: pytest.fail("measured"))
-    monkeypatch.setattr("f3eo.cli.cost.carry_out", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("f3eo.cli.cost.measure_cost", lambda *_: pytest.fail("measured"))
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(disk, "_all", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr(disk, "_write_all", lambda *_: (_ for _ in ()).throw(full))
     code, _, error = typed(how, "--json", tmp_path / "out.json")
     assert code == 2 and not list(tmp_path.iterdir())
     one_line(error, tmp_path, "No space left on device; make room there")
@@ -153,7 +153,7 @@ def test_damaged_lines_are_moved_aside_and_named(typed, trained, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole + JUNK)
     code, out, error = typed(*WORDS, "--folder", tmp_path)
-    assert code == 0 and "1 of 1 runs are there already" in " ".join(out.split())
+    assert code == 0 and "1 of 1 runs are done already" in " ".join(out.split())
     one_line(error, "Moved 2 damaged line(s) to", tmp_path / "c/damaged.jsonl")
     assert path.read_bytes() == whole
     assert (tmp_path / "c/damaged.jsonl").read_bytes() == JUNK + b"\n"

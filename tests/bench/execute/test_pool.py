@@ -25,7 +25,7 @@ def test_runs_are_carried_out_and_errors_become_rows(make_run):
     assert rows[bad.key]["status"] == "failed"
     assert rows[bad.key]["error"].startswith("ValueError: Invalid momentum value: -1.0")
     assert "Traceback" in rows[bad.key]["traceback"]
-    assert rows[lost.key]["status"] == "diverged" and "no finite number" in rows[lost.key]["error"]
+    assert rows[lost.key]["status"] == "diverged" and "was not finite" in rows[lost.key]["error"]
     shares = [update.share for update in updates if update.run == good[0]]
     assert shares == sorted(shares) and shares[0] == 0.0 and shares[-1] == 1.0
     assert len(shares) > 4

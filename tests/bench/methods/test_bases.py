@@ -12,8 +12,8 @@ from torch.optim import SGD, AdamW, Muon
 from cases import WHOLE
 from f3eo import F3EO, Compiled, Coupled, FiniteDifference, Fixed, MiniBatch
 from f3eo.bench.methods import METHODS, bases
-from f3eo.bench.methods.bases import groups, settings
-from f3eo.bench.methods.f3eo import ESTIMATORS, RULES, WEIGHTS
+from f3eo.bench.methods.bases import BASES
+from f3eo.bench.methods.f3eo import ESTIMATORS, RULES, STRENGTHS
 
 pytestmark = pytest.mark.filterwarnings("ignore:F3EO knows no metric")
 
@@ -77,7 +77,7 @@ def test_muon_steps_as_torchs_beside_adamw(model, batch, monkeypatch):
 def test_muon_iterates_in_float32_where_the_processor_has_no_bfloat16(shapes, monkeypatch):
     """As the package's own to the rounding of bfloat16, and nearer to the iteration in float64."""
     updates = [torch.randn(s, generator=torch.Generator().manual_seed(3)) for s in shapes]
-    group = bases.Muon(groups("muon", nn.Linear(2, 2, bias=False))).param_groups[0]
+    group = bases.Muon(BASES["muon"].groups(nn.Linear(2, 2, bias=False))).param_groups[0]
     theirs = pytorch_optimizer.Muon._orthogonalize(group, updates)
     monkeypatch.setattr(*SUPPORTED, lambda: True)
     same = bases.Muon._orthogonalize(group, updates)
@@ -97,14 +97,16 @@ def test_muon_iterates_in_float32_where_the_processor_has_no_bfloat16(shapes, mo
 def test_muon_takes_kernels_and_leaves_vectors_and_embeddings_to_adamw():
     table, kernel, head = nn.Embedding(7, 4), nn.Conv1d(4, 4, 3), nn.Linear(4, 7, bias=False)
     head.weight = table.weight  # tied: an embedding still
-    found = {g["use_muon"]: g["params"] for g in groups("muon", nn.Sequential(table, kernel, head))}
+    found = {
+        g["use_muon"]: g["params"] for g in BASES["muon"].groups(nn.Sequential(table, kernel, head))
+    }
     assert [id(p) for p in found[True]] == [id(kernel.weight)]
     assert {id(p) for p in found[False]} == {id(table.weight), id(kernel.bias)}
-    assert [g["use_muon"] for g in groups("muon", nn.Linear(2, 2, bias=False))] == [True]
+    assert [g["use_muon"] for g in BASES["muon"].groups(nn.Linear(2, 2, bias=False))] == [True]
 
 
 def test_momentum_is_the_first_beta_of_adamw():
-    assert settings("adamw", 1.0, 2.0, 0.8)["betas"] == (0.8, 0.999)
+    assert BASES["adamw"].arguments(1.0, 2.0, 0.8)["betas"] == (0.8, 0.999)
 
 
 @pytest.mark.parametrize("method", ["f3eo", "sam"])
@@ -146,7 +148,7 @@ PARTS = [
     *({"estimator": name} for name in ESTIMATORS if not name.startswith("compiled")),
     {"estimator": "exact", "power": 2.0},
     *({"rule": name} for name in RULES),
-    *({"weight": name} for name in WEIGHTS),
+    *({"strength": name} for name in STRENGTHS),
     {"every": 2},
     {"fraction": 0.25},
     {"base": "adamw"},
@@ -155,7 +157,7 @@ PARTS = [
 DEFAULT = {
     "estimator": "per_sample",
     "rule": "decoupled",
-    "weight": "ratio",
+    "strength": "ratio",
     "fraction": 1.0,
     "every": 1,
 }
@@ -184,7 +186,7 @@ def test_a_compiled_estimator_is_that_estimator_compiled(name):
 
 
 def test_the_data_says_what_the_object_is(model, batch):
-    parts = {"estimator": "batch", "rule": "coupled", "weight": "fixed", "value": 0.7}
+    parts = {"estimator": "batch", "rule": "coupled", "strength": "fixed", "value": 0.7}
     ours = stepped(model, "f3eo", batch, fraction=1.0, lr=0.1, **parts)
     rest = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
     estimator = MiniBatch(FiniteDifference())
@@ -207,7 +209,7 @@ def test_drawn_labels_want_cross_entropy(model, batch):
         ({"base": "lion"}, "unknown base 'lion'; choose from sgd, adamw, muon"),
         ({"estimator": "x"}, "unknown estimator 'x'; choose from per_sample, exact, compiled"),
         ({"rule": "x"}, "unknown rule 'x'; choose from decoupled"),
-        ({"weight": "x"}, "unknown weight 'x'; choose from ratio, fixed, cap, fitted"),
+        ({"strength": "x"}, "unknown strength 'x'; choose from ratio, fixed, cap, fitted"),
         ({"estimator": "batch"}, "fraction=0.25 needs an estimator that is a mean over samples"),
     ],
 )

@@ -62,10 +62,10 @@ class Wrong(GradientStepper):
     [
         ("sign", "moves uphill on least squares"),
         ("sign", "does not descend on logistic regression"),
-        ("drift", "the weights move where the gradient is zero"),
-        ("drift", "the weights move at learning rate zero"),
+        ("drift", "the parameters move where the gradient is zero"),
+        ("drift", "the parameters move at learning rate zero"),
         ("blind", "called with gradients switched off"),
-        ("foreign", "other samples than the batch's"),
+        ("foreign", "samples that are not in the batch"),
         ("mode", "left in evaluation mode"),
         ("graph", "the loss of a step is"),
     ],

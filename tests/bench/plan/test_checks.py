@@ -23,15 +23,18 @@ def asked(*texts, methods=("sgd", "f3eo"), tasks=("wine",)):
     [
         (
             ["f3eo.ratio=0.2"],
-            "f3eo.ratio=0.2 has no effect: the number of weight=fitted is f3eo",
+            "f3eo.ratio=0.2 has no effect: the number of strength=fitted is f3eo",
         ),
-        (["f3eo.weight=ratio", "f3eo.value=1"], "value=1 has no effect.* is f3eo.ratio; set that"),
-        (["f3eo.estimator=sign", "f3eo.power=2"], "power=2 has no effect: estimator=sign knows Tr"),
+        (
+            ["f3eo.strength=ratio", "f3eo.value=1"],
+            "value=1 has no effect.* is f3eo.ratio; set that",
+        ),
+        (["f3eo.estimator=sign", "f3eo.power=2"], "power=2 has no effect: estimator=sign measures"),
         (["f3eo.value=0", "f3eo.every=1"], "every=1 has no effect: with f3eo.value=0 nothing is"),
         (["sam.rho=0.2"], "sam.rho has no effect: sam is not among the methods, sgd, f3eo; add it"),
         (["sgd.lr=1", "sgd.lr=2"], "sgd.lr twice"),
-        (["f3eo.weight=nope"], "f3eo.weight is one of ratio, fixed, cap, fitted, got 'nope'"),
-        (["f3eo.weight=0.2"], "f3eo.weight is one of ratio, fixed, cap, fitted, got 0.2"),
+        (["f3eo.strength=nope"], "f3eo.strength is one of ratio, fixed, cap, fitted, got 'nope'"),
+        (["f3eo.strength=0.2"], "f3eo.strength is one of ratio, fixed, cap, fitted, got 0.2"),
         (["f3eo.base=adam"], "f3eo.base is one of sgd, adamw, muon, got 'adam'"),
         (["f3eo.every=2.5"], "f3eo.every takes a whole number, e.g. its default 5, got 2.5"),
         (["sgd.lr=NaN"], "sgd.lr takes a number, e.g. its default 0.3, got nan"),
@@ -45,10 +48,11 @@ def test_a_setting_without_effect_or_sense_is_refused(texts, message):
         asked(*texts)
 
 
-@pytest.mark.parametrize("text", ["f3eo.weight=cap", 'f3eo.weight="cap"', "f3eo.weight='cap'"])
-def test_names_need_no_quotes(text):
+@pytest.mark.parametrize("quoted", ["cap", '"cap"', "'cap'"])
+def test_names_need_no_quotes(quoted):
+    text = f"f3eo.strength={quoted}"
     (run,) = [run for run in asked(text, "f3eo.value=0.03").runs() if run.method == "f3eo"][:1]
-    assert (run.options["weight"], run.options["value"]) == ("cap", 0.03)
+    assert (run.options["strength"], run.options["value"]) == ("cap", 0.03)
 
 
 def test_the_example_of_the_help_is_accepted():
@@ -108,10 +112,10 @@ def settings():
         for base in ("sgd", "adamw") if "base" in method.defaults else ("",):
             yield name, {**usual, **({"base": base} if base else {})}
     for more in (
-        *({"weight": weight} for weight in ("ratio", "fixed", "cap")),
+        *({"strength": strength} for strength in ("ratio", "fixed", "cap")),
         *({"estimator": estimator} for estimator in ("exact", "sign", "model_sampled")),
         {"estimator": "batch", "fraction": 1.0},
-        {"rule": "direct", "weight": "ratio"},
+        {"rule": "direct", "strength": "ratio"},
         {"value": 0.0},
     ):
         yield "f3eo", {**PLAIN, **more}

@@ -6,10 +6,10 @@ from rich.console import Console
 
 from f3eo.bench.execute import resume
 from f3eo.bench.execute.pool import Update
-from f3eo.bench.execute.resume import agrees, asked
+from f3eo.bench.execute.resume import is_compatible, is_requested
 from f3eo.bench.plan import compare as module
 from f3eo.bench.plan.compare import SHORT, Comparison, compare
-from f3eo.bench.price.clock import work
+from f3eo.bench.price.prices import step_kind
 from f3eo.bench.tasks import TASKS
 from f3eo.bench.tasks import USUAL as USUAL_TASKS
 
@@ -71,7 +71,7 @@ def test_a_second_start_runs_nothing_twice(small, trained, console):
     before = small().report.stat().st_mtime_ns
     second = compare(small(), console)
     assert (second.trained, len(trained), len(lines(small()))) == (0, 4, 4)
-    assert "4 of 4 runs are there already" in said(console)
+    assert "4 of 4 runs are done already" in said(console)
     assert small().report.stat().st_mtime_ns > before
     more = compare(small(seeds=3), console)
     assert more.trained == 2 and {run.seed for run in trained[4:]} == {2}
@@ -118,11 +118,19 @@ def test_rows_of_other_tasks_and_methods_stay(small, trained, console):
 
 def test_agreement_is_asked_only_where_it_matters(make_run, make_row):
     row, runs = make_row(), [make_run()]
-    assert agrees(row, runs) and agrees(row, []) and agrees(row, [make_run(task="mnist1d-mlp")])
-    assert agrees(row, [make_run("sam")]) and not asked(row, [make_run("sam")])
-    assert asked(row, runs) and not asked(row, []) and agrees(row, [make_run(seed=9)])
-    assert not agrees(row, [make_run(options={"lr": 9.0})])
-    assert not agrees(row, [make_run("sam", budget=9)])
+    assert (
+        is_compatible(row, runs)
+        and is_compatible(row, [])
+        and is_compatible(row, [make_run(task="mnist1d-mlp")])
+    )
+    assert is_compatible(row, [make_run("sam")]) and not is_requested(row, [make_run("sam")])
+    assert (
+        is_requested(row, runs)
+        and not is_requested(row, [])
+        and is_compatible(row, [make_run(seed=9)])
+    )
+    assert not is_compatible(row, [make_run(options={"lr": 9.0})])
+    assert not is_compatible(row, [make_run("sam", budget=9)])
 
 
 def test_equal_cost_and_equal_time_are_runs_of_their_own(small, trained, console, monkeypatch):
@@ -130,7 +138,7 @@ def test_equal_cost_and_equal_time_are_runs_of_their_own(small, trained, console
 
     def prices(runs, path, tell):
         asked.append([(run.task, run.method, run.price) for run in runs])
-        return {work(run): {"sgd": 1.25, "sam": 3.0}[run.method] for run in runs}
+        return {step_kind(run): {"sgd": 1.25, "sam": 3.0}[run.method] for run in runs}
 
     monkeypatch.setattr(module, "prices", prices)
     compare(small(equal=("cost", "time")), console)
@@ -148,10 +156,10 @@ def test_equal_cost_and_equal_time_are_runs_of_their_own(small, trained, console
 
 def test_rows_of_another_price_do_not_stand_beside_these(make_run, make_row):
     row = make_row(price=2.0)
-    assert agrees(row, [make_run(price=2.0)]) and agrees(row, [make_run()])
-    assert not agrees(row, [make_run(price=3.0)])
-    assert agrees(row, [make_run("sam", price=3.0)])
-    assert not agrees(row, [make_run("sam", price=3.0, budget=9)])
+    assert is_compatible(row, [make_run(price=2.0)]) and is_compatible(row, [make_run()])
+    assert not is_compatible(row, [make_run(price=3.0)])
+    assert is_compatible(row, [make_run("sam", price=3.0)])
+    assert not is_compatible(row, [make_run("sam", price=3.0, budget=9)])
 
 
 def test_without_time_nothing_is_timed(small, trained, console, monkeypatch):

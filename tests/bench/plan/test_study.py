@@ -13,19 +13,18 @@ from rich.console import Console
 from f3eo import cli
 from f3eo.bench.execute import resume
 from f3eo.bench.execute.pool import Update
-from f3eo.bench.methods import METHODS
+from f3eo.bench.methods import METHODS, bases
 from f3eo.bench.plan import tuning
 from f3eo.bench.plan import variants as listed
 from f3eo.bench.plan.choice import choose_bases, choose_options
 from f3eo.bench.plan.spaces import BASES, TUNED
 from f3eo.bench.plan.stages import bench, tune
 from f3eo.bench.plan.study import PARTS, QUICK, USUAL, Study
-from f3eo.bench.price import clock
-from f3eo.bench.price.clock import Times
-from f3eo.bench.price.row import Quartiles
+from f3eo.bench.price import prices
+from f3eo.bench.price.ratios import Quartiles
+from f3eo.bench.price.step_times import Times
 from f3eo.bench.run.row import record
 from f3eo.bench.tasks import TASKS
-from f3eo.bench.wrapped import MOMENTUM
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def timed(monkeypatch):
         ratios = {kind: Quartiles(price, price, price) for kind, price in found.items()}
         return Times(Quartiles(0.001, 0, 0), ratios)
 
-    monkeypatch.setattr(clock, "step_times", measured)
+    monkeypatch.setattr(prices, "step_times", measured)
     return noted
 
 
@@ -240,11 +239,11 @@ def test_a_wrapper_stands_over_the_base_that_is_asked_for_with_its_momentum(smal
 
 
 def test_momentum_over_a_base_is_that_of_the_base_by_itself():
-    assert set(MOMENTUM) == set(BASES)
+    assert set(bases.BASES) == set(BASES)
     for base in ("sgd", "muon"):
-        assert MOMENTUM[base] == METHODS[base].defaults["momentum"]
+        assert bases.over(base)["momentum"] == METHODS[base].defaults["momentum"]
     stepper = METHODS["adamw"].build(TASKS["wine"].model(), METHODS["adamw"].options(), 0)
-    assert stepper.optimizers[0].defaults["betas"][0] == MOMENTUM["adamw"]
+    assert stepper.optimizers[0].defaults["betas"][0] == bases.over("adamw")["momentum"]
 
 
 def test_the_best_base_is_the_one_whose_own_trials_are_best(small, trained, console, monkeypatch):
@@ -416,7 +415,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(tmp_path, timed, co
     before = results.read_bytes().count(b"\n")
     assert before < 12
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and f"{before} of 12 runs are there" in done.stdout, done.stderr
+    assert done.returncode == 0 and f"{before} of 12 runs are done" in done.stdout, done.stderr
     assert measured(cut) == measured(whole)
     assert len(measured(cut)) == 6 * TASKS["wine"].splits + 12
 

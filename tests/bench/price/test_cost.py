@@ -3,20 +3,24 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from f3eo import cli
+from f3eo import DoubleBackward, cli
+from f3eo.bench.methods import METHODS
 from f3eo.bench.methods.method import Stepper
-from f3eo.bench.price import METHODS, MODELS, Plan
+from f3eo.bench.price import MODELS, VARIANTS, Plan
 from f3eo.bench.price import memory as in_a_process
-from f3eo.bench.price.methods import Method
-from f3eo.bench.price.row import quartiles, rows, time_ratios
+from f3eo.bench.price.ratios import quartiles, time_ratios
+from f3eo.bench.price.row import rows
 from f3eo.bench.price.table import table
-from f3eo.bench.price.timing import Runner, Timing, clock_for, interleave
+from f3eo.bench.price.timing import Effort, Runner, Timing, clock_for, interleave, time_rounds
+from f3eo.bench.price.variants import Variant
 from f3eo.bench.price.work import start
+from f3eo.closure.problem import Problem
 
 MIB = 2**20
 KEYS = {
@@ -65,8 +69,8 @@ class Scripted(Stepper):
 
 
 def scripted(monkeypatch, name, results):
-    method = Method(name, "scripted", lambda model: Scripted(results))
-    monkeypatch.setitem(METHODS, name, method)
+    method = replace(METHODS["sgd"], build=lambda model, options, seed: Scripted(results))
+    monkeypatch.setitem(VARIANTS, name, Variant(name, "scripted", method, {}))
 
 
 class Bench:
@@ -141,6 +145,33 @@ def test_waiting_for_a_turn_does_not_count_with_one_thread():
     assert timing.rounds[0]["wait"] < 0.02
 
 
+@pytest.mark.parametrize(
+    "effort, ends",
+    [
+        (Effort(3, 3), {(3, 0.0)}),
+        (Effort(2, 4, 1.0), {(2, 1.0), (3, 1.0), (4, 0.0)}),
+        (Effort(2, seconds=1.0), {(2, 1.0), (9, 1.0)}),
+    ],
+)
+def test_timing_ends_after_the_fewest_rounds_at_the_earliest(effort, ends):
+    for rounds, seconds in {(1, 9.0), (1, 0.0), (2, 0.5)} | ends:
+        assert effort.is_enough(rounds, seconds) == ((rounds, seconds) in ends)
+
+
+def test_rounds_are_timed_until_they_are_enough():
+    bench, timing, told = Bench(a=1.0), Timing(), []
+    time_rounds(
+        {"a": bench.runner("a")},
+        timing,
+        Effort(2, 3),
+        generator=random.Random(0),
+        clock=lambda: bench.now,
+        begin=time.monotonic(),
+        tell=lambda rounds, seconds: told.append(rounds),
+    )
+    assert timing.rounds == [{"a": 1.0}] * 3 and told == [0, 0, 1, 2, 3]
+
+
 def test_quartiles_by_hand():
     assert quartiles([5, 1, 4, 2, 3]) == (3, 2, 4)
     assert quartiles([1, 2, 3, 10]) == (2.5, 1.75, 4.75)
@@ -149,7 +180,7 @@ def test_quartiles_by_hand():
 
 def test_ratios_are_taken_within_a_round():
     rounds = [{"gradient": 1.0, "sam": 2.0}, {"gradient": 10.0, "sam": 30.0}, {"gradient": 1.0}]
-    assert time_ratios(rounds, "sam") == [2.0, 3.0]
+    assert time_ratios(rounds, "sam", "gradient") == [2.0, 3.0]
     timing = Timing([*rounds, {"gradient": 2.0, "sam": 8.0}], {"every": "ValueError: no"})
     made = rows(
         MODELS["gpt"],
@@ -197,7 +228,7 @@ print([peak_growth(lambda: torch.ones(n * 2**18)) for n in (0, 32, 96)])
 
 
 def test_a_method_is_weighed_in_a_process_of_its_own():
-    assert 0 <= in_a_process.measured("mlp", "gradient", 1) < 8 * MIB
+    assert 0 <= in_a_process.measure_memory("mlp", "gradient", 1) < 8 * MIB
 
 
 @pytest.mark.parametrize(
@@ -214,7 +245,7 @@ def test_a_process_that_fails_gives_its_last_words(tmp_path, monkeypatch, end, m
     program.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(program))
     with pytest.raises(RuntimeError, match=message):
-        in_a_process.measured("mlp", "gradient", 1)
+        in_a_process.measure_memory("mlp", "gradient", 1)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -237,14 +268,38 @@ def test_residual_networks_have_the_layers_of_their_names():
         assert len(counted) == layers
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", VARIANTS)
 def test_methods_step_with_the_same_loss(method):
-    plain = start(MODELS["mlp"], METHODS["gradient"], batch=8)
-    work = start(MODELS["mlp"], METHODS[method], batch=8)
+    plain = start(MODELS["mlp"], VARIANTS["gradient"], batch=8)
+    work = start(MODELS["mlp"], VARIANTS[method], batch=8)
     before = [p.detach().clone() for p in work.module.parameters()]
     assert torch.allclose(work.step(), plain.step())
     moved = zip(before, work.module.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in moved)
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_every_variant_is_a_method_of_the_registry_with_other_options(variant):
+    method = METHODS[variant.method.name]
+    assert variant.options.keys() <= method.defaults.keys()
+    assert not variant.options.keys() & method.idle(method.options(variant.options)).keys()
+    assert variant.options["lr"] == 1e-4
+    assert (variant.method is method) == (variant.name != "checked")
+
+
+def test_the_rows_are_what_they_are_called():
+    module = MODELS["mlp"].build(0)
+    estimators = {
+        n: v.build(module).optimizer.estimator
+        for n, v in VARIANTS.items()
+        if v.name in ("batch", "exact", "compiled-exact", "checked", "fraction")
+    }
+    assert isinstance(estimators["batch"].engine, DoubleBackward)
+    assert isinstance(estimators["exact"].engine, DoubleBackward)
+    assert isinstance(estimators["compiled-exact"].estimator.engine, DoubleBackward)
+    problem = Problem(lambda: torch.zeros(1), (torch.zeros(1),), [], [], module)
+    for name, checks in (("checked", [True] * 3), ("fraction", [True, False, False])):
+        assert [estimators[name]._watch.due(problem) for _ in range(3)] == checks
 
 
 def test_the_plain_gradient_always_comes_along_and_first():

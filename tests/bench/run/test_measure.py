@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from f3eo.bench.models.mlp import mlp
 from f3eo.bench.run import measure as module
 from f3eo.bench.run.calibration import calibration_error
 from f3eo.bench.run.eigenvalue import top_eigenvalue
 from f3eo.bench.run.measure import conclude, measure
 from f3eo.bench.run.train import train
 from f3eo.bench.tasks import TASKS, Samples
-from f3eo.bench.tasks.mlp import mlp
 from f3eo.bench.tasks.task import cross_entropy
 
 

@@ -1,1 +1,1 @@
-"""Runs of a study: in a pool of processes, stored, resumed."""
+"""Execution of runs: worker processes, stored rows, resuming, and the terminal display."""

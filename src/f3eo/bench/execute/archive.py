@@ -1,8 +1,8 @@
-"""Rows as a table in a parquet file, and back: a tenth of their size as lines.
+"""Rows in a parquet file, a tenth of their size as JSON lines.
 
-Numbers keep their names as columns, `final.test_loss` or `curve.test_loss`; what is no number or
-text is JSON. Curves are kept in single precision, all else as it is. A number that only some rows
-have comes back as None in the others.
+Numbers are columns with their own names, e.g. `final.test_loss` or `curve.test_loss`; other
+objects are columns of JSON. Curves are stored in single precision, all other values exactly. A
+number that only some rows have is read as None in the others.
 """
 
 import io
@@ -14,18 +14,18 @@ from typing import Any
 import polars as pl
 
 from f3eo.bench.execute import disk
-from f3eo.bench.run.row import Row, check
+from f3eo.bench.run.row import Row, restore
 
 GROUPS = ("final", "best", "target", "curve")
-"""Entries of a row whose own entries become columns."""
-CURE = "put the original back, or move it away: the rows in the .jsonl beside it then stand alone"
-"""What to do about a damaged file."""
+"""Entries of a row whose own entries are columns."""
+CURE = "put the original back, or move it away: then only the rows in the .jsonl beside it count"
+"""The cure in the message about a damaged file."""
 JSON = ":json"
-"""How columns of JSON end."""
+"""Suffix of columns of JSON."""
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
-    """Write rows over what the file held."""
+    """Write rows to a file, in place of its content."""
     flat = [_flat(row) for row in rows]
     names = dict.fromkeys(name for row in flat for name in row)
     columns = [_column(name, [row.get(name) for row in flat]) for name in names]
@@ -35,18 +35,15 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file; none if there is no file.
+    """The rows of a file; none if the file does not exist.
 
     Raises:
-        Damaged: it holds no rows.
+        Damaged: the file holds something else.
     """
     if not path.exists():
         return []
     with disk.whole(path, CURE):
-        found = [_nested(row) for row in _frame(path).iter_rows(named=True)]
-        for row in found:
-            check(row)
-        return found
+        return [restore(_nested(row)) for row in _frame(path).iter_rows(named=True)]
 
 
 def _frame(path: Path) -> pl.DataFrame:
@@ -88,7 +85,7 @@ def _nested(flat: Mapping[str, Any]) -> Row:
 
 
 def _column(name: str, values: list[Any]) -> pl.Series:
-    """Booleans, texts and whole numbers as they are, other numbers as floats, curves as lists."""
+    """A column of floats if any value is a float, of lists for curves, else of the values' type."""
     kinds = {type(value) for value in values if value is not None}
     if name.startswith("curve."):
         return pl.Series(name, values, dtype=pl.List(pl.Float32))

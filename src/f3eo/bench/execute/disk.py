@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and errors that name their file."""
+"""Atomic writing of files, and errors that name their file."""
 
 import json
 import os
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 PROBE = 4096
-"""Bytes written to see whether anything can be."""
+"""Bytes written to test whether a folder is writable."""
 
 
 class Damaged(ValueError):
-    """A file that is not what was written into it."""
+    """A file whose content is not what f3eo writes."""
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """OSErrors of what is done meanwhile name this path: those of open files name none."""
+    """Make OSErrors in this context name the path; those of open files name none."""
     try:
         yield
     except OSError as error:
@@ -30,14 +30,14 @@ def named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole(path: Path, cure: str) -> Iterator[None]:
-    """Errors of reading and taking apart a file become one that names it.
+    """Turn errors of reading and parsing a file into one that names the file.
 
     Args:
         path: the file.
-        cure: what to do about it, as the end of a sentence.
+        cure: what the user can do, as the end of the message.
 
     Raises:
-        Damaged: the content is another than it should be.
+        Damaged: the content cannot be read or parsed.
     """
     try:
         with named(path):
@@ -48,18 +48,18 @@ def whole(path: Path, cure: str) -> Iterator[None]:
 
 
 def prepare(folder: Path) -> None:
-    """Make a folder, and see that files can be written there before anything is measured."""
+    """Make a folder, and test that it is writable, before anything is measured."""
     with named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
-            _all(probe.fileno(), bytes(PROBE))
+            _write_all(probe.fileno(), bytes(PROBE))
 
 
 def prepare_file(path: Path) -> None:
-    """See that a file can be written before anything is measured; what it holds stays.
+    """Test that a file is writable, before anything is measured; its content stays.
 
     Raises:
-        ValueError: it is a folder, or in none.
+        ValueError: the path is a folder, or its folder does not exist.
     """
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"json must be a file in a folder that exists, got {path}")
@@ -71,18 +71,18 @@ def prepare_file(path: Path) -> None:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file anew; a reader, or a crash, meets the old one or the new one.
+    """Replace a file atomically: a reader or a crash finds the old content or the new content.
 
     Args:
-        path: what is no ordinary file, as /dev/stdout, is written to and stays.
-        content: text becomes UTF-8.
+        path: the file; a special file such as /dev/stdout is written to directly.
+        content: bytes, or text that is encoded as UTF-8.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with named(path):
         if path.exists() and not path.is_file():
             path.write_bytes(data)
             return
-        target = path.resolve()  # a link stays one
+        target = path.resolve()  # a symbolic link is kept
         draft = target.with_name(target.name + ".tmp")
         try:
             with draft.open("wb") as file:
@@ -92,16 +92,16 @@ def write(path: Path, content: str | bytes) -> None:
             draft.replace(target)
         except OSError:
             with suppress(OSError):
-                draft.unlink()  # on a full disk it takes room
+                draft.unlink()  # frees room on a full disk
             raise
 
 
 def append(path: Path, line: bytes) -> None:
-    """Add a line to a file, on the disk before this returns; where there is no room, none of it."""
+    """Append a line and flush it to the disk; if the disk is full, nothing of it is kept."""
     with named(path), path.open("ab", buffering=0) as file:
         before = os.fstat(file.fileno()).st_size
         try:
-            _all(file.fileno(), line)
+            _write_all(file.fileno(), line)
             os.fsync(file.fileno())
         except OSError:
             with suppress(OSError):
@@ -110,29 +110,29 @@ def append(path: Path, line: bytes) -> None:
 
 
 def read_json(
-    path: Path, cure: str, check: Callable[[Any], object] = lambda found: None
+    path: Path, cure: str, check: Callable[[Any], object] = lambda content: None
 ) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is no file.
+    """The object in a JSON file; empty if the file does not exist.
 
     Args:
         path: the file.
         cure: see `whole`.
-        check: called with the object; what it raises is damage, too.
+        check: called with the object; raises if the content is wrong; default no check.
 
     Raises:
-        Damaged: something else is in it.
+        Damaged: the file holds no JSON object, or `check` raises.
     """
     if not path.exists():
         return {}
     with whole(path, cure):
-        found = json.loads(path.read_bytes())
-        if not isinstance(found, dict):
-            raise TypeError(f"it must be an object, and is a {type(found).__name__}")
-        check(found)
-        return found
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise TypeError(f"it must hold an object, received a {type(content).__name__}")
+        check(content)
+        return content
 
 
-def _all(descriptor: int, data: bytes) -> None:
-    """A file system that fills up takes a part of the data, and says so only by its length."""
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Write all data; on a full disk `os.write` writes a part and returns its length."""
     while data:
         data = data[os.write(descriptor, data) :]

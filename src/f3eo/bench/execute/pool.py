@@ -1,4 +1,4 @@
-"""Worker processes: each takes runs one after the other and answers with rows."""
+"""A pool of worker processes that execute runs and return rows."""
 
 import math
 import os
@@ -21,7 +21,7 @@ _CONTEXT = get_context("spawn")  # a forked torch may hang on its threads
 
 
 class Update(NamedTuple):
-    """News of a run: the share that is done, in [0, 1], and its row once it has ended."""
+    """Progress of a run: the share that is done, in [0, 1], and its row when it has ended."""
 
     worker: int
     run: Run
@@ -30,18 +30,18 @@ class Update(NamedTuple):
 
 
 def execute(runs: Iterable[Run], workers: int = 2, deadline: float = math.inf) -> Generator[Update]:
-    """Carry out runs in parallel, each worker with one torch thread.
+    """Execute runs in parallel, each worker with one torch thread.
 
     Closing the iterator, as an exception does, ends the workers. A worker that dies gives a row
-    with its error, and another takes its place.
+    with an error, and is replaced.
 
     Args:
-        runs: what to train, in this order.
-        workers: processes; default 2.
-        deadline: time, on `time.monotonic`, from which no further run is begun; default never.
+        runs: the runs, in the order in which they are started.
+        workers: number of processes; default 2.
+        deadline: time on `time.monotonic` after which no run is started; default never.
 
     Yields:
-        News as they come: one with share 0 at the start of each run, one with its row at its end.
+        Updates as they arrive: one with share 0 at the start of a run, one with its row at its end.
     """
     pending = deque(runs)
     team = [_Worker(number) for number in range(min(workers, len(pending)))]
@@ -51,30 +51,30 @@ def execute(runs: Iterable[Run], workers: int = 2, deadline: float = math.inf) -
                 pending.clear()
             for worker in team:
                 if worker.run is None and pending:
-                    yield worker.give(pending.popleft())
+                    yield worker.start_run(pending.popleft())
             busy = {worker.connection: worker for worker in team if worker.run}
             for connection in wait(list(busy)) if busy else ():
-                yield busy[connection].news()  # type: ignore[index]
+                yield busy[connection].update()  # type: ignore[index]
     finally:
         for worker in team:
             worker.end()
 
 
 class _Worker:
-    """One process and the parent's end of the pipe to it."""
+    """A worker process and the parent's end of the pipe to it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.run: Run | None = None
         self._start()
 
-    def give(self, run: Run) -> Update:
+    def start_run(self, run: Run) -> Update:
         self.run = run
-        with suppress(OSError):  # it died while it had nothing to do: news() will tell
+        with suppress(OSError):  # the process died while idle: update() gives the error
             self.connection.send(run)
         return Update(self.number, run, 0.0)
 
-    def news(self) -> Update:
+    def update(self) -> Update:
         run = self.run
         assert run is not None
         try:
@@ -100,13 +100,13 @@ class _Worker:
         self.process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
         with _interrupt_ignored():
             self.process.start()
-        theirs.close()  # so that the worker's death is an end of file here
+        theirs.close()  # then the death of the worker is an end of file here
 
 
 def _serve(connection: Connection) -> None:
-    """A worker's life: it ends with its parent, whose end of the pipe then closes."""
+    """The main loop of a worker; it ends when the parent's end of the pipe closes."""
     torch.set_num_threads(1)
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes of its own, left behind
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # inductor starts no processes
     try:
         while True:
             connection.send(record(connection.recv(), connection.send))
@@ -116,7 +116,7 @@ def _serve(connection: Connection) -> None:
 
 @contextmanager
 def _interrupt_ignored() -> Iterator[None]:
-    """A process started meanwhile leaves Ctrl-C to its parent, from its very first line."""
+    """A process started in this context ignores Ctrl-C from its first line on."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""What the terminal shows while runs are under way."""
+"""The terminal display of running runs."""
 
 import math
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from f3eo.bench.statistics.student import interval
 
 
 class Display:
-    """A live table of the results so far and a bar per worker; plain lines without a terminal.
+    """A live table of results and a progress bar per worker; plain lines without a terminal.
 
     Args:
-        console: where to show it.
-        runs: every run of the comparison.
-        rows: the rows that were there before.
+        console: where to display.
+        runs: all runs of the comparison.
+        rows: rows of earlier executions.
     """
 
     def __init__(self, console: Console, runs: Sequence[Run], rows: Sequence[Row]) -> None:
@@ -66,7 +66,7 @@ class Display:
             self._console.print(self._table())
 
     def show(self, update: Update) -> None:
-        """Take in one piece of news."""
+        """Display an update."""
         if update.worker not in self._workers:
             self._workers[update.worker] = self._bars.add_task("", total=1.0)
         run = update.run
@@ -87,7 +87,7 @@ class Display:
         return Group(self._table(), self._bars)
 
     def _table(self) -> Table:
-        """Accuracy in %, methods down, tasks across, each at equal cost or time."""
+        """Accuracy in %; a row per method, a column per task and kind of budget."""
         title = f"{'Test' if self._tests else 'Validation'} accuracy, %"
         table = Table(box=None, padding=(0, 2), title=title, title_justify="left")
         table.add_column("", overflow="fold")
@@ -123,7 +123,7 @@ def _name(method: str, variant: str) -> str:
 
 
 def _line(row: Row, done: int, total: int) -> Text:
-    """A finished run in one line."""
+    """One line about a finished run."""
     who = _name(row["method"], row["variant"])
     text = Text(f"{done:>4}/{total}  {row['task']}  {who}  seed {row['seed']}  ")
     if row["final"]:

@@ -1,4 +1,4 @@
-"""Carry out what is not there yet, and keep every row from the moment it is done."""
+"""Execution of the runs that a store has no row of; every row is stored when its run ends."""
 
 import math
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from f3eo.bench.run.run import Run
 
 @dataclass(frozen=True)
 class Carried:
-    """What came of it.
+    """Result of an execution.
 
     Attributes:
-        rows: those in the store that agree with the runs.
-        trained: runs carried out just now.
-        missing: runs that are still to be done.
-        failure: the error of the last run if all of them failed, else None.
+        rows: rows in the store that are compatible with the runs.
+        trained: number of runs that this call executed.
+        missing: number of runs without a row.
+        failure: the error of the last run if all runs failed, else None.
     """
 
     rows: list[Row]
@@ -40,29 +40,31 @@ def carry_out(
     command: str,
     deadline: float = math.inf,
 ) -> Carried:
-    """Carry out the runs whose rows are not in the store.
+    """Execute the runs that the store has no row of.
 
-    Runs that finished or diverged are not repeated; runs that failed for another reason are tried
-    again. Ctrl-C ends it early and in order: every finished run is kept.
+    Runs that finished or diverged are not repeated; runs that failed with an error are. Ctrl-C ends
+    the execution; rows of finished runs are kept.
 
     Args:
-        runs: in this order.
-        store: where the rows are.
-        console: where to show what is going on.
-        workers: processes.
-        command: what was typed, for the record.
-        deadline: see `pool.execute`.
+        runs: the runs, in the order in which they are started.
+        store: holds the rows.
+        console: where progress is displayed.
+        workers: number of processes.
+        command: the command line, which rows record.
+        deadline: see `pool.execute`; default never.
     """
 
-    def arranged() -> tuple[list[Row], int]:
-        return store.arrange(lambda row: agrees(row, runs), lambda row: asked(row, runs))
+    def arrange() -> tuple[list[Row], int]:
+        return store.arrange(
+            lambda row: is_compatible(row, runs), lambda row: is_requested(row, runs)
+        )
 
-    rows, aside = arranged()
+    rows, aside = arrange()
     known = {row["key"]: row for row in rows}
     missing = [
         run for run in runs if known.get(run.key, {"status": "failed"})["status"] == "failed"
     ]
-    _tell(console, store, aside, len(runs), len(missing))
+    _report(console, store, aside, len(runs), len(missing))
     if missing:
         rest = [row for row in rows if row["status"] != "failed"]
         try:
@@ -76,8 +78,8 @@ def carry_out(
                     display.show(update)
         except KeyboardInterrupt:
             pass
-    rows, _ = arranged()  # a second try replaces the first
-    # What is in the store counts: Ctrl-C may come between two lines above.
+    rows, _ = arrange()  # the row of a repeated run replaces its earlier one
+    # Count what is in the store, as Ctrl-C may arrive between append and show.
     now = {row["key"]: row for row in rows}
     trained = sum(now.get(run.key) != known.get(run.key) for run in missing)
     ends = [now[run.key] for run in runs if run.key in now]
@@ -86,12 +88,12 @@ def carry_out(
     return Carried(rows, trained, len(missing) - trained, failure)
 
 
-def agrees(row: Row, runs: Sequence[Run]) -> bool:
-    """Whether a row may stand beside these runs.
+def is_compatible(row: Row, runs: Sequence[Run]) -> bool:
+    """Whether a row may be reported together with these runs.
 
-    On a task the runs do not touch any row may; else its budget and the like must be equal to
-    theirs, and its options and price, too, to those of one of the runs that have its method and
-    variant. Runs of equal cost and runs of equal time do not touch each other.
+    Rows of other tasks are always compatible; otherwise the setting must equal that of the runs,
+    and options and price must match a run of the same method and variant, if there is one. Runs of
+    equal cost and runs of equal time are independent.
     """
     here = [run for run in runs if (run.task, run.equal) == (row["task"], equal(row))]
     own = ("options", "price")
@@ -99,32 +101,32 @@ def agrees(row: Row, runs: Sequence[Run]) -> bool:
     if any(run.setting != setting for run in here):
         return False
     same = _same(row, here)
-    return not same or asked(row, same)
+    return not same or is_requested(row, same)
 
 
-def asked(row: Row, runs: Sequence[Run]) -> bool:
-    """Whether one of the runs has the row's method, variant and configuration."""
+def is_requested(row: Row, runs: Sequence[Run]) -> bool:
+    """Whether a run has the row's task, method, variant and configuration."""
     return any(run.config == row["config"] for run in _same(row, runs))
 
 
 def _same(row: Row, runs: Sequence[Run]) -> list[Run]:
-    place = row["task"], equal(row), row["method"], row.get("variant", "")
-    return [run for run in runs if (run.task, run.equal, run.method, run.variant) == place]
+    identity = row["task"], equal(row), row["method"], row.get("variant", "")
+    return [run for run in runs if (run.task, run.equal, run.method, run.variant) == identity]
 
 
-def _tell(console: Console, store: Store, aside: int, total: int, missing: int) -> None:
-    """Say what was found in the folder, where it matters."""
+def _report(console: Console, store: Store, aside: int, total: int, missing: int) -> None:
+    """Print what was moved in the folder, and how many runs are done."""
     if store.moved:
         Console(stderr=True, markup=False, emoji=False).print(
-            f"Moved {store.moved} damaged line(s) to {store.damaged}, as a run leaves that is "
-            "killed while it is written down. Runs without a row are repeated.",
+            f"Moved {store.moved} damaged line(s) to {store.damaged}; a process that is killed "
+            "while writing leaves them. Runs without a row are repeated.",
             soft_wrap=True,
             highlight=False,
         )
     if aside:
         console.print(
             f"{aside} row(s) of another configuration moved to {store.earlier}; "
-            "they come back with their configuration. Another --name keeps both apart."
+            "they come back with that configuration. Use another --name to keep both."
         )
     if missing < total:
-        console.print(f"{total - missing} of {total} runs are there already and are not repeated.")
+        console.print(f"{total - missing} of {total} runs are done already and are not repeated.")

@@ -1,29 +1,29 @@
-"""Rows kept in files of JSON lines, whatever interrupts the writing."""
+"""A store of rows in files of JSON lines, which survive interrupted writing."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from f3eo.bench.execute import archive, disk
-from f3eo.bench.run.row import Row, check
+from f3eo.bench.run.row import Row, restore
 
 
 class Store:
-    """The rows of one comparison: `results.jsonl`, and `earlier.jsonl` for what it outgrew.
+    """Rows of one comparison: `results.jsonl`, and `earlier.jsonl` for other configurations.
 
-    Rows that are only in `results.parquet` (see `compact`) count as those of the lines do. Lines
-    that are no rows are moved to `damaged.jsonl`.
+    Rows that are only in `results.parquet` (see `compact`) count, too. Lines that are not rows are
+    moved to `damaged.jsonl`.
 
     Args:
-        folder: where the files are; made if missing.
-        name: what they are called; default "results". Others have `earlier-NAME.jsonl`
-            and `damaged-NAME.jsonl`.
+        folder: folder of the files; made if missing.
+        name: stem of the files; default "results". Other names have `earlier-NAME.jsonl` and
+            `damaged-NAME.jsonl`.
 
     Attributes:
-        moved: lines found damaged and moved to `damaged`.
+        moved: number of damaged lines moved to `damaged`.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: the folder is not writable.
     """
 
     def __init__(self, folder: Path, name: str = "results") -> None:
@@ -38,16 +38,16 @@ class Store:
             self.results.open("ab").close()
 
     def arrange(
-        self, agrees: Callable[[Row], bool], asked: Callable[[Row], bool]
+        self, is_compatible: Callable[[Row], bool], is_requested: Callable[[Row], bool]
     ) -> tuple[list[Row], int]:
-        """Repair the files, and sort the rows into them.
+        """Repair the files, and move rows between results and earlier rows.
 
         Args:
-            agrees: whether a row may stay among the results; the others are set aside.
-            asked: whether one that was set aside comes back, if it agrees.
+            is_compatible: whether a row may stay among the results; others are set aside.
+            is_requested: whether a compatible row that was set aside comes back.
 
         Returns:
-            The rows that agree, the newest of each key; how many were set aside just now.
+            The compatible rows, the newest of each key; the number of rows set aside by this call.
         """
         (results, junk), (earlier, more) = read(self.results), read(self.earlier)
         packed = archive.read(self.packed)
@@ -55,9 +55,9 @@ class Store:
         away = {row["key"] for row in earlier} - {row["key"] for row in results}
         kept, aside = [], []
         for key, row in newest.items():
-            stays = agrees(row) and (key not in away or asked(row))
+            stays = is_compatible(row) and (key not in away or is_requested(row))
             (kept if stays else aside).append(row)
-        # In this order a crash in between leaves a line in both files, never in none.
+        # In this order a crash in between leaves a row in both files, never in neither.
         if lines := junk + more:
             disk.append(self.damaged, b"".join(line.rstrip(b"\n") + b"\n" for line in lines))
             self.moved += len(lines)
@@ -67,22 +67,21 @@ class Store:
             _replace(self.results, kept)
         if aside != earlier:
             _replace(self.earlier, aside)
-        return kept, sum(not agrees(row) for row in results)
+        return kept, sum(not is_compatible(row) for row in results)
 
     def compact(self, rows: Sequence[Row]) -> None:
-        """Write rows as a table, small enough to be published; a crash leaves the old one."""
+        """Write rows as a parquet file; a crash leaves the old file."""
         archive.write(rows, self.packed)
 
     def append(self, row: Row) -> None:
-        """Add one row to the results, on the disk before this returns."""
+        """Add one row to the results and flush it to the disk."""
         disk.append(self.results, _line(row))
 
 
 def read(path: Path) -> tuple[list[Row], list[bytes]]:
-    """The rows of a file, and the lines that are none.
+    """The rows of a file, and the lines that are not rows.
 
-    A line counts if it ends in a newline and holds a row: a process killed while writing leaves a
-    line that does not.
+    A line without a newline at its end is not a row: a process killed while writing leaves it.
     """
     if not path.exists():
         return [], []
@@ -97,15 +96,13 @@ def read(path: Path) -> tuple[list[Row], list[bytes]]:
 
 def _parse(line: bytes) -> Row | None:
     try:
-        row = json.loads(line, parse_constant=_refused) if line.endswith(b"\n") else None
-        check(row)
+        return restore(json.loads(line, parse_constant=_refuse)) if line.endswith(b"\n") else None
     except (ValueError, TypeError, RecursionError):
         return None
-    return row
 
 
-def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is never written")
+def _refuse(constant: str) -> None:
+    raise ValueError(f"a row has finite numbers only, received {constant}")
 
 
 def _line(row: Row) -> bytes:
@@ -113,5 +110,5 @@ def _line(row: Row) -> bytes:
 
 
 def _replace(path: Path, rows: Iterable[Row]) -> None:
-    """Write a file anew; a reader, or a crash, meets the old one or the new one."""
+    """Replace a file by these rows; see `disk.write`."""
     disk.write(path, b"".join(_line(row) for row in rows))

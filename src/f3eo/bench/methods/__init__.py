@@ -1,4 +1,4 @@
-"""The methods the benchmark knows, by name: one or one family a file, listed here."""
+"""Methods by name; one method or one family of methods per file."""
 
 from collections.abc import Mapping
 
@@ -42,16 +42,16 @@ METHODS: Mapping[str, Method] = {
 }
 
 USUAL = ("sgd", "adamw", "muon", "sam", "f3eo")
-"""Compared unless something else is asked for."""
+"""The default of `f3eo compare`."""
 
 
 def label(name: str) -> str:
-    """How tables and figures call a method, even one this version does not know."""
+    """The label of a method in tables and figures; its name if this version has no such method."""
     return METHODS[name].label if name in METHODS else name
 
 
 def colour(name: str) -> str:
-    """The colour of a method as #rrggbb, dark grey for one this version does not know."""
+    """The colour of a method as #rrggbb; dark grey if this version has no such method."""
     return METHODS[name].colour if name in METHODS else "#374151"
 
 

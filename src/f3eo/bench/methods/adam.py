@@ -10,7 +10,7 @@ from f3eo.bench.methods.method import GRADIENT, GradientStepper, Method, Source,
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """Adam on all parameters; nothing is random, the seed is unused."""
+    """Adam on all parameters; deterministic, `seed` is unused."""
     return GradientStepper(Adam(model.parameters(), **options))
 
 

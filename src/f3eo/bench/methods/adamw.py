@@ -6,11 +6,12 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW
 
+from f3eo.bench.methods.bases import BASES
 from f3eo.bench.methods.method import GRADIENT, GradientStepper, Method, Source, Stepper
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """AdamW on all parameters; nothing is random, the seed is unused."""
+    """AdamW on all parameters; deterministic, `seed` is unused."""
     return GradientStepper(AdamW(model.parameters(), **options))
 
 
@@ -22,6 +23,6 @@ METHOD = Method(
     kind="adaptive",
     needs=GRADIENT,
     source=Source("torch", "torch.optim.AdamW", "arXiv 1711.05101"),
-    defaults={"lr": 3e-3, "weight_decay": 1e-2},
+    defaults={"lr": BASES["adamw"].lr, "weight_decay": BASES["adamw"].weight_decay},
     build=build,
 )

@@ -1,13 +1,12 @@
-"""Gradient-equivalents: what a step of a method costs in plain gradients, counted, not believed.
+"""Gradient-equivalents: the counted cost of a step, in plain gradients.
 
-The unit is one forward and one backward pass of a batch: 1. Everything else counts by the
-matrix products it takes: a linear layer takes one in a forward pass and two in a backward pass, and
-a double backward whatever autograd makes of it. They are counted by torch's FlopCounterMode on a
-tiny network, twice, with a batch and with that batch doubled; the difference is the work on
-samples. What an optimizer multiplies on its own, as Muon and SOAP do, does not grow with the batch
-and is left to the clock.
+The unit is one forward and one backward pass of a batch. Cost is the number of matrix products: a
+linear layer takes one in a forward pass and two in a backward pass; a double backward takes as many
+as autograd makes. torch's FlopCounterMode counts them on a tiny network, with a batch and with that
+batch doubled; the difference is the work on samples. Products that an optimizer makes on its own,
+as Muon and SOAP do, do not grow with the batch and are not counted; measured times include them.
 
-The first step is not counted (F3EO then checks the model), the ten after it are (LookSAM, Sophia
+The first step is not counted (F3EO checks the model in it); the ten after it are (LookSAM, Sophia
 and SOAP do more work every few steps).
 """
 
@@ -28,11 +27,11 @@ WIDTH, BATCH, STEPS = 16, 16, 10
 
 
 class Count(NamedTuple):
-    """What one step takes, on average.
+    """The mean cost of one step.
 
     Attributes:
-        gradient_equivalents: matrix products on samples over those of a plain gradient.
-        calls: evaluations of the loss.
+        gradient_equivalents: matrix products on samples, over those of a plain gradient.
+        calls: number of evaluations of the closure.
     """
 
     gradient_equivalents: float
@@ -40,7 +39,7 @@ class Count(NamedTuple):
 
 
 def count(method: str, options: Mapping[str, Any]) -> Count:
-    """Count a method's steps; torch's global generator stays as it was.
+    """The cost of a method's step; torch's global generator is restored.
 
     Args:
         method: name of the method.
@@ -54,26 +53,26 @@ def _count(method: str, options: str) -> Count:
     def build(model: nn.Module) -> Stepper:
         return METHODS[method].build(model, json.loads(options), 0)
 
-    settling = 1
+    warmup = 1
     if method == "f3eo":
-        # It checks itself at its first and fourth measurement, and then at its sixteenth; and
-        # where everything is fitted it does something else, so nothing is learned here.
-        given = json.loads(options)
-        settling, options = 4 * given["every"], json.dumps(given | {"lr": 1e-9})
-    samples, calls = _work(build, settling)
+        # F3EO checks itself at its first, fourth and sixteenth measurement; the warm-up covers the
+        # first two. A fitted model would change its cost, so the learning rate is tiny.
+        parsed = json.loads(options)
+        warmup, options = 4 * parsed["every"], json.dumps(parsed | {"lr": 1e-9})
+    samples, calls = _work(build, warmup)
     plain, _ = _work(lambda model: GradientStepper(torch.optim.SGD(model.parameters(), lr=0.1)))
     return Count(round(samples / plain, 6), calls / STEPS)
 
 
-def _work(build: Any, settling: int = 1) -> tuple[int, int]:
-    """Operations that grow with the batch, and evaluations of the loss, of STEPS steps."""
-    small, _ = _operations(build, 1, settling)
-    large, calls = _operations(build, 2, settling)
+def _work(build: Any, warmup: int = 1) -> tuple[int, int]:
+    """Operations that grow with the batch, and evaluations of the closure, in STEPS steps."""
+    small, _ = _operations(build, 1, warmup)
+    large, calls = _operations(build, 2, warmup)
     return large - small, calls
 
 
-def _operations(build: Any, copies: int, settling: int) -> tuple[int, int]:
-    """Operations in matrix products, and evaluations, on a batch that is repeated so often."""
+def _operations(build: Any, copies: int, warmup: int) -> tuple[int, int]:
+    """Operations in matrix products, and evaluations, on a batch of this many copies."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x, y = torch.randn(BATCH, WIDTH), torch.randint(WIDTH, (BATCH,))
@@ -86,8 +85,8 @@ def _operations(build: Any, copies: int, settling: int) -> tuple[int, int]:
             return F.cross_entropy(model(x), y, reduction="none")
 
         stepper = build(model)
-        with FlopCounterMode(display=False):  # as what is counted: nothing is compiled under it
-            for _ in range(settling):
+        with FlopCounterMode(display=False):  # as below: no step is compiled in this mode
+            for _ in range(warmup):
                 stepper.step(closure, x, y)
         calls = 0
         with FlopCounterMode(display=False) as counter:
@@ -97,7 +96,7 @@ def _operations(build: Any, copies: int, settling: int) -> tuple[int, int]:
 
 
 def network() -> nn.Module:
-    """Linear layers; behind the scale of a LayerNorm, so that the first needs both gradients."""
+    """Three linear layers after a LayerNorm, so the first also needs the gradient of its input."""
     return nn.Sequential(
         nn.LayerNorm(WIDTH),
         nn.Linear(WIDTH, WIDTH),

@@ -1,7 +1,4 @@
-"""F3EO: the loss, and the Fisher trace where it does not disturb the descent.
-
-Everything it can be made of is plain data here: base, estimator, rule, and weight are names.
-"""
+"""F3EO, with its parts chosen by name: base, estimator, rule and strength."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,7 +23,7 @@ from f3eo import (
     Ratio,
     Sign,
 )
-from f3eo.bench.methods.bases import BASES, built
+from f3eo.bench.methods.bases import BASES, build_base
 from f3eo.bench.methods.method import Closure, Method, Source, Stepper
 from f3eo.extend import DecoupledPerTensor, Direct
 
@@ -37,18 +34,19 @@ ESTIMATORS: Mapping[str, Callable[[float], Any]] = {
     "compiled_exact": lambda power: Compiled(PerSample(DoubleBackward(), power=power)),
     "sign": lambda power: Sign(FiniteDifference()),
     "batch": lambda power: MiniBatch(FiniteDifference()),
+    "batch_exact": lambda power: MiniBatch(DoubleBackward()),
     "model_sampled": lambda power: ModelSampled(),
 }
-"""From the power of the norms, where there is one."""
-TRACE_ALONE = ("sign", "batch", "model_sampled")
-"""Those without one."""
+"""By name, from the power p of the norms."""
+TRACE_ONLY = ("sign", "batch", "batch_exact", "model_sampled")
+"""Estimators of Tr F, which is p = 2; they take no power."""
 RULES: Mapping[str, Callable[[], Any]] = {
     "decoupled": Decoupled,
     "per_tensor": DecoupledPerTensor,
     "coupled": Coupled,
     "direct": Direct,
 }
-WEIGHTS: Mapping[str, Callable[[float], Any]] = {
+STRENGTHS: Mapping[str, Callable[[float], Any]] = {
     "ratio": Ratio,
     "fixed": Fixed,
     "cap": Cap,
@@ -57,19 +55,19 @@ WEIGHTS: Mapping[str, Callable[[float], Any]] = {
 
 
 class FisherStepper(Stepper):
-    """F3EO takes the closure and the batch itself."""
+    """F3EO takes closure and batch in its step."""
 
     def __init__(self, optimizer: F3EO) -> None:
         self.optimizer = optimizer
         self.optimizers = (optimizer,)
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """Gradient and trace on one batch, then a step of the base."""
+        """See `F3EO.step`."""
         return self.optimizer.step(closure, x, y)
 
 
 class SampledLabelsStepper(FisherStepper):
-    """The estimator draws labels, and so wants logits: it is given the model's outputs."""
+    """F3EO with labels drawn from the model; its closure returns a `Categorical` of the logits."""
 
     def __init__(self, optimizer: F3EO, model: nn.Module) -> None:
         super().__init__(optimizer)
@@ -77,10 +75,10 @@ class SampledLabelsStepper(FisherStepper):
         self._checked = False
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """A step on the cross-entropy of the model's outputs.
+        """One step on the cross-entropy of the model's logits.
 
         Raises:
-            ValueError: the task's loss is another.
+            ValueError: the task's loss is not this cross-entropy.
         """
 
         def likelihood(x: Tensor, y: Tensor) -> Categorical:
@@ -91,7 +89,7 @@ class SampledLabelsStepper(FisherStepper):
         return self.optimizer.step(likelihood, x, y)
 
     def _check(self, closure: Closure, x: Tensor, y: Tensor) -> None:
-        outputs: list[Tensor] = []  # of the closure's own pass: another may drop other units
+        outputs: list[Tensor] = []  # from the closure's own pass, which has its own dropout mask
         hook = self.model.register_forward_hook(lambda *call: outputs.append(call[-1]))
         with torch.no_grad():
             losses = closure(x, y)
@@ -102,19 +100,19 @@ class SampledLabelsStepper(FisherStepper):
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """F3EO around a base; the seed decides on samples, signs and labels that are drawn.
+    """F3EO around a base; `seed` seeds the generator of samples, signs and labels.
 
     Raises:
-        ValueError: a name nobody knows, or parts that do not fit.
+        ValueError: an unknown name, or parts that do not fit together.
     """
-    kind = options["weight"]
+    kind = options["strength"]
     number = options["ratio"] if kind == "ratio" else options["value"]
     optimizer = F3EO(
         model,
-        built(model, options),
+        build_base(model, options),
         estimator=_named("estimator", options["estimator"], ESTIMATORS)(options["power"]),
         rule=_named("rule", options["rule"], RULES)(),
-        strength=_named("weight", kind, WEIGHTS)(number),
+        strength=_named("strength", kind, STRENGTHS)(number),
         fraction=options["fraction"],
         every=options["every"],
         generator=torch.Generator().manual_seed(seed),
@@ -125,15 +123,15 @@ def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
 
 
 def idle(options: Mapping[str, Any]) -> dict[str, str]:
-    """Options without an effect beside the others: see `Method.idle`."""
-    kind, estimator = options["weight"], options["estimator"]
+    """Options that have no effect beside the others; see `Method.idle`."""
+    kind, estimator = options["strength"], options["estimator"]
     number, other = ("ratio", "value") if kind == "ratio" else ("value", "ratio")
-    cure = "another f3eo.weight" if kind == "ratio" else "f3eo.weight=ratio"
-    found = {other: f"the number of weight={kind} is f3eo.{number}; set that, or {cure} with it"}
-    if estimator in TRACE_ALONE:
+    cure = "another f3eo.strength" if kind == "ratio" else "f3eo.strength=ratio"
+    found = {other: f"the number of strength={kind} is f3eo.{number}; set that, or {cure} with it"}
+    if estimator in TRACE_ONLY:
         found["power"] = (
-            f"estimator={estimator} knows Tr F alone, which is power 2; leave it out, or take "
-            f"f3eo.estimator={' or '.join(name for name in ESTIMATORS if name not in TRACE_ALONE)}"
+            f"estimator={estimator} measures Tr F, which is power 2; leave power out, or choose "
+            f"f3eo.estimator={' or '.join(name for name in ESTIMATORS if name not in TRACE_ONLY)}"
         )
     if options[number] == 0:
         off = f"with f3eo.{number}=0 nothing is measured; set a number above 0"
@@ -156,9 +154,7 @@ METHOD = Method(
     needs="per-sample losses",
     source=Source("f3eo", "f3eo.F3EO", "f3eo"),
     defaults={
-        "lr": 0.3,
-        "momentum": 0.9,
-        "weight_decay": 1e-3,
+        **BASES["sgd"].defaults,
         "value": 0.04,
         "fraction": 0.25,
         "every": 5,
@@ -166,12 +162,12 @@ METHOD = Method(
         "estimator": "compiled",
         "power": 1.0,
         "rule": "decoupled",
-        "weight": "fitted",
+        "strength": "fitted",
         "ratio": 0.1,
     },
     build=build,
-    choices={"base": BASES, "estimator": ESTIMATORS, "rule": RULES, "weight": WEIGHTS},
+    choices={"base": BASES, "estimator": ESTIMATORS, "rule": RULES, "strength": STRENGTHS},
     idle=idle,
-    note="value is the number of all weights but weight=ratio, which has ratio; with "
-    "power=1 it is a distance, as the rho of SAM",
+    note="the number of strength=ratio is ratio, that of every other strength is value; with "
+    "power=1 value is a distance, like SAM's rho",
 )

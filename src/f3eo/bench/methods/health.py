@@ -1,13 +1,13 @@
-"""Whether a method does what every optimizer must, tried on problems anyone can solve.
+"""Checks of a method on convex problems.
 
-| check | what must hold |
+| check | requirement |
 |---|---|
-| descent | on least squares and on logistic regression, both convex, sixty steps lower the loss by a tenth, at the method's default learning rate or ten times, a tenth or a hundredth of it |
-| uphill | at a thousandth of it, twenty steps do not raise the loss |
-| still | where the gradient is zero, and at learning rate zero, the weights stay |
-| closure | it is called with gradients on, on the batch's own samples, and the loss comes back |
+| descent | on least squares and on logistic regression, 60 steps lower the loss by a tenth, at the default learning rate or ten times, a tenth or a hundredth of it |
+| uphill | at a thousandth of the default learning rate, 20 steps do not raise the loss |
+| still | with a zero gradient, and with learning rate zero, the parameters do not move |
+| closure | it is called with gradients enabled, on samples of the batch, and a finite loss is returned |
 
-What a loss that is not a number does is noted, but is no fault: plain SGD passes it on, too.
+What a NaN loss does is reported, but is no problem: plain SGD passes it on, too.
 """  # noqa: E501
 
 import warnings
@@ -23,15 +23,15 @@ from f3eo.bench.methods import METHODS, Closure, Stepper
 SAMPLES, INPUTS, OUTPUTS = 32, 5, 3
 DESCENT, UPHILL = 60, 20
 STILL = 1e-6
-"""How far weights may move, relative to their size, by adding and subtracting a perturbation."""
+"""Largest relative move of the parameters; adding and removing a perturbation rounds."""
 
 
 class Health(NamedTuple):
-    """What the checks found.
+    """Results of the checks.
 
     Attributes:
-        problems: what is wrong, in words; empty for a method that is sound.
-        nan: what a NaN loss does: "skipped", "raises" or "spreads" into the weights.
+        problems: a sentence for each failed check; empty for a sound method.
+        nan: effect of a NaN loss: "skipped", "raises" or "spreads" into the parameters.
     """
 
     problems: list[str]
@@ -39,13 +39,13 @@ class Health(NamedTuple):
 
 
 def examine(method: str) -> Health:
-    """Try a method of the registry; torch's global generator stays as it was."""
+    """Check a method of the registry; torch's global generator is restored."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # in a run they are recorded
-        return _examined(method)
+        warnings.simplefilter("ignore")  # rows of runs record them
+        return _examine(method)
 
 
-def _examined(method: str) -> Health:
+def _examine(method: str) -> Health:
     problems = list[str]()
     for check in (_closure, _descent, _uphill, _zero, _idle):
         with torch.random.fork_rng(devices=[]):
@@ -55,13 +55,13 @@ def _examined(method: str) -> Health:
             except Exception as error:
                 where = (check.__doc__ or "").removesuffix(".").lower()
                 problems.append(f"raises {where}: {type(error).__name__}: {error}")
-                if check is _closure:  # it cannot take a step at all
+                if check is _closure:  # no step works
                     return Health(problems, "–")
     return Health(problems, _nan(method))
 
 
 class _Trial:
-    """A method on a convex problem."""
+    """A method on a convex problem of 32 samples."""
 
     def __init__(self, method: str, loss: Callable[[Tensor, Tensor], Tensor], **options: Any):
         generator = torch.Generator().manual_seed(1)
@@ -74,20 +74,20 @@ class _Trial:
         given = {name: value for name, value in options.items() if name in known}
         self.stepper: Stepper = METHODS[method].build(self.model, {**known, **given}, 0)
 
-    def weights(self) -> Tensor:
-        """All in a row, as they are measured."""
+    def parameters(self) -> Tensor:
+        """All parameters, flat, as they are measured."""
         self.stepper.rest()
-        found = torch.cat([p.detach().flatten() for p in self.model.parameters()]).clone()
+        flat = torch.cat([p.detach().flatten() for p in self.model.parameters()]).clone()
         self.stepper.resume()
-        return found
+        return flat
 
     def loss(self) -> float:
-        """The mean loss at those weights."""
+        """The mean loss at the parameters that are measured."""
         self.stepper.rest()
         with torch.no_grad():
-            found = float(self.closure(self.x, self.y).mean())
+            loss = float(self.closure(self.x, self.y).mean())
         self.stepper.resume()
-        return found
+        return loss
 
     def steps(self, number: int) -> None:
         for _ in range(number):
@@ -104,38 +104,38 @@ def _logistic(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 CHECKING = ("f3eo",)
-"""Methods that run the closure without gradients, to see whether it couples its samples."""
+"""Methods that also call the closure without gradients, to test whether it couples samples."""
 
 PROBLEMS = {"least squares": _squares, "logistic regression": _logistic}
 
 
 def _closure(method: str) -> list[str]:
     """In its first step."""
-    trial, found, calls = _Trial(method, _logistic), list[str](), 0
+    trial, problems, calls = _Trial(method, _logistic), list[str](), 0
     inner, samples = trial.closure, {tuple(row) for row in trial.x.tolist()}
 
-    def watched(x: Tensor, y: Tensor) -> Tensor:
+    def counted(x: Tensor, y: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
         if not torch.is_grad_enabled() and method not in CHECKING:
-            found.append("the closure is called with gradients switched off")
+            problems.append("the closure is called with gradients switched off")
         if not {tuple(row) for row in x.tolist()} <= samples:
-            found.append("the closure is called with other samples than the batch's")
+            problems.append("the closure is called with samples that are not in the batch")
         return inner(x, y)
 
-    loss = trial.stepper.step(watched, trial.x, trial.y)
+    loss = trial.stepper.step(counted, trial.x, trial.y)
     if not calls:
-        found.append("the closure is never called")
+        problems.append("the closure is never called")
     if loss.requires_grad or loss.ndim or not loss.isfinite():
-        found.append(f"the loss of a step is {loss}")
+        problems.append(f"the loss of a step is {loss}")
     if not trial.model.training:
-        found.append("the model is left in evaluation mode")
-    return found
+        problems.append("the model is left in evaluation mode")
+    return problems
 
 
 def _descent(method: str) -> list[str]:
     """While it trains."""
-    found = list[str]()
+    problems = list[str]()
     for name, loss in PROBLEMS.items():
         ends = list[str]()
         for factor in (1, 10, 0.1, 0.01):
@@ -146,20 +146,20 @@ def _descent(method: str) -> list[str]:
                 break
             ends.append(f"{trial.loss():.3g}")
         else:
-            found.append(f"does not descend on {name}: from {before:.3g} to {', '.join(ends)}")
-    return found
+            problems.append(f"does not descend on {name}: from {before:.3g} to {', '.join(ends)}")
+    return problems
 
 
 def _uphill(method: str) -> list[str]:
     """In small steps."""
-    found = list[str]()
+    problems = list[str]()
     for name, loss in PROBLEMS.items():
         trial = _Trial(method, loss, lr=METHODS[method].defaults["lr"] / 1000, weight_decay=0.0)
         before = trial.loss()
         trial.steps(UPHILL)
         if not trial.loss() <= before * (1 + STILL):
-            found.append(f"moves uphill on {name}: from {before:.6g} to {trial.loss():.6g}")
-    return found
+            problems.append(f"moves uphill on {name}: from {before:.6g} to {trial.loss():.6g}")
+    return problems
 
 
 def _zero(method: str) -> list[str]:
@@ -174,16 +174,16 @@ def _idle(method: str) -> list[str]:
 
 
 def _moves(trial: _Trial, where: str) -> list[str]:
-    before = trial.weights()
+    before = trial.parameters()
     trial.steps(3)
-    moved = (trial.weights() - before).norm() / before.norm()
+    moved = (trial.parameters() - before).norm() / before.norm()
     if moved <= STILL:
         return []
-    return [f"the weights move {where}: by {float(moved):.2g} of their size"]
+    return [f"the parameters move {where}: by {float(moved):.2g} of their size"]
 
 
 def _nan(method: str) -> str:
-    """A step on NaN, one on the good batch again: where are the weights?"""
+    """The effect of a step on a NaN batch, seen after another step on the original batch."""
     with torch.random.fork_rng(devices=[]):
         trial = _Trial(method, _logistic)
         try:
@@ -191,4 +191,4 @@ def _nan(method: str) -> str:
         except Exception:
             return "raises"
         trial.steps(1)
-        return "skipped" if trial.weights().isfinite().all() else "spreads"
+        return "skipped" if trial.parameters().isfinite().all() else "spreads"

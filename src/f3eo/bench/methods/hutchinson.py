@@ -1,4 +1,4 @@
-"""Hessian diagonals by random probes: AdaHessian and SophiaH from pytorch_optimizer."""
+"""Hutchinson estimates of the Hessian diagonal: AdaHessian and SophiaH from pytorch_optimizer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from f3eo.bench.methods.method import Closure, Method, Source, Stepper
 
 
 class GraphStepper(Stepper):
-    """One gradient with its graph, which the optimizer differentiates once more.
+    """One gradient with its graph, which the optimizer differentiates again.
 
-    The gradient is taken by `autograd.grad`: `backward(create_graph=True)`, as documented, gives
-    the same but a warning, and leaves a cycle of references that holds the graph.
+    The packages document `backward(create_graph=True)`. `autograd.grad` gives the same gradient
+    without torch's warning and without the reference cycle that keeps the graph alive.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -24,7 +24,7 @@ class GraphStepper(Stepper):
         self.optimizers = (optimizer,)
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """Gradient with graph, step, and the graph let go."""
+        """One gradient with its graph, one step, then drop the graph."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         with sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be differentiated twice
             loss = closure(x, y).mean()
@@ -37,12 +37,12 @@ class GraphStepper(Stepper):
 
 
 def adahessian(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """AdaHessian; its probes are from torch's global generator."""
+    """AdaHessian; its probes come from torch's global generator."""
     return GraphStepper(AdaHessian(model.parameters(), **options))
 
 
 def sophia(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """Sophia with Hutchinson's estimator; its probes are from torch's global generator."""
+    """Sophia with Hutchinson's estimator; its probes come from torch's global generator."""
     return GraphStepper(SophiaH(model.parameters(), **options))
 
 

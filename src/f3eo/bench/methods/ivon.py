@@ -1,6 +1,6 @@
-"""IVON, variational online Newton: the ivon-opt package (arXiv 2402.17641).
+"""IVON, a variational online Newton method: the ivon-opt package (arXiv 2402.17641).
 
-The package is under the GPL, so it is an extra of its own that nothing else asks for.
+The package is under the GPL, so an extra of its own installs it.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from f3eo.bench.methods.method import Closure, Method, Source, Stepper, evaluati
 
 
 class SampledWeightsStepper(Stepper):
-    """The gradient is taken at weights drawn around the mean."""
+    """The gradient is taken at parameters sampled around their mean."""
 
     def __init__(self, optimizer: Any) -> None:
         self.optimizer = optimizer
         self.optimizers = (optimizer,)
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """Draw weights, one gradient there, return to the mean, and step."""
+        """Sample parameters, take the gradient there, restore the mean, and step."""
         with self.optimizer.sampled_params(train=True):
             loss = evaluation(closure, x, y, self.optimizer)()
         self.optimizer.step()
@@ -27,8 +27,8 @@ class SampledWeightsStepper(Stepper):
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """IVON on all parameters; its weights are drawn from torch's global generator."""
-    from ivon import IVON  # here: an extra of its own
+    """IVON on all parameters; its parameters are sampled with torch's global generator."""
+    from ivon import IVON  # here: an optional extra
 
     return SampledWeightsStepper(IVON(model.parameters(), **options))
 

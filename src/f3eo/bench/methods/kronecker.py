@@ -17,38 +17,38 @@ from f3eo.bench.methods.method import (
 
 
 def shampoo(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """Shampoo on all parameters; nothing is random, the seed is unused."""
+    """Shampoo on all parameters; deterministic, `seed` is unused."""
     return GradientStepper(Shampoo(model.parameters(), **options))
 
 
 def soap(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """SOAP on all parameters; nothing is random, the seed is unused."""
+    """SOAP on all parameters; deterministic, `seed` is unused."""
     return GradientStepper(SOAP(model.parameters(), **options))
 
 
 def psgd(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """PSGD fitted to gradients; its probes are from torch's global generator."""
+    """PSGD fitted to gradients; its probes come from torch's global generator."""
     return GradientStepper(_heavyball(model, options))
 
 
 def newton(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """PSGD fitted to Hessian-vector products, which it takes itself.
+    """PSGD fitted to Hessian-vector products, which the optimizer takes itself.
 
-    An interval so long that every fit but the first uses one: see the note.
+    The interval is so long that every fit but the first uses a product; see the note.
     """
     hessian = {"hessian_approx": True, "hvp_interval": 10**9}
     return ClosureStepper(_heavyball(model, {**options, **hessian}))
 
 
 def _heavyball(model: nn.Module, options: Mapping[str, Any]) -> Any:
-    import heavyball  # here: slow, and seldom needed
+    import heavyball  # here: slow, and rarely needed
 
-    heavyball.utils.compile_mode = None  # else every process compiles for a quarter of a minute
+    heavyball.utils.compile_mode = None  # otherwise every process compiles for 15 s
     return heavyball.PSGDKron(list(model.parameters()), **options)
 
 
 PACE = {"preconditioner_update_probability": 0.5}
-"""Constant, so that the cost is, too; heavyball's default falls from 1 over thousands of steps."""
+"""Constant, so the cost of a step is constant; heavyball's default falls over many steps."""
 
 METHODS = (
     Method(

@@ -1,7 +1,7 @@
-"""L-BFGS: torch.optim.LBFGS, a fixed number of evaluations on each batch.
+"""L-BFGS: torch.optim.LBFGS with a fixed number of gradients per batch.
 
-Without a line search and without tolerances a step always costs `max_iter` gradients, so that it
-can be given a share of a budget.
+Without line search and tolerances every step takes `max_iter` gradients, so its cost is known
+before the run.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from f3eo.bench.methods.method import ClosureStepper, Method, Source, Stepper
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """L-BFGS on all parameters; nothing is random, the seed is unused."""
+    """L-BFGS on all parameters; deterministic, `seed` is unused."""
     exact = {"tolerance_grad": 0.0, "tolerance_change": 0.0}
     return ClosureStepper(LBFGS(model.parameters(), **exact, **options))
 

@@ -1,4 +1,4 @@
-"""A method: an optimizer behind one way to take a step, and what is known of where it is from."""
+"""A method: an optimizer with a uniform step, its hyper-parameters, and its source."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
@@ -16,12 +16,12 @@ Closure = Callable[[Tensor, Tensor], Tensor]
 
 
 class Stepper(ABC):
-    """An optimizer at work on one model.
+    """An optimizer bound to one model.
 
-    What a step costs is not said here but counted: see `f3eo.bench.methods.count`.
+    The cost of a step is not declared but counted; see `f3eo.bench.methods.count`.
 
     Attributes:
-        optimizers: the torch optimizers whose learning rate is scheduled; none if it needs no
+        optimizers: torch optimizers whose learning rate is scheduled; empty if the method needs no
             schedule.
     """
 
@@ -31,25 +31,25 @@ class Stepper(ABC):
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
         """Take one step on the batch and return its mean loss, detached.
 
-        The loss is that of the weights before the step, or, if the method looks at the loss
-        nowhere but at perturbed weights, of the first of those.
+        The loss is that at the parameters before the step, or, if the method evaluates it at
+        perturbed parameters only, that at the first of them.
         """
 
-    def rest(self) -> None:  # noqa: B027  most have nothing to do
-        """Put the weights to be measured into the model; most methods keep them there."""
+    def rest(self) -> None:  # noqa: B027  empty for most methods
+        """Put the parameters that are measured into the model; default nothing."""
 
     def resume(self) -> None:  # noqa: B027
-        """Put the weights to be trained back, after `rest`."""
+        """Put the trained parameters back into the model, after `rest`; default nothing."""
 
 
 class GradientStepper(Stepper):
-    """One gradient, then one step of each optimizer (each owns its part of the parameters)."""
+    """One gradient, then one step of each optimizer; each has its own part of the parameters."""
 
     def __init__(self, *optimizers: Optimizer) -> None:
         self.optimizers = optimizers
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """One forward, one backward, one update."""
+        """One forward pass, one backward pass, one update."""
         loss = evaluation(closure, x, y, *self.optimizers)()
         for optimizer in self.optimizers:
             optimizer.step()
@@ -57,28 +57,28 @@ class GradientStepper(Stepper):
 
 
 class ClosureStepper(Stepper):
-    """The optimizer evaluates loss and gradient itself, as often as it likes."""
+    """An optimizer whose step evaluates loss and gradient itself."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.optimizers = (optimizer,)
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """One call of the optimizer's step; what it returns differs, so the first loss is kept."""
+        """One call of the optimizer's step; returns the first loss that it evaluates."""
         evaluate, losses = evaluation(closure, x, y, self.optimizer), list[Tensor]()
 
-        def kept() -> Tensor:
+        def recorded() -> Tensor:
             losses.append(evaluate())
             return losses[-1]
 
-        self.optimizer.step(kept)  # type: ignore[arg-type]
+        self.optimizer.step(recorded)  # type: ignore[arg-type]
         return losses[0]
 
 
 def evaluation(
     closure: Closure, x: Tensor, y: Tensor, *optimizers: Optimizer
 ) -> Callable[[], Tensor]:
-    """What torch calls a closure: clear the gradients, take anew the mean loss and its gradient."""
+    """A closure as torch optimizers take it: clear gradients, evaluate mean loss and gradient."""
 
     def evaluate() -> Tensor:
         for optimizer in optimizers:
@@ -92,12 +92,12 @@ def evaluation(
 
 @dataclass(frozen=True)
 class Source:
-    """Where a method is from: always a maintained package, never a copy.
+    """The maintained package of a method; the benchmark copies no code.
 
     Args:
         package: its name on PyPI.
-        name: the class, dotted.
-        paper: what to cite.
+        name: dotted name of the class.
+        paper: the paper to cite.
         extra: the extra of f3eo that installs the package; default "bench".
     """
 
@@ -117,24 +117,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Method:
-    """A named way to train, with the hyper-parameters it understands.
+    """An optimizer with a name, its hyper-parameters, and facts about it.
 
     Args:
         name: short name, as typed on the command line.
         label: name in tables and figures.
         colour: its colour in every figure, as #rrggbb.
-        order: what the field would call it: 1 steps by the gradient, 2 by curvature or statistics
-            that stand for it, 3 by the gradient of curvature.
-        kind: the idea, in a word or two.
-        needs: what it asks of the loop beyond a gradient at the weights; GRADIENT is nothing.
-        source: where it is from.
-        defaults: every hyper-parameter and its value, `lr` among them; tasks and users override by
-            name.
-        build: (model, options, seed) -> the stepper; `options` holds every name of `defaults`.
-        note: what a user should know; default nothing.
-        choices: by option that is a name, the names it may have; default none is.
-        idle: all options -> those that have no effect beside the others, each with the reason and
-            the cure, as the end of a sentence; default none.
+        order: order of the method: 1 uses the gradient, 2 curvature or statistics that approximate
+            it, 3 the gradient of curvature.
+        kind: the idea, in one or two words.
+        needs: what it needs from the training loop; GRADIENT is a gradient at the parameters.
+        source: package and paper.
+        defaults: value of every hyper-parameter, `lr` among them; tasks and users override them.
+        build: (model, options, seed) -> stepper; `options` has every name of `defaults`.
+        note: a remark for users; default "".
+        choices: by option with names as values, these names; default no such option.
+        idle: (all options) -> options without an effect beside the others, each with the reason
+            and the cure, as the end of a message; default none.
     """
 
     name: str
@@ -151,10 +150,10 @@ class Method:
     idle: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda options: {}
 
     def options(self, *overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """The full hyper-parameters: the defaults, overridden from left to right.
+        """All hyper-parameters: the defaults with overrides, where later ones win.
 
         Raises:
-            ValueError: an override this method does not have.
+            ValueError: the method has no option of this name.
         """
         merged = dict(self.defaults)
         for override in overrides:

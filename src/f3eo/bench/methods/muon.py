@@ -1,7 +1,7 @@
 """Muon on matrices and kernels, AdamW on the rest: pytorch_optimizer.Muon (arXiv 2502.16982).
 
-torch's own takes matrices alone, which leaves a convolutional network to AdamW; on matrices both
-take the same step.
+torch.optim.Muon takes matrices only, which would leave the kernels of a convolutional network to
+AdamW. On matrices both make the same step.
 """
 
 from collections.abc import Mapping
@@ -9,13 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from f3eo.bench.methods.bases import Muon, groups, settings
+from f3eo.bench.methods.bases import BASES
 from f3eo.bench.methods.method import GRADIENT, GradientStepper, Method, Source, Stepper
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """Muon and AdamW in one; nothing is random, the seed is unused."""
-    return GradientStepper(Muon(groups("muon", model), **settings("muon", **options)))
+    """Muon on matrices, AdamW on the rest; deterministic, `seed` is unused."""
+    muon = BASES["muon"]
+    arguments = muon.arguments(options["lr"], options["weight_decay"], options["momentum"])
+    return GradientStepper(muon.optimizer(muon.groups(model), **arguments))
 
 
 METHOD = Method(
@@ -26,6 +28,6 @@ METHOD = Method(
     kind="orthogonalised",
     needs=GRADIENT,
     source=Source("pytorch-optimizer", "pytorch_optimizer.Muon", "arXiv 2502.16982"),
-    defaults={"lr": 3e-3, "momentum": 0.95, "weight_decay": 1e-2},
+    defaults=BASES["muon"].defaults,
     build=build,
 )

@@ -7,33 +7,33 @@ from pytorch_optimizer import SAM
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from f3eo.bench.methods.bases import BASES, base, groups, own
+from f3eo.bench.methods.bases import BASES, base_arguments, base_named
 from f3eo.bench.methods.method import Closure, Method, Source, Stepper, evaluation
 
-TWICE = "gradient at the weights and at perturbed ones"
+TWO_GRADIENTS = "gradient at the weights and at perturbed ones"
 
 
 class SharpnessAwareStepper(Stepper):
-    """Two gradients a step: one to climb by rho, one there to descend with."""
+    """Two gradients per step: one to perturb the parameters by rho, one there to descend."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.optimizers = (optimizer,)
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """Climb, take the gradient there, return, and descend with it."""
+        """Perturb, take the gradient there, restore the parameters, and descend with it."""
         gradient = evaluation(closure, x, y, self.optimizer)
-        # pytorch_optimizer's step expects the first gradient to be there already, runs the
-        # closure once at the perturbed weights, and returns nothing.
+        # pytorch_optimizer's step expects the first gradient in .grad, calls the closure once at
+        # the perturbed parameters, and returns None.
         loss = gradient()
         self.optimizer.step(lambda: float(gradient()))
         return loss
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """SAM around a base on all parameters; nothing is random, the seed is unused."""
-    name = options["base"]
-    optimizer = SAM(groups(name, model), base(name), rho=options["rho"], **own(options))
+    """SAM around a base on all parameters; deterministic, `seed` is unused."""
+    base, arguments = base_named(options["base"]), base_arguments(options)
+    optimizer = SAM(base.groups(model), base.optimizer, rho=options["rho"], **arguments)
     return SharpnessAwareStepper(optimizer)
 
 
@@ -43,9 +43,9 @@ METHOD = Method(
     colour="#e69f00",
     order=1,
     kind="sharpness-aware",
-    needs=TWICE,
+    needs=TWO_GRADIENTS,
     source=Source("pytorch-optimizer", "pytorch_optimizer.SAM", "arXiv 2010.01412"),
-    defaults={"lr": 0.3, "momentum": 0.9, "weight_decay": 1e-3, "rho": 0.1, "base": "sgd"},
+    defaults={**BASES["sgd"].defaults, "rho": 0.1, "base": "sgd"},
     build=build,
     choices={"base": BASES},
 )

@@ -9,7 +9,7 @@ from f3eo.bench.methods.method import GRADIENT, Closure, Method, Source, Stepper
 
 
 class ScheduleFreeStepper(Stepper):
-    """Trained at one point, measured at another, the average; no schedule is put on it."""
+    """Gradients at one point, measurements at the average; the learning rate is not scheduled."""
 
     optimizers = ()
 
@@ -18,30 +18,30 @@ class ScheduleFreeStepper(Stepper):
         optimizer.train()
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """One gradient, one step."""
+        """One gradient, then one step."""
         loss = evaluation(closure, x, y, self.optimizer)()
         self.optimizer.step()
         return loss
 
     def rest(self) -> None:
-        """The average into the model."""
+        """Put the average into the model."""
         self.optimizer.eval()
 
     def resume(self) -> None:
-        """The point of training into the model."""
+        """Put the training point into the model."""
         self.optimizer.train()
 
 
 def sgd(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """Schedule-free SGD; nothing is random, the seed is unused."""
-    from schedulefree import SGDScheduleFree  # here: seldom needed
+    """Schedule-free SGD; deterministic, `seed` is unused."""
+    from schedulefree import SGDScheduleFree  # here: rarely needed
 
     return ScheduleFreeStepper(SGDScheduleFree(model.parameters(), **options))
 
 
 def adamw(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """Schedule-free AdamW; nothing is random, the seed is unused."""
-    from schedulefree import AdamWScheduleFree  # here: seldom needed
+    """Schedule-free AdamW; deterministic, `seed` is unused."""
+    from schedulefree import AdamWScheduleFree  # here: rarely needed
 
     return ScheduleFreeStepper(AdamWScheduleFree(model.parameters(), **options))
 

@@ -1,8 +1,8 @@
-"""Newton and Gauss-Newton by conjugate gradients: the three optimizers of f3eo.second_order.
+"""Newton-CG and Gauss-Newton by conjugate gradients: the three optimizers of f3eo.second_order.
 
-A step takes at most a fixed number of products with the curvature, so that it can be given a share
-of a budget. Newton-CG may end before, at the edge of its trust region; it is charged what it takes
-on the network that costs are counted on.
+A step takes at most a fixed number of curvature products, so its cost is bounded. Newton-CG may
+stop earlier, at the boundary of its trust region; its cost is that on the network of
+`f3eo.bench.methods.count`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,11 +17,11 @@ from f3eo.second_order import GaussNewton, LayerwiseGaussNewton, NewtonCG
 from f3eo.second_order.optimizer import SecondOrder
 
 PRODUCTS = 4
-"""InnerProducts with the curvature in a step."""
+"""Largest number of curvature products in a step."""
 
 
 class Outputs(Likelihood):
-    """Losses, and the model's outputs that they come from: all that Gauss-Newton asks for.
+    """Losses and the model outputs that they depend on, as Gauss-Newton needs them.
 
     Args:
         outputs: f, (B, …).
@@ -37,16 +37,16 @@ class Outputs(Likelihood):
         return self._losses
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """No labels can be drawn: the losses need not be those of a likelihood."""
+        """Raise NotImplementedError: the losses need not be those of a likelihood."""
         raise NotImplementedError("losses without a likelihood have no labels to draw")
 
     def root(self, noise: Tensor) -> Tensor:
-        """As `sample`."""
+        """Raise NotImplementedError; see `sample`."""
         raise NotImplementedError("losses without a likelihood have no labels to draw")
 
 
 class CurvatureStepper(Stepper):
-    """The optimizer sees losses and outputs."""
+    """The closure of the optimizer returns losses and outputs."""
 
     def __init__(self, model: nn.Module, optimizer: SecondOrder) -> None:
         self.model = model
@@ -54,20 +54,20 @@ class CurvatureStepper(Stepper):
         self.optimizers = (optimizer,)
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """One step; it is taken back if it does not lower the loss of the batch."""
+        """One step; it is undone if it does not lower the loss of the batch."""
 
-        def evaluated(x: Tensor, y: Tensor) -> Outputs:
-            found: list[Tensor] = []
+        def evaluate(x: Tensor, y: Tensor) -> Outputs:
+            outputs: list[Tensor] = []
             hook = self.model.register_forward_hook(
-                lambda _, __, output: found.append(output)  # pyright: ignore[reportArgumentType]
+                lambda _, __, output: outputs.append(output)  # pyright: ignore[reportArgumentType]
             )
             try:
                 losses = closure(x, y)
             finally:
                 hook.remove()
-            return Outputs(found[0], losses)
+            return Outputs(outputs[0], losses)
 
-        return self.optimizer.step(evaluated, x, y)
+        return self.optimizer.step(evaluate, x, y)
 
 
 def _newton(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
@@ -84,7 +84,7 @@ def _gauss_newton(
     return build
 
 
-NOTE = f"at most {PRODUCTS} products with the curvature a step"
+NOTE = f"at most {PRODUCTS} curvature products a step"
 
 METHODS = (
     Method(

@@ -6,11 +6,12 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD
 
+from f3eo.bench.methods.bases import BASES
 from f3eo.bench.methods.method import GRADIENT, GradientStepper, Method, Source, Stepper
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """SGD on all parameters; nothing is random, the seed is unused."""
+    """SGD on all parameters; deterministic, `seed` is unused."""
     return GradientStepper(SGD(model.parameters(), **options))
 
 
@@ -22,6 +23,6 @@ METHOD = Method(
     kind="momentum",
     needs=GRADIENT,
     source=Source("torch", "torch.optim.SGD", "Polyak 1964"),
-    defaults={"lr": 0.3, "momentum": 0.9, "weight_decay": 1e-3},
+    defaults=BASES["sgd"].defaults,
     build=build,
 )

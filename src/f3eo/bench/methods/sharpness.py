@@ -1,4 +1,7 @@
-"""SAM's relatives over SGD, all from the maintained package pytorch_optimizer."""
+"""Variants of SAM: ASAM, GSAM, LookSAM, WSAM, gradient penalty, FriendlySAM and bSAM.
+
+All are from pytorch_optimizer. Options named `base` choose what is wrapped; the others wrap SGD.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,18 +12,18 @@ from pytorch_optimizer import BSAM, GSAM, SAM, WSAM, FriendlySAM, LookSAM
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from f3eo.bench.methods.bases import BASES, OPTIONS, base, groups, own
+from f3eo.bench.methods.bases import BASES, OPTIONS, base_arguments, base_named
 from f3eo.bench.methods.method import Closure, ClosureStepper, Method, Source, Stepper, evaluation
-from f3eo.bench.methods.sam import TWICE, SharpnessAwareStepper
+from f3eo.bench.methods.sam import TWO_GRADIENTS, SharpnessAwareStepper
 
 
 class LookSharpnessStepper(SharpnessAwareStepper):
-    """LookSAM between its looks: the gradient its `step` would throw away is not taken."""
+    """LookSAM without the gradient that its `step` discards in between SAM steps."""
 
     optimizer: LookSAM
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """SAM's protocol every k steps; else one gradient, inside the optimizer's step."""
+        """SAM's two gradients every k steps; otherwise one gradient, in the optimizer's step."""
         if self.optimizer.get_step() % self.optimizer.k == 0:
             return super().step(closure, x, y)
         losses = list[Tensor]()
@@ -30,20 +33,20 @@ class LookSharpnessStepper(SharpnessAwareStepper):
 
 
 class SurrogateGapStepper(Stepper):
-    """GSAM takes both gradients itself; its closure returns the outputs, too."""
+    """GSAM takes both gradients itself; its closure returns (outputs, loss)."""
 
     def __init__(self, optimizer: GSAM) -> None:
         self.optimizer = optimizer
         self.optimizers = (optimizer.base_optimizer,)
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
-        """Climb, take the gradient there, take out what of the first is across it, descend."""
+        """Perturb, take the gradient there, decompose the first gradient along it, descend."""
         gradient = torch.enable_grad()(evaluation(closure, x, y, self.optimizer))
         return self.optimizer.step(lambda: (None, gradient()))[1]  # type: ignore[arg-type]
 
 
 class ConstantRadius:
-    """A rho schedule as GSAM asks for: `step` gives the next radius, here always the same."""
+    """A schedule of rho with GSAM's interface: `step` returns the next radius, always rho."""
 
     def __init__(self, rho: float) -> None:
         self.rho = rho
@@ -56,22 +59,21 @@ class ConstantRadius:
 def _wrapped(
     kind: Callable[..., Any], model: nn.Module, options: Mapping[str, Any], **more: Any
 ) -> Any:
-    """A wrapper around the base that the options name, with the options that are its own."""
-    settings = own(options)
-    rest = {name: value for name, value in options.items() if name not in (*settings, *OPTIONS)}
-    name = options["base"]
-    return kind(groups(name, model), base(name), **rest, **settings, **more)
+    """A wrapper around the base that the options name; other options go to the wrapper."""
+    base, arguments = base_named(options["base"]), base_arguments(options)
+    rest = {name: value for name, value in options.items() if name not in (*arguments, *OPTIONS)}
+    return kind(base.groups(model), base.optimizer, **rest, **arguments, **more)
 
 
 def asam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """SAM in the metric of the weights' sizes."""
+    """Adaptive SAM: perturbations are scaled by the size of each parameter."""
     return SharpnessAwareStepper(_wrapped(SAM, model, options, adaptive=True))
 
 
 def gsam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
     """GSAM around SGD, with a constant radius."""
-    base = {name: options[name] for name in ("lr", "momentum", "weight_decay")}
-    sgd, radius = SGD(model.parameters(), **base), ConstantRadius(options["rho"])
+    arguments = {name: options[name] for name in ("lr", "momentum", "weight_decay")}
+    sgd, radius = SGD(model.parameters(), **arguments), ConstantRadius(options["rho"])
     optimizer = GSAM(model.parameters(), sgd, model, radius, alpha=options["alpha"])
     return SurrogateGapStepper(optimizer)
 
@@ -89,7 +91,7 @@ def wsam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
 def penalty(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
     """The gradient-norm penalty λ‖∇L‖ around a base, (1 − α) ∇L(θ) + α ∇L(θ + r∇L/‖∇L‖), α = λ/r.
 
-    That is WSAM without decoupling, whose γ/(1 − γ) is α.
+    This is WSAM without decoupling, with γ/(1 − γ) = α.
     """
     rest = {name: value for name, value in options.items() if name != "alpha"}
     gamma = options["alpha"] / (1 + options["alpha"])
@@ -102,11 +104,8 @@ def fsam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
 
 
 def bsam(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
-    """Bayesian SAM, an optimizer of its own; noise is from torch's global generator."""
+    """Bayesian SAM, which wraps no base; its noise comes from torch's global generator."""
     return ClosureStepper(BSAM(model.parameters(), **options))
-
-
-BASE = {"lr": 0.3, "momentum": 0.9, "weight_decay": 1e-3}
 
 
 def _row(
@@ -123,10 +122,10 @@ def _row(
     choices = {"base": BASES} if "base" in own else {}
     given = {
         "choices": choices,
-        "needs": TWICE,
+        "needs": TWO_GRADIENTS,
         "order": 1,
         "kind": "sharpness-aware",
-        "defaults": {**BASE, **own},
+        "defaults": {**BASES["sgd"].defaults, **own},
     }
     return Method(
         name=name, label=label, colour=colour, source=source, build=build, **{**given, **more}

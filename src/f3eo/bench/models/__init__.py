@@ -1,4 +1,4 @@
-"""The models costs are measured on, by name: one family a file, listed here."""
+"""Models that steps are priced on, by name; one family per file. Tasks share the architectures."""
 
 from collections.abc import Mapping
 
@@ -13,6 +13,6 @@ MODELS: Mapping[str, Model] = {
 }
 
 USUAL = ("mlp", "resnet", "gpt", "vit")
-"""Measured unless something else is asked for."""
+"""The default of `f3eo cost`."""
 
 __all__ = ["MODELS", "USUAL", "Model"]

@@ -12,12 +12,12 @@ VOCABULARY, WIDTH, HEADS, DEPTH = 65, 128, 4, 4
 
 
 class GPT(nn.Module):
-    """Causal transformer with learned positions and a head of its own.
+    """Causal transformer with learned positions and an untied head.
 
     Args:
-        positions: the longest text, in characters.
-        width: of a character's vector, a multiple of the heads (4); default 128.
-        depth: blocks; default 4.
+        positions: length of the longest text, in characters.
+        width: features per position, a multiple of the 4 heads; default 128.
+        depth: number of blocks; default 4.
     """
 
     def __init__(self, positions: int, width: int = WIDTH, depth: int = DEPTH) -> None:
@@ -36,7 +36,7 @@ class GPT(nn.Module):
 
 
 def _text(positions: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random characters (B, T) and the characters after each (B, T)."""
+    """Random characters (B, T) and the next character at each position (B, T)."""
     text = torch.randint(VOCABULARY, (samples, positions + 1), generator=generator)
     return text[:, :-1].contiguous(), text[:, 1:].contiguous()
 

@@ -1,15 +1,21 @@
-"""A multi-layer perceptron."""
+"""The multi-layer perceptron of the priced models and of the small tasks."""
+
+from functools import partial
+from itertools import pairwise
 
 from torch import nn
 
 from f3eo.bench.models.model import Model, images
 
 
-def build() -> nn.Module:
-    """784-256-256-10 with SiLU."""
-    return nn.Sequential(
-        nn.Linear(784, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, 10)
-    )
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers of these widths with SiLU between them, e.g. `mlp(40, 100, 100, 10)`."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
 
 
-MLP = Model("mlp", "784-256-256-10, SiLU", 256, build, images(784, classes=10))
+MLP = Model(
+    "mlp", "784-256-256-10, SiLU", 256, partial(mlp, 784, 256, 256, 10), images(784, classes=10)
+)

@@ -1,4 +1,4 @@
-"""The residual networks for 32×32 images of arXiv 1512.03385, with GroupNorm for BatchNorm."""
+"""Residual networks for 32×32 images (arXiv 1512.03385), with GroupNorm in place of BatchNorm."""
 
 from functools import partial
 
@@ -11,11 +11,11 @@ GROUPS = 8
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions beside a shortcut, which is a 1×1 convolution where the shape changes.
+    """Two 3×3 convolutions plus a shortcut, a 1×1 convolution where the shape changes.
 
     Args:
-        inputs, outputs: channels.
-        stride: of the first convolution, in pixels.
+        inputs, outputs: number of channels.
+        stride: stride of the first convolution, in pixels.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -34,11 +34,11 @@ class Block(nn.Module):
 
 
 def build(blocks: int, stride: int = 1) -> nn.Module:
-    """6 · blocks + 2 layers: `blocks` at each of the widths 16, 32 and 64.
+    """A network of 6 · blocks + 2 layers: `blocks` residual blocks of each width 16, 32 and 64.
 
     Args:
-        blocks: residual blocks of each width.
-        stride: of the first convolution, in pixels; default 1.
+        blocks: number of residual blocks of each width.
+        stride: stride of the first convolution, in pixels; default 1.
     """
     layers: list[nn.Module] = [
         nn.Conv2d(3, 16, 3, stride, padding=1, bias=False),

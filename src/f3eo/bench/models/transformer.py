@@ -1,16 +1,16 @@
-"""The pre-norm transformer block that language and image models share."""
+"""The pre-norm transformer block of GPT and ViT."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class Block(nn.Module):
-    """Self-attention and a GELU MLP four times as wide, each behind a LayerNorm and added on.
+    """Self-attention, then a GELU MLP four times as wide; each is residual and pre-norm.
 
     Args:
         width: features per position.
         heads: attention heads, each of width / heads features.
-        causal: whether a position sees only itself and those before it.
+        causal: whether a position attends only to itself and earlier ones.
     """
 
     def __init__(self, width: int, heads: int, *, causal: bool) -> None:

@@ -10,7 +10,7 @@ SIZE, PATCH, WIDTH, HEADS, DEPTH, CLASSES = 32, 4, 96, 3, 4, 10
 
 
 class ViT(nn.Module):
-    """Patches behind a class token; both it and the position table are bare parameters."""
+    """Transformer on a class token and patches; token and positions are bare parameters."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from f3eo.bench.methods.count import Count, count
 from f3eo.bench.methods.health import examine
 from f3eo.bench.methods.method import Method
 from f3eo.bench.plan.spaces import TUNED, space
-from f3eo.bench.price.clock import step_times
+from f3eo.bench.price.step_times import step_times
 
 TASK = "digits-mlp"
 """The task whose model and batches are used to time steps."""

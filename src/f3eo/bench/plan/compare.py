@@ -13,7 +13,7 @@ from f3eo.bench.execute.store import Store
 from f3eo.bench.methods import METHODS, USUAL
 from f3eo.bench.plan.checks import check_counts, check_folder, check_names, check_setting
 from f3eo.bench.plan.runs import planned
-from f3eo.bench.price.clock import prices, work
+from f3eo.bench.price.prices import prices, step_kind
 from f3eo.bench.report.comparison_page import write_report
 from f3eo.bench.report.standings import EQUALS, standings, table
 from f3eo.bench.run.run import Equal, Run
@@ -91,7 +91,7 @@ class Comparison:
         """Every run, ordered by seed, so that an early end leaves equal numbers of seeds.
 
         Args:
-            prices: time of a step in plain gradient steps, by `clock.work`; needed if `equal`
+            prices: time of a step in plain gradient steps, by `step_kind`; needed if `equal`
                 names time.
         """
         plain = [
@@ -105,7 +105,9 @@ class Comparison:
             for method in self.methods
         ]
         return [
-            replace(run, seed=seed, price=(prices or {})[work(run)] if kind == "time" else None)
+            replace(
+                run, seed=seed, price=(prices or {})[step_kind(run)] if kind == "time" else None
+            )
             for seed in range(self.seeds)
             for kind in self.equal
             for run in plain

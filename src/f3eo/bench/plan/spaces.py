@@ -36,9 +36,7 @@ WRAPPERS: Mapping[str, Space] = {
 }
 """A wrapper's own ranges, added to those of its base; without any it tries its base's points."""
 OWN: Mapping[str, Space] = {
-    "sgd": SGD_LIKE,
-    "adamw": ADAM_LIKE,
-    "muon": ADAM_LIKE,
+    **BASES,
     "adahessian": {"lr": _log(0.015, 1.0), "weight_decay": _log(1e-4, 1e-2)},
     "soap": ADAM_LIKE,
     "ivon": {

@@ -13,7 +13,7 @@ from f3eo.bench.plan.choice import choose_bases, choose_options
 from f3eo.bench.plan.manifest import write_manifest
 from f3eo.bench.plan.spaces import BASES, WRAPPERS
 from f3eo.bench.plan.study import Study
-from f3eo.bench.price.clock import prices, work
+from f3eo.bench.price.prices import prices, step_kind
 from f3eo.bench.run.row import Row
 from f3eo.bench.run.run import Run
 
@@ -96,7 +96,7 @@ def _carry_out(
     step_prices: Mapping[str, float],
 ) -> Carried:
     """Carry out runs at their prices; their rows are kept as lines and, at the end, as a table."""
-    priced = [replace(run, price=step_prices[work(run)]) for run in runs]
+    priced = [replace(run, price=step_prices[step_kind(run)]) for run in runs]
     store = Store(study.path, name)
     carried = carry_out(
         priced,

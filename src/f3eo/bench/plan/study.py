@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from f3eo.bench.methods import METHODS
+from f3eo.bench.methods.bases import over
 from f3eo.bench.plan import tuning
 from f3eo.bench.plan.checks import check_counts, check_folder, check_names
 from f3eo.bench.plan.runs import planned
@@ -23,7 +24,6 @@ from f3eo.bench.plan.variants import (
 from f3eo.bench.run.run import Run
 from f3eo.bench.run.train import load
 from f3eo.bench.tasks import TASKS
-from f3eo.bench.wrapped import over
 
 WHERE = (
     f"ablation varies f3eo and sam on {', '.join(ABLATION_TASKS)}; sensitivity varies f3eo over "

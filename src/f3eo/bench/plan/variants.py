@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from f3eo.bench.wrapped import MOMENTUM, over
+from f3eo.bench.methods.bases import BASES, over
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def _over(method: str, base: str) -> Variant:
     return Variant(f"{method} over {base}", over(base), method, rates=base)
 
 
-TRACE = {"power": 2.0, "weight": "ratio"}
+TRACE = {"power": 2.0, "strength": "ratio"}
 """Options of estimators that know Tr F alone (power 2), whose strength has another scale.
 
 A ratio has no scale.
@@ -52,17 +52,17 @@ ABLATION: Sequence[Variant] = (
     _part("estimator", "sign", **TRACE),
     _part("estimator", "batch", fraction=1.0, **TRACE),
     _part("estimator", "model_sampled", **TRACE),
-    _part("power", 2.0, weight="ratio"),
+    _part("power", 2.0, strength="ratio"),
     _part("rule", "coupled"),
     _part("rule", "per_tensor"),
-    _part("rule", "direct", weight="ratio", ratio=1.0),
-    _part("weight", "cap"),
-    _part("weight", "fixed"),
-    _part("weight", "ratio"),
+    _part("rule", "direct", strength="ratio", ratio=1.0),
+    _part("strength", "cap"),
+    _part("strength", "fixed"),
+    _part("strength", "ratio"),
     _part("fraction", 1.0),
     _part("every", 1),
     _part("every", 10),
-    *(_over(method, base) for method in ("f3eo", "sam") for base in MOMENTUM),
+    *(_over(method, base) for method in ("f3eo", "sam") for base in BASES),
 )
 ABLATION_TASKS = ("mnist1d-mlp", "fashion-cnn", "modular-addition")
 
@@ -70,8 +70,8 @@ RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Learning rates of the grids."""
 STRENGTHS = {
     "decoupled": ({}, (0.01, 0.03, 0.1, 0.3)),
-    "coupled": ({"weight": "fixed"}, (0.01, 0.03, 0.1, 0.3)),
-    "direct": ({"weight": "fixed", "power": 2.0}, (0.02, 0.2, 2.0, 20.0)),
+    "coupled": ({"strength": "fixed"}, (0.01, 0.03, 0.1, 0.3)),
+    "direct": ({"strength": "fixed", "power": 2.0}, (0.02, 0.2, 2.0, 20.0)),
 }
 """By rule: its options, and the values of the strength. All grids are over SGD.
 

@@ -1,7 +1,7 @@
-"""What one step costs, in time and memory, next to a plain gradient step."""
+"""Prices: the time and memory of a step, over those of a plain gradient step."""
 
 from f3eo.bench.models import MODELS, USUAL
-from f3eo.bench.price.measure import Outcome, Plan, measure
-from f3eo.bench.price.methods import METHODS
+from f3eo.bench.price.cost import Outcome, Plan, measure_cost
+from f3eo.bench.price.variants import VARIANTS
 
-__all__ = ["METHODS", "MODELS", "USUAL", "Outcome", "Plan", "measure"]
+__all__ = ["MODELS", "USUAL", "VARIANTS", "Outcome", "Plan", "measure_cost"]

@@ -1,11 +1,11 @@
-"""Peak memory of a method's steps; run as a program of its own, in a fresh process.
+"""Peak memory of a variant's steps; a program that runs in a fresh process.
 
-The figure is the growth of the peak resident set over what is resident once model and data are
-there and one forward pass has run without gradients. Three things would blur it and are kept out:
+The result is the growth of the peak resident set over the resident set after model and data are
+made and one forward pass has run without gradients. Three contributions are excluded:
 
-- code that is loaded or compiled on first use: a throw-away model first takes steps on two samples;
-- the compilation of a step, and the first comparisons with the uncompiled one: steps taken before;
-- freed memory that the C library keeps for later: see `memory.ENVIRONMENT`.
+- code loaded or compiled on first use: a second model takes steps on two samples before;
+- compilation of a step and its first comparisons with the uncompiled step: done before;
+- freed memory that the C library keeps: see `memory.ENVIRONMENT`.
 """
 
 import gc
@@ -17,18 +17,17 @@ from pathlib import Path
 import torch
 
 from f3eo.bench.models import MODELS, Model
-from f3eo.bench.price.methods import METHODS, Method
+from f3eo.bench.price.variants import VARIANTS, Variant
 from f3eo.bench.price.work import start
 
 ROUNDS = 2
-"""Rounds of steps that are watched: gradients of the first are still there in the second."""
+"""Rounds that are measured; gradients of the first are still allocated in the second."""
 
 
 def peak_growth(action: Callable[[], object]) -> int:
-    """Bytes by which the highest resident set during `action` exceeds the one before it.
+    """Bytes by which the peak resident set during `action` exceeds the resident set before.
 
-    Where the peak cannot be reset (systems other than Linux), it counts from the highest so far
-    and is a lower bound.
+    Systems other than Linux cannot reset the peak: the result is then a lower bound.
     """
     gc.collect()
     with suppress(OSError):
@@ -38,8 +37,8 @@ def peak_growth(action: Callable[[], object]) -> int:
     return _peak() - before
 
 
-def footprint(model: Model, method: Method) -> int:
-    """Bytes that steps of the method need beside model, data and a forward pass."""
+def footprint(model: Model, method: Variant) -> int:
+    """Bytes that steps of the variant need beside model, data and a forward pass."""
     small = start(model, method, batch=2)
     _steps(small.step, method.steps)
     del small
@@ -55,9 +54,9 @@ def _steps(step: Callable[[], object], number: int) -> None:
 
 
 def _peak() -> int:
-    """Highest resident set so far, in bytes.
+    """Peak resident set so far, in bytes.
 
-    Not ru_maxrss on Linux: a process inherits that of the one that started it.
+    On Linux not ru_maxrss, which a process inherits from its parent.
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -70,10 +69,10 @@ def _peak() -> int:
 
 
 def main() -> None:
-    """MODEL METHOD THREADS -> bytes, on standard output."""
+    """Print the bytes; arguments are MODEL METHOD THREADS."""
     model, method, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    print(footprint(MODELS[model], METHODS[method]))
+    print(footprint(MODELS[model], VARIANTS[method]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rows of one model as a table for the terminal."""
+"""The table of one model that `f3eo cost` prints."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,20 @@ from rich.table import Table
 from rich.text import Text
 
 from f3eo.bench.models import MODELS
-from f3eo.bench.price.methods import GRADIENT, METHODS
-from f3eo.bench.price.row import Row
+from f3eo.bench.price.row import CostRow
+from f3eo.bench.price.variants import GRADIENT, VARIANTS
 
 UNKNOWN = "–"
 
 NOTE = (
-    "Time and peak memory of a step as multiples of those of a plain gradient step. Time is the "
-    "processor's with one thread, else the wall's: the median over rounds, between its quartiles. "
-    f"{UNKNOWN} in memory: not measured, or too little to tell from noise."
+    "Time and peak memory of a step, over those of a plain gradient step. Time is processor time "
+    "with one thread and wall time with several: median and quartiles over rounds. "
+    f"{UNKNOWN} in memory: not measured, or too small to tell from noise."
 )
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """One line per method."""
+def table(rows: Sequence[CostRow]) -> Table:
+    """One line for each row, all of the same model."""
     first = rows[0]
     model = MODELS[first["model"]]
     grid = Table(
@@ -37,11 +37,11 @@ def table(rows: Sequence[Row]) -> Table:
     for name in ("time", "quartiles", "memory"):
         grid.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        grid.add_row(row["method"], METHODS[row["method"]].label, *_cells(row))
+        grid.add_row(row["method"], VARIANTS[row["method"]].label, *_cells(row))
     return grid
 
 
-def _cells(row: Row) -> list[Text | str]:
+def _cells(row: CostRow) -> list[Text | str]:
     spread = UNKNOWN
     if row["time_ratio"] is not None:
         spread = f"{row['time_ratio_low']:.2f} … {row['time_ratio_high']:.2f}"
@@ -58,8 +58,8 @@ def _number(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.2f}"
 
 
-def _caption(rows: Sequence[Row]) -> Text:
-    """What 1.00 stands for, how well it is known, and what went wrong."""
+def _caption(rows: Sequence[CostRow]) -> Text:
+    """Time and memory of the plain gradient, rounds, threads, and errors."""
     plain = next((row for row in rows if row["method"] == GRADIENT.name), None)
     text = Text()
     if plain and plain["gradient_ms"] is not None:

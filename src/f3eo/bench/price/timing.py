@@ -5,9 +5,9 @@ import gc
 import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import SupportsFloat
 
 import torch
@@ -20,11 +20,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 @dataclass(frozen=True)
 class Runner:
-    """Something to time.
+    """A step to time.
 
     Args:
         step: takes one step and returns its loss.
-        steps: how many make up a round; their mean counts.
+        steps: steps in a round; the round counts their mean; default 1.
     """
 
     step: Callable[[], SupportsFloat]
@@ -33,15 +33,60 @@ class Runner:
 
 @dataclass
 class Timing:
-    """What was measured so far; complete rounds alone, so that it may be cut short at any time.
+    """Results so far, of complete rounds only, so that an interruption loses one round at most.
 
     Args:
         rounds: seconds per step, by name, for every counted round.
-        errors: what went wrong, by name; from then on that runner is left out.
+        errors: by name, the error after which that runner is left out.
     """
 
     rounds: list[dict[str, float]] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many rounds are taken.
+
+    Args:
+        fewest: rounds that are taken whatever time they need.
+        most: rounds after which timing ends; default no bound.
+        seconds: time after which timing ends if the fewest rounds are done; default no bound.
+    """
+
+    fewest: int
+    most: float = inf
+    seconds: float = inf
+
+    def is_enough(self, rounds: int, seconds: float) -> bool:
+        """Whether timing ends after this many rounds and seconds."""
+        return rounds >= self.most or (rounds >= self.fewest and seconds >= self.seconds)
+
+
+def time_rounds(
+    runners: Mapping[str, Runner],
+    timing: Timing,
+    effort: Effort,
+    *,
+    generator: random.Random,
+    clock: Clock,
+    begin: float,
+    tell: Callable[[int, float], object] = lambda rounds, seconds: None,
+) -> None:
+    """Time rounds into `timing` until they are enough.
+
+    Args:
+        runners, timing, generator, clock: see `interleave`.
+        effort: when they are enough.
+        begin: time on `time.monotonic` from which seconds count.
+        tell: called after each round with rounds and seconds so far; default nothing.
+    """
+    with closing(interleave(runners, timing, generator=generator, clock=clock)) as counts:
+        for rounds in counts:
+            seconds = time.monotonic() - begin
+            tell(rounds, seconds)
+            if effort.is_enough(rounds, seconds):
+                break
 
 
 def interleave(
@@ -52,22 +97,22 @@ def interleave(
     warmup: int = 2,
     clock: Clock = time.perf_counter,
 ) -> Generator[int]:
-    """Time round after round into `timing`, for as long as it is iterated.
+    """Time one round after the other into `timing`, as long as the caller iterates.
 
-    A disturbance from outside hits neighbours in time, so methods are compared within a round; in
-    random order, so that none always follows the same one. Garbage is collected between the
-    measurements, never within.
+    Other programs slow down measurements that are near in time alike, so methods are compared
+    within a round. The order within a round is random, so that no method always follows the same
+    one. Garbage is collected between measurements, never within.
 
     Args:
-        runners: what to time, by name.
-        timing: where rounds and errors go.
+        runners: by name.
+        timing: receives rounds and errors.
         generator: draws the order.
-        warmup: rounds that do not count.
+        warmup: rounds that do not count; default 2.
         clock: gives the time; see `clock_for`.
 
     Yields:
-        The number of rounds counted so far, after each, warm-up ones included. Ends where every
-        runner has failed.
+        The number of counted rounds, after each round, warm-up included. Ends when every runner
+        has failed.
     """
     with _undisturbed():
         for number in range(-warmup, 1_000_000_000):
@@ -92,7 +137,7 @@ def _seconds(runner: Runner, clock: Clock) -> float:
     """Seconds per step of one measurement.
 
     Raises:
-        ArithmeticError: a loss that is not finite: the step then did other work than usual.
+        ArithmeticError: the loss is not finite, so the step may have done less work than usual.
     """
     gc.collect()
     begin = clock()
@@ -106,12 +151,12 @@ def _seconds(runner: Runner, clock: Clock) -> float:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """No garbage collection but ours, and no memory from the system but once."""
+    """Without automatic garbage collection, and with freed memory kept by the process."""
     enabled = gc.isenabled()
     gc.disable()
     _keep_memory()
     gc.collect()
-    gc.freeze()  # collections between measurements then look at new objects alone
+    gc.freeze()  # collections between measurements then scan new objects only
     try:
         yield
     finally:
@@ -121,20 +166,19 @@ def _undisturbed() -> Iterator[None]:
 
 
 def clock_for(threads: int) -> Clock:
-    """The time of the processor spent on this process if it works with one thread, else the wall's.
+    """The processor time of this process for one thread, the wall time for several.
 
-    On a busy machine a step now and then waits for its turn longer than it takes; the processor's
-    time leaves that out, but adds up over threads.
+    Processor time excludes waiting for the processor on a busy machine, but adds up over threads.
     """
     return time.process_time if threads == 1 else time.perf_counter
 
 
 def _keep_memory() -> None:
-    """Have glibc keep what is freed, for good, so that no method pays for fresh pages.
+    """Make glibc keep freed memory for good, so that no step pays for new pages.
 
-    By default it hands large blocks back after each step, or not, depending on the largest that any
-    method ever freed: the plain gradient of a ResNet then takes a quarter longer alone than in
-    company. Other C libraries are left as they are.
+    By default glibc returns large blocks to the system after each step, or keeps them, depending on
+    the largest block that any method has freed: the plain gradient of a ResNet then takes a quarter
+    longer alone than beside other methods. No effect with other C libraries.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -144,7 +188,7 @@ def _keep_memory() -> None:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Torch works with so many threads."""
+    """Run torch with this many threads, then with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

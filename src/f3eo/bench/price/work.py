@@ -1,4 +1,4 @@
-"""A method at work on a model: everything one step needs."""
+"""A variant with a model and a batch: everything that one step needs."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,17 @@ from torch import Tensor, nn
 
 from f3eo.bench.methods.method import Stepper
 from f3eo.bench.models import Model
-from f3eo.bench.price.methods import Method
-
-SEED = 0
-"""Of weights and data, the same for every method."""
+from f3eo.bench.price.variants import SEED, Variant
 
 
 @dataclass(frozen=True)
 class Work:
-    """A method, a model of its own and the batch it steps on, always the same.
+    """A variant, a module of its own, and the one batch of all its steps.
 
     Args:
-        model: where the loss comes from.
+        model: gives the loss.
         module: the model's module.
-        stepper: the method's.
+        stepper: takes the variant's steps.
         x, y: inputs and targets, samples in dimension 0.
     """
 
@@ -40,18 +37,18 @@ class Work:
             self.closure(self.x, self.y)
 
     def prepare(self, steps: int) -> None:
-        """Take steps, and leave no gradients."""
+        """Take steps, then drop all gradients."""
         for _ in range(steps):
             self.step()
         for parameter in self.module.parameters():
             parameter.grad = None
 
     def step(self) -> Tensor:
-        """One step of the method; the mean loss."""
+        """Take one step; returns the mean loss."""
         return self.stepper.step(self.closure, self.x, self.y)
 
 
-def start(model: Model, method: Method, batch: int) -> Work:
-    """A fresh module, the method on it, and a batch of so many samples."""
+def start(model: Model, method: Variant, batch: int) -> Work:
+    """A new module, the variant on it, and a batch of this many samples."""
     module = model.build(SEED)
     return Work(model, module, method.build(module), *model.data(batch, SEED))

@@ -52,7 +52,7 @@ def sensitivity(study: StudyData, task: str) -> dict[tuple[str, str], study_figu
         if row["task"] != task:
             continue
         options = row["config"]["options"]
-        kind = options.get("weight", "ratio")
+        kind = options.get("strength", "ratio")
         place = options["lr"], options["ratio" if kind == "ratio" else "value"]
         grid = cells.setdefault((options.get("rule", "decoupled"), kind), {})
         values = grid.setdefault(place, [])

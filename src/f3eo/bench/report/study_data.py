@@ -9,7 +9,7 @@ from f3eo.bench.execute import archive, disk
 from f3eo.bench.execute.store import read
 from f3eo.bench.methods import METHODS
 from f3eo.bench.plan.manifest import check_asked
-from f3eo.bench.price.clock import check_prices
+from f3eo.bench.price.prices import check_prices
 from f3eo.bench.run.metrics import ACCURACY, TEST_LOSS, Metric
 from f3eo.bench.run.row import Row
 from f3eo.bench.tasks import TASKS

@@ -1,1 +1,1 @@
-"""One run: training, measurement, and the row that it gives."""
+"""One run: training, measurements, and its row."""

@@ -1,36 +1,38 @@
-"""The largest eigenvalue of the loss's Hessian, the sharpness that SAM and its kin speak of."""
+"""The largest eigenvalue of the loss Hessian, also called sharpness."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
-from f3eo.bench.methods import Closure
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
 from f3eo.curvature.hessian import hessian
 
 TOLERANCE = 1e-2
-
+"""Relative accuracy of the eigenvalue."""
 VECTORS = 10
-"""That Lanczos keeps: eleven products are enough then for most networks."""
+"""Lanczos vectors; with them eleven products are enough for most networks."""
 
 
-def top_eigenvalue(model: nn.Module, closure: Closure, x: Tensor, y: Tensor) -> float | None:
-    """λ_max of ∇² mean ℓ by Lanczos with exact products H v, to a relative 1e-2.
+def top_eigenvalue(model: nn.Module, closure: Callable[..., Tensor], *batch: Any) -> float | None:
+    """λ_max(H), H = ∇² (1/B) Σ_i ℓ_i, by Lanczos with exact products H v, to a relative 1e-2.
 
-    The start is a fixed random vector: the same model and samples give the same value.
+    The start vector is fixed, so the same model and batch give the same value.
 
     Args:
-        model: its parameters that require a gradient are the P coordinates.
-        closure: (x, y) -> per-sample losses.
-        x, y: the samples; all in one graph.
+        model: H is taken over its P parameters that require a gradient.
+        closure: (*batch) -> per-sample losses ℓ_i, (B,).
+        batch: arguments of the closure, with samples in dimension 0; one graph holds them all.
 
     Returns:
-        The eigenvalue, in units of the loss; None if Lanczos does not get there.
+        The eigenvalue, in units of the loss; 0 for H = 0; None if Lanczos does not converge.
     """
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    problem = Problem(closure, (x, y), parameters, [True] * len(parameters), model, None)
+    problem = Problem(closure, batch, parameters, [True] * len(parameters), model, None)
     product = hessian(evaluate(problem, per_sample=True, differentiable=True), parameters).product
     size = sum(p.numel() for p in parameters)
 
@@ -40,10 +42,10 @@ def top_eigenvalue(model: nn.Module, closure: Closure, x: Tensor, y: Tensor) -> 
     kind = numpy.float64 if parameters[0].dtype == torch.float64 else numpy.float32
     operator = LinearOperator(shape=(size, size), matvec=times, dtype=kind)  # type: ignore[call-arg]
     start = numpy.random.default_rng(0).standard_normal(size)
-    if not times(start).any():  # ARPACK refuses a matrix of zeros; sure of everything, it is one
+    if not times(start).any():  # H = 0, as for a model with zero loss; ARPACK refuses it
         return 0.0
     try:
-        found = eigsh(
+        eigenvalues = eigsh(
             operator,
             k=1,
             which="LA",
@@ -54,4 +56,4 @@ def top_eigenvalue(model: nn.Module, closure: Closure, x: Tensor, y: Tensor) -> 
         )
     except ArpackNoConvergence:
         return None
-    return float(found[0])
+    return float(eigenvalues[0])

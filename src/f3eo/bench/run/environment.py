@@ -1,4 +1,4 @@
-"""What a result was measured with: the versions of the code and the machine."""
+"""The environment of a result: versions of the code, and the machine."""
 
 import os
 import platform
@@ -6,6 +6,7 @@ import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,21 +24,25 @@ PACKAGES = (
 )
 
 
+def environment() -> dict[str, dict[str, Any]]:
+    """The entries `versions` and `machine` of a row."""
+    return {"versions": versions(), "machine": machine()}
+
+
 @lru_cache
 def versions() -> dict[str, str]:
-    """Version of Python, of each package that can change a result, and of the source tree."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of each package that can change a result, and the commit."""
+    known = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            known[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found | ({"commit": commit} if (commit := _commit()) else {})
+            known[package] = "not installed"
+    return known | ({"commit": commit} if (commit := _commit()) else {})
 
 
-@lru_cache
 def machine() -> dict[str, str | int]:
-    """Processor, cores and system, and the threads torch may use in this process."""
+    """Processor, cores, system, and the number of torch's threads in this process."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
@@ -47,7 +52,7 @@ def machine() -> dict[str, str | int]:
 
 
 def _commit() -> str:
-    """The commit of the source tree, with "+" if it was changed since; empty outside of git."""
+    """The commit of the source tree, with "+" if it has changes; empty outside of git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
@@ -56,8 +61,9 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
+@lru_cache
 def _processor() -> str:
-    """The model name Linux gives, else what Python knows."""
+    """The processor's model name on Linux, elsewhere what `platform` knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

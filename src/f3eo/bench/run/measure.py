@@ -1,4 +1,4 @@
-"""What is measured of a model, during a run and at its end; nothing here draws or trains."""
+"""Measurements of a model, during a run and at its end; none draws random numbers or trains."""
 
 import math
 from collections.abc import Callable
@@ -16,14 +16,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits, y) -> per-sample losses (N,)."""
 
 CHUNK = 250
-"""Samples at a time, so that memory stays small."""
+"""Samples in a forward pass; bounds memory."""
 
 SHARP = 200
-"""Samples of the probe, the first of them, for the Hessian's eigenvalue."""
+"""Number of probe samples for the Hessian's largest eigenvalue."""
 
 
 class Tested(NamedTuple):
-    """The mean loss in nats, the share of right answers, and the logits they came from."""
+    """The mean loss in nats, the accuracy in [0, 1], and the logits (N, …, C)."""
 
     loss: float
     accuracy: float
@@ -31,21 +31,20 @@ class Tested(NamedTuple):
 
 
 def measure(model: nn.Module, loss: Loss, probe: Samples, test: Samples) -> dict[str, float]:
-    """A point on the curve: loss and accuracy on the test, loss and exact Tr F on the probe.
+    """A point on the curve: loss and accuracy on test samples, loss and exact Tr F on the probe.
 
     Args:
-        model: left in training mode.
+        model: the model, which is left in training mode.
         loss: see `Loss`.
         probe: training samples.
-        test: unseen samples. With labels (N, T) accuracy is that of every position.
+        test: test samples. With labels (N, T) accuracy is the mean over positions.
 
     Returns:
-        `train_loss`, `test_loss` (nats), `test_accuracy` (in [0, 1]) and `fisher_trace`; the first
-        and last are NaN if the test loss is no finite number.
+        `train_loss`, `test_loss` (nats), `test_accuracy` (in [0, 1]) and `fisher_trace`;
+        `train_loss` and `fisher_trace` are NaN if the test loss is not finite.
     """
     model.eval()
     tested = _tested(model, loss, test)
-    # Else there is no gradient to speak of.
     finite = math.isfinite(tested.loss)
     train_loss, trace = _trained(model, loss, probe) if finite else (math.nan, math.nan)
     model.train()
@@ -60,17 +59,18 @@ def measure(model: nn.Module, loss: Loss, probe: Samples, test: Samples) -> dict
 def conclude(
     model: nn.Module, loss: Loss, probe: Samples, test: Samples, point: dict[str, float]
 ) -> dict[str, float | None]:
-    """What is measured once, at the end.
+    """Values at the end of a run.
 
     Args:
-        model, loss, probe, test: as for `measure`, but all of the test.
-        point: the last on the curve, for what is not measured again.
+        model, loss, probe: as for `measure`.
+        test: all test samples.
+        point: the last point on the curve; gives the values that are not measured again.
 
     Returns:
-        `train_loss` and `fisher_trace` of the point; `test_loss`, `test_accuracy`,
-        `calibration_error` (see `f3eo.bench.run.calibration`); `gap`, test less training loss;
-        `top_eigenvalue` of the Hessian of the mean loss on the probe's first 200 samples, None if
-        it is not found.
+        `train_loss` and `fisher_trace` of the point; `test_loss`, `test_accuracy`;
+        `calibration_error` (see `f3eo.bench.run.calibration`); `gap`, test loss minus training
+        loss; `top_eigenvalue` of the Hessian of the mean loss on the first 200 probe samples, None
+        if Lanczos does not converge.
     """
     model.eval()
     tested = _tested(model, loss, test)
@@ -91,12 +91,12 @@ def conclude(
 @torch.no_grad()
 def _tested(model: nn.Module, loss: Loss, test: Samples) -> Tested:
     logits = torch.cat([model(x) for x in test.x.split(CHUNK)])
-    right = (logits.argmax(-1) == test.y).double().mean().item()
-    return Tested(loss(logits, test.y).mean().item(), right, logits)
+    accuracy = (logits.argmax(-1) == test.y).double().mean().item()
+    return Tested(loss(logits, test.y).mean().item(), accuracy, logits)
 
 
 def _trained(model: nn.Module, loss: Loss, probe: Samples) -> tuple[float, float]:
-    """Mean loss and Tr F, which is a mean over samples too, so that chunks add up to it."""
+    """Mean loss and Tr F; both are means over samples, so chunks are averaged by their sizes."""
     loss_sum = trace_sum = 0.0
     for x, y in zip(probe.x.split(CHUNK), probe.y.split(CHUNK), strict=True):
         losses, trace = fisher_trace(

@@ -1,4 +1,4 @@
-"""The quantities the report shows: where each is found in a row, and how it is read."""
+"""The quantities in reports: column in a row, name, unit and axis."""
 
 from typing import Literal, NamedTuple
 
@@ -8,10 +8,10 @@ class Metric(NamedTuple):
 
     Attributes:
         column: its name in `final` and `curve` of a row.
-        name: its name and unit in tables and figures.
-        scale: the axis it is drawn on; default "linear".
-        factor: what the stored value is multiplied by to be shown; default 1.
-        larger_is_better: the direction of a verdict; default False.
+        name: name and unit in tables and figures.
+        scale: scale of its axis; default "linear".
+        factor: the shown value over the stored value; default 1.
+        larger_is_better: whether larger values are better; default False.
     """
 
     column: str

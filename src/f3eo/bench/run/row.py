@@ -1,4 +1,4 @@
-"""One run written as one row: its configuration, its result or its error, its environment."""
+"""The row of a run: its configuration, result or error, and environment."""
 
 import traceback
 import warnings
@@ -6,26 +6,32 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from f3eo.bench.run.environment import machine, versions
+from f3eo.bench.run.environment import environment
+from f3eo.bench.run.names import current
 from f3eo.bench.run.run import Equal, Run
 from f3eo.bench.run.train import Result, train
 
 Row = dict[str, Any]
 """A line of results.jsonl.
 
-`key`, `task`, `method`, `variant` (see `Run`), `kind` ("result", or "trial" on held-out samples),
-`seed`, `config` (with a `price` if the budget is one of time); `status`:
-"finished", "diverged" or "failed"; `error` and `traceback`: text or null; `steps` and
-`gradient_equivalents` (cost of one step); `final`: what was measured at the end, null unless
-finished; `best`: test accuracy and loss, the best on the curve; `target`: whether and where the
-curve reached the task's target; `curve`: lists of equal length (all three see
-`f3eo.bench.run.train.Result`); `source`: of the data, "" where there is but one;
-`warnings`: texts; `versions`, `machine`, `time`; `command`: what was typed.
-"""
+| name | value |
+|---|---|
+| `key`, `task`, `method`, `variant` | see `Run` |
+| `kind` | "result", or "trial" on held-out samples |
+| `seed`, `config` | see `Run`; `config` has a `price` if the budget is time |
+| `status` | "finished", "diverged" or "failed" |
+| `error`, `traceback` | text or null |
+| `steps`, `gradient_equivalents` | number of steps; cost of one step |
+| `final`, `target`, `curve`, `source` | see `f3eo.bench.run.train.Result`; `final` is null unless finished |
+| `best` | best test accuracy and best test loss on the curve |
+| `warnings` | texts |
+| `versions`, `machine`, `time` | see `f3eo.bench.run.environment`; time of writing |
+| `command` | the command line |
+"""  # noqa: E501
 
 
 ENDS = ("test_accuracy", "test_loss", "train_loss", "fisher_trace", "seconds")
-"""What `final` has, at least; without a curve the first of them is enough for a report."""
+"""Entries that `final` has at least; only the first in rows without a curve."""
 STATUS = ("finished", "diverged", "failed")
 TEXT, NUMBER = (str, type(None)), (int, float, type(None))
 KINDS: Mapping[str, Any] = {
@@ -37,11 +43,11 @@ KINDS: Mapping[str, Any] = {
     "seed": int,
     "warnings": list,
 }
-"""Types of the entries that every row has, those of older versions, too."""
+"""Types of the entries that every row has, in all versions."""
 
 
 def record(run: Run, progress: Callable[[float], object] = lambda share: None) -> Row:
-    """Train a run and write down what came of it; an error becomes a row, too."""
+    """Train a run and return its row; an error gives a row, too."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
@@ -52,35 +58,48 @@ def record(run: Run, progress: Callable[[float], object] = lambda share: None) -
 
 
 def equal(row: Row) -> Equal:
-    """What the methods of the row's comparison have the same amount of."""
+    """What the row's comparison holds equal: "cost" or "time"."""
     return "time" if "price" in row["config"] else "cost"
 
 
 def failed(run: Run, error: str, trace: str | None = None) -> Row:
-    """The row of a run that ended in an error."""
+    """The row of a run that ended with an error."""
     return _row(run, status="failed", error=error, traceback=trace)
 
 
 def check(row: Any) -> None:
-    """Refuse what is no row, as a line that was cut or written by hand.
+    """Refuse an object that is not a row, e.g. of a truncated line.
 
     Raises:
-        ValueError, TypeError: with what is missing, or is something else.
+        ValueError: an entry is missing or of another type; the message names it.
     """
     if not isinstance(row, dict):
-        raise ValueError(f"a row is an object, got a {type(row).__name__}")
+        raise ValueError(f"a row is an object, received a {type(row).__name__}")
     for name, kind in KINDS.items():
         if name not in row or not isinstance(row[name], kind):
-            raise ValueError(f"a row has no {name}, or another than it should be")
+            raise ValueError(f"the row's {name} is missing or of another type")
     config, final, curve = row["config"], row["final"], row["curve"]
     if not isinstance(config.get("options"), dict) or not isinstance(config.get("budget"), int):
-        raise ValueError("the config of a row has no options or no budget")
+        raise ValueError("the row's config has no options or no budget")
     if row["status"] not in STATUS or (row["status"] == "finished") != bool(final):
-        raise ValueError(f"a row of status {row['status']!r} has not what belongs to it")
+        raise ValueError(f"the row's status {row['status']!r} does not fit its final values")
     if final and not set(ENDS if curve else ENDS[:1]) <= set(final):
-        raise ValueError(f"the final of a row lacks some of {', '.join(ENDS)}")
+        raise ValueError(f"the row's final values lack one of {', '.join(ENDS)}")
     if len({len(values) for values in (curve or {}).values()}) > 1:
-        raise ValueError("the curve of a row has lists of different lengths")
+        raise ValueError("the row's curve has lists of different lengths")
+
+
+def restore(stored: Any) -> Row:
+    """A stored row, checked, in today's names; see `f3eo.bench.run.names`.
+
+    Raises:
+        ValueError, TypeError: see `check`.
+    """
+    check(stored)
+    config, label = stored["config"], stored.get("variant", "")
+    variant, options = current(stored["method"], label, config["options"])
+    row = stored | {"config": config | {"options": options}}
+    return row | {"variant": variant} if "variant" in stored else row
 
 
 def _measured(run: Run, result: Result) -> Row:
@@ -94,13 +113,13 @@ def _measured(run: Run, result: Result) -> Row:
     }
     if result.final is None:
         last = result.curve["step"][-1] if result.curve else 0
-        error = f"the loss or Tr F was no finite number any more, some time after step {last}"
+        error = f"the loss or Tr F was not finite, after step {last}"
         return _row(run, status="diverged", error=error, **known)
     return _row(run, status="finished", final=result.final, **known)
 
 
 def _row(run: Run, **known: Any) -> Row:
-    """A row with every entry, null where nothing is known."""
+    """A row with every entry; unknown values are null."""
     row = {
         "key": run.key,
         "task": run.task,
@@ -120,8 +139,7 @@ def _row(run: Run, **known: Any) -> Row:
         "curve": None,
         "source": None,
         "warnings": [],
-        "versions": versions(),
-        "machine": machine(),
+        **environment(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return row | known

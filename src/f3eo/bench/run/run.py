@@ -1,4 +1,4 @@
-"""One run: everything that decides its result, as plain data with a key."""
+"""A run: all data that determine its result, with a key."""
 
 import hashlib
 import json
@@ -6,27 +6,29 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from f3eo.bench.run.names import first
+
 Split = Literal["test", "validation"]
 Equal = Literal["cost", "time"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A method on a task with one seed; equal runs have equal results.
+    """A method on a task with one seed; equal runs give equal results.
 
     Args:
         task: name of the task.
         method: name of the method.
-        seed: initialisation, order of the batches, and what the method draws.
+        seed: seed of initialisation, order of batches, and the method's random numbers.
         budget: cost of the run, in plain gradients of one batch.
         batch: samples per step.
         options: every hyper-parameter of the method.
         evaluations: times the model is measured during training; default 25.
         probe: training samples on which train loss and Tr F are measured; default 1000.
         split: "test", or "validation" to hold out training samples (tuning); default "test".
-        price: time of one step in those of a plain gradient: the budget is one of time. None, the
-            default: the budget is one of plain gradients, counted (see `f3eo.bench.methods.count`).
-        variant: label of what differs from the method as it was tuned; default nothing.
+        price: time of one step over that of a plain gradient step; the budget is then time. Default
+            None: the budget is a number of plain gradients, counted by `f3eo.bench.methods.count`.
+        variant: label of the difference from the tuned method; default "".
     """
 
     task: str
@@ -43,12 +45,12 @@ class Run:
 
     @property
     def equal(self) -> Equal:
-        """What methods have the same amount of."""
+        """What compared methods may spend equally: "cost" or "time"."""
         return "cost" if self.price is None else "time"
 
     @property
     def setting(self) -> dict[str, Any]:
-        """What must be equal between methods for their comparison to be fair."""
+        """Values that must be equal for methods to be compared."""
         return {
             "budget": self.budget,
             "batch": self.batch,
@@ -59,17 +61,19 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The full configuration, as it is written into the results."""
+        """The full configuration, as rows store it."""
         price = {} if self.price is None else {"price": self.price}
         return {**self.setting, **price, "options": dict(self.options)}
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits that tell this run from every other."""
+        """Sixteen hex digits that identify this run; the same in every version of f3eo."""
         facts = asdict(self)
-        if self.price is None:  # rows from before there were prices keep their key
+        variant, facts["options"] = first(self.method, self.variant, self.options)
+        facts["variant"] = variant
+        if self.price is None:  # rows stored before prices existed keep their key
             del facts["price"]
-        if not self.variant:
+        if not variant:  # as rows stored before variants existed
             del facts["variant"]
         text = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

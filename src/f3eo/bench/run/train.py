@@ -1,4 +1,4 @@
-"""Train one model: pure in its run, so that the same run gives the same result bit for bit."""
+"""Training of one run; the same run gives the same result bit for bit."""
 
 import math
 import random
@@ -21,19 +21,19 @@ from f3eo.bench.tasks import TASKS, Data, Samples, Task
 
 
 class Result(NamedTuple):
-    """What a run measured.
+    """Measurements of a run.
 
     Attributes:
-        steps: steps the budget paid for.
+        steps: number of steps that the budget allows.
         gradient_equivalents: cost of one step, in plain gradients.
-        curve: by name, one value per measurement, the first before any step; `step`,
-            `gradients`, `seconds` (training only), and what `f3eo.bench.run.measure.measure` finds.
-        final: where the run ended: the last place on the curve, and what
-            `f3eo.bench.run.measure.conclude` finds there; None if it diverged.
+        curve: by name, one value per measurement, the first before any step: `step`, `gradients`,
+            `seconds` (of training) and the values of `f3eo.bench.run.measure.measure`.
+        final: values at the last step: `step`, `gradients`, `seconds` and those of
+            `f3eo.bench.run.measure.conclude`; None if the run diverged.
         target: `reached`, and `step`, `gradients` and `seconds` of the first point on the curve
-            whose score is as good as the task's target, or None; these seconds are those the run
-            has at its price, in plain gradient steps, and None without a price.
-        source: which files the data came from, where there is more than one choice.
+            whose score reaches the task's target, else None. These seconds are steps times price,
+            in plain gradient steps, and None without a price.
+        source: files the data came from, where there is a choice.
     """
 
     steps: int
@@ -45,12 +45,12 @@ class Result(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """The loss stopped being a number, and the run ended there."""
+        """Whether the run ended early because a loss or Tr F was not finite."""
         return self.final is None
 
     @property
     def best(self) -> dict[str, float]:
-        """The best `test_accuracy` and `test_loss` on the curve, each for itself."""
+        """The best `test_accuracy` and the best `test_loss` on the curve, each by itself."""
         if not self.curve:
             return {}
         accuracy, loss = self.curve["test_accuracy"], self.curve["test_loss"]
@@ -59,12 +59,12 @@ class Result(NamedTuple):
 
 @lru_cache
 def load(task: str) -> Data:
-    """The data of a task, read once per process."""
+    """The data of a task, loaded once per process."""
     return TASKS[task].load()
 
 
 def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator[Samples]:
-    """Batches without end, in a new order each epoch; a last incomplete batch is left out."""
+    """Endless batches, in a new order each epoch; an incomplete last batch is dropped."""
     size = min(size, len(samples.y))
     while True:
         order = torch.randperm(len(samples.y), generator=generator)
@@ -73,17 +73,17 @@ def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator
 
 
 def train(run: Run, progress: Callable[[float], object] = lambda share: None) -> Result:
-    """Train and measure one run; only the steps are on the clock.
+    """Train and measure one run; `seconds` counts the steps only.
 
     Args:
-        run: what to train.
-        progress: called with the finished share, in [0, 1], after each measurement.
+        run: the run.
+        progress: called after each measurement with the share that is done, in [0, 1].
 
     Returns:
-        Its curve; a divergence is a result too.
+        Its measurements, also if it diverged.
 
     Raises:
-        ValueError: a budget below the price of one step, or an option the method refuses.
+        ValueError: the budget is below the price of one step, or the method refuses an option.
     """
     cost = count(run.method, run.options).gradient_equivalents
     random.seed(run.seed)
@@ -112,8 +112,8 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
     curve: dict[str, list[float]] = defaultdict(list)
 
     def result(final: dict[str, float | None] | None) -> Result:
-        found = _target(task, curve, run.price)
-        return Result(steps, cost, dict(curve), final, found, data.source)
+        target = _target(task, curve, run.price)
+        return Result(steps, cost, dict(curve), final, target, data.source)
 
     final: dict[str, float | None] = {}
     step, seconds, total = 0, 0.0, torch.zeros(())

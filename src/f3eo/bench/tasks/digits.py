@@ -5,9 +5,9 @@ from functools import partial
 
 import torch
 
-from f3eo.bench.tasks.mlp import mlp
+from f3eo.bench.methods.bases import over
+from f3eo.bench.models.mlp import mlp
 from f3eo.bench.tasks.task import Data, Samples, Task
-from f3eo.bench.wrapped import over
 
 TRAIN = 600  # a third: few enough to overfit; 1,197 scans remain for a precise test
 

@@ -7,8 +7,8 @@ import numpy
 import torch
 from torch import nn
 
+from f3eo.bench.models.mlp import mlp
 from f3eo.bench.tasks.data import FASHION, images
-from f3eo.bench.tasks.mlp import mlp
 from f3eo.bench.tasks.noise import noisy
 from f3eo.bench.tasks.task import Data, Samples, Task
 

@@ -5,9 +5,9 @@ from functools import partial
 import torch
 from torch import nn
 
-from f3eo.bench.tasks.mlp import mlp
+from f3eo.bench.methods.bases import over
+from f3eo.bench.models.mlp import mlp
 from f3eo.bench.tasks.task import Data, Samples, Task
-from f3eo.bench.wrapped import over
 
 
 def load() -> Data:

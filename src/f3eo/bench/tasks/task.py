@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from f3eo.bench.models.model import seeded
+
 
 class Samples(NamedTuple):
     """Inputs (N, ...) and class labels (N,), or (N, T) with one label per position."""
@@ -116,6 +118,4 @@ class Task:
 
     def seeded_model(self, seed: int) -> nn.Module:
         """A model initialised from `seed`; torch's global random state is restored."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.model()
+        return seeded(self.model, seed)

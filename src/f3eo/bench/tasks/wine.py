@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from f3eo.bench.tasks.mlp import mlp
+from f3eo.bench.models.mlp import mlp
 from f3eo.bench.tasks.tabular import split
 from f3eo.bench.tasks.task import Data, Task
 

@@ -9,9 +9,11 @@ from f3eo.bench.execute.disk import Damaged
 from f3eo.bench.methods import METHODS
 from f3eo.bench.plan.compare import Comparison
 from f3eo.bench.plan.spaces import TUNED, space
-from f3eo.bench.price import clock as module
-from f3eo.bench.price.clock import FREE, PLAIN, Times, prices, step_times
-from f3eo.bench.price.row import Quartiles
+from f3eo.bench.price import prices as module
+from f3eo.bench.price import step_times as timed
+from f3eo.bench.price.prices import FREE, prices
+from f3eo.bench.price.ratios import Quartiles
+from f3eo.bench.price.step_times import PLAIN, Times, step_times
 from f3eo.bench.run.train import load
 from f3eo.bench.tasks.data import FOLDER
 
@@ -21,7 +23,7 @@ def runs(*methods):
 
 
 def test_a_step_that_takes_longer_costs_more(monkeypatch):
-    steps = module._steps
+    steps = timed._stepping
 
     def slow(task, method, options):
         step = steps(task, method, options)
@@ -34,7 +36,7 @@ def test_a_step_that_takes_longer_costs_more(monkeypatch):
 
         return slower
 
-    monkeypatch.setattr(module, "_steps", slow)
+    monkeypatch.setattr(timed, "_stepping", slow)
     methods = {name: (name, METHODS[name].options()) for name in ("sgd", "adam")}
     plain, found = step_times("digits-mlp", methods, rounds=5)
     assert plain.median >= 0.001
@@ -123,7 +125,7 @@ def test_a_price_holds_for_all_learning_rates_but_not_for_other_work(tmp_path, a
         return prices([replace(run, options=run.options | options)], tmp_path / "prices.json")
 
     price("f3eo")
-    price("f3eo", lr=7.0, weight_decay=0.0, momentum=0.0, weight="cap", ratio=0.7, value=0.7)
+    price("f3eo", lr=7.0, weight_decay=0.0, momentum=0.0, strength="cap", ratio=0.7, value=0.7)
     assert len(asked) == 1
     different = {"fraction": 1.0, "every": 2, "base": "adamw", "estimator": "sign", "ratio": 0}
     for number, option in enumerate(different.items()):
@@ -145,11 +147,11 @@ def test_what_is_tuned_does_not_change_the_work():
 
 
 def test_a_slow_task_gets_fewer_rounds(monkeypatch):
-    monkeypatch.setattr(module, "SECONDS", 0.0)
+    monkeypatch.setattr(timed, "SECONDS", 0.0)
     seen = []
-    monkeypatch.setattr(module, "quartiles", lambda v: seen.append(len(v)) or Quartiles(1, 1, 1))
+    monkeypatch.setattr(timed, "quartiles", lambda v: seen.append(len(v)) or Quartiles(1, 1, 1))
     step_times("digits-mlp", {"sgd": ("sgd", METHODS["sgd"].options())})
-    assert seen == [module.FEWEST] * 2
+    assert seen == [timed.FEWEST] * 2
 
 
 def test_missing_data_are_said_before_anything_is_timed(tmp_path, monkeypatch):
