@@ -7,6 +7,9 @@ from torch import Tensor
 
 Vector = list[Tensor] | tuple[Tensor, ...]
 
+ROUNDING = 8
+"""Bound on the rounding of a sum over samples, in rounding units of its terms (4 was measured)."""
+
 
 def inners(a: Vector, b: Vector) -> list[Tensor]:
     """⟨a_p, b_p⟩ for each parameter p; scalars in float32 or wider."""
@@ -71,6 +74,21 @@ def _flat(tensor: Tensor) -> Tensor:
     return wide(tensor.reshape(-1))
 
 
+WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+"""The type in which sums over a whole model are taken, where it is not that of the tensors."""
+
+
 def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32 if it is in 16 bits, for sums over a whole model."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    """The tensor in the type for sums over a whole model."""
+    return tensor.to(WIDE.get(tensor.dtype, tensor.dtype))
+
+
+def above_rounding(product: list[Tensor], rounding: Tensor | float) -> list[Tensor]:
+    """The product, or zeros if its norm is within what sums in another order differ by.
+
+    Args:
+        product: a difference of gradients over its width.
+        rounding: the rounding unit times the norm of the terms, over the same width.
+    """
+    noise = squared_norm(product).sqrt() <= ROUNDING * rounding
+    return [torch.where(noise, 0, p) for p in product]

@@ -30,7 +30,7 @@ def direction(rule, g, h, d=None):
 
 def multiplier(g, h, rule, strength):
     """λ at the constant 0.4."""
-    return combine(products(g, h), [1.0] * len(g), rule, strength, 0.4, [torch.float64]).strength
+    return combine(products(g, h), [1.0] * len(g), rule, strength, 0.4, g).strength
 
 
 @pytest.mark.parametrize("rule", [Coupled(), Direct()])

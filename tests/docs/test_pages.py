@@ -22,7 +22,7 @@ from docs.pages import PAGES, ROOT, blocks, names, prose, run, text
 from f3eo import F3EO
 from f3eo.bench.methods import METHODS
 from f3eo.bench.models import MODELS
-from f3eo.bench.price import METHODS as PRICED
+from f3eo.bench.price import VARIANTS as PRICED
 from f3eo.bench.tasks import TASKS
 
 BLOCKS = [(page, block) for page in PAGES for block in blocks(page)]

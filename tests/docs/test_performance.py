@@ -10,7 +10,7 @@ from torch.optim import SGD
 from docs.pages import ROOT, prose, table, text
 from f3eo import F3EO
 from f3eo.bench.models import MODELS
-from f3eo.bench.price import METHODS
+from f3eo.bench.price import VARIANTS
 
 
 def test_the_cost_by_count_is_what_the_optimizer_states():
@@ -24,7 +24,7 @@ def test_the_cost_by_count_is_what_the_optimizer_states():
 
 def test_the_rows_of_the_cost_table_can_be_asked_for():
     rows = table("performance.md", "step")
-    assert all(row[1].strip("`") in METHODS for row in rows[:-1]) and len(rows) == 17
+    assert all(row[1].strip("`") in VARIANTS for row in rows[:-1]) and len(rows) == 17
     header = next(line for line in text("performance.md").splitlines() if "| step |" in line)
     assert set(header.strip("| ").split(" | ")[2:]) <= set(MODELS)
 

@@ -22,6 +22,7 @@ def evaluate(
     differentiable: bool,
     enable_grad: bool = True,
     mode: Decomposed | None = None,
+    announced: bool = True,
 ) -> Output:
     """Run the closure once and check what it returns.
 
@@ -33,6 +34,7 @@ def evaluate(
         enable_grad: whether the pass builds a graph.
         mode: context of the closure; it sees composite operations as their parts. Default none, or
             `Decomposed` if `differentiable`.
+        announced: whether `problem.on_output` is called.
 
     Returns:
         Losses of shape (B,), their shares and, if the closure returned one, the likelihood.
@@ -65,7 +67,8 @@ def evaluate(
     if isinstance(result, Weighted) and not problem.repeatable:  # values are unknown in a recording
         result.check()
     output = Output(losses, likelihood, Shares(len(losses), weights))
-    if problem.on_output is not None and enable_grad and not problem.repeatable:
+    announced = announced and enable_grad and not problem.repeatable
+    if announced and problem.on_output is not None:
         problem.on_output(output)
     return output
 

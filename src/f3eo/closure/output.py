@@ -54,6 +54,10 @@ class Shares:
             return values.sum() / max(self.count, 1)
         return (self.weights * values).sum() / self._divisor()
 
+    def means_or_zero(self, *values: Tensor) -> list[Tensor]:
+        """`mean_or_zero` of each."""
+        return [self.mean_or_zero(x) for x in values]
+
     def rescale(self, losses: Tensor) -> Tensor:
         """B ω_i ℓ_i, shape (B,): losses whose plain mean is L."""
         if self.weights is None:

@@ -40,6 +40,16 @@ class Problem:
     on_output: Callable[[Output], None] | None = None
 
     @cached_property
+    def structured_parameters(self) -> list[Tensor]:
+        """The parameters that the structure term depends on."""
+        return [p for p, s in zip(self.parameters, self.structured, strict=True) if s]
+
+    @cached_property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor in the batch."""
+        return batches.tensors(self.batch)
+
+    @cached_property
     def size(self) -> int | None:
         """Number of samples in the batch; None if it holds no tensor with a dimension.
 
@@ -48,9 +58,15 @@ class Problem:
         """
         return batches.size(self.batch)
 
-    def part(self, index: Tensor) -> "Problem":
-        """The same problem on the samples at `index`, shape (n,), int64."""
-        part = replace(self, batch=batches.select(self.batch, index))
+    def part(self, index: Tensor, *, announced: bool = True) -> "Problem":
+        """The same problem on some of the samples.
+
+        Args:
+            index: which, (n,), int64.
+            announced: whether `on_output` is called for this part.
+        """
+        on_output = self.on_output if announced else None
+        part = replace(self, batch=batches.select(self.batch, index), on_output=on_output)
         if self.size is not None:
             part.__dict__["size"] = len(index)  # fills the cache: not counted again
         return part

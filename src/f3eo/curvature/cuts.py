@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f3eo.arguments import Call, flat, name_of
+from f3eo.decompositions.mode import Call, flat, name_of
 
 DETACHING = {torch.Tensor.detach, torch.detach, torch.Tensor.item, torch.Tensor.__float__}
 

@@ -16,10 +16,7 @@ from f3eo.curvature.guard import Differs, NotRepeatable, custom, failed_again
 from f3eo.curvature.mismatch import OTHER_LOSSES, scalar_mismatch
 from f3eo.curvature.passes import HoldCuts, RecordCuts
 from f3eo.decompositions import Decomposed
-from f3eo.tensors import Vector, fetched, filled, inner, plus, scaled, squared_norm
-
-ROUNDING = 8
-"""Bound on the rounding of a sum over samples, in rounding units of its terms (4 was measured)."""
+from f3eo.tensors import Vector, above_rounding, fetched, filled, inner, plus, scaled, squared_norm
 
 
 class FiniteDifference(Engine):
@@ -210,14 +207,3 @@ def _copy(values: list[Tensor], parameters: list[Tensor]) -> None:
     except Exception:  # tensors of several kinds, such as DTensors beside others
         for p, value in zip(parameters, values, strict=True):
             p.copy_(value)
-
-
-def above_rounding(product: list[Tensor], rounding: Tensor | float) -> list[Tensor]:
-    """The product, or zeros if its norm is within what sums in another order differ by.
-
-    Args:
-        product: a difference of gradients over its width.
-        rounding: the rounding unit times the norm of the terms, over the same width.
-    """
-    noise = squared_norm(product).sqrt() <= ROUNDING * rounding
-    return [torch.where(noise, 0, p) for p in product]

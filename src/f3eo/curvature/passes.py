@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f3eo.arguments import Call
 from f3eo.closure.eager import inside_checkpoint
 from f3eo.curvature.cuts import Cuts
 from f3eo.decompositions import Decomposed
+from f3eo.decompositions.mode import Call
 
 HOOKS = {Tensor.register_hook}
 

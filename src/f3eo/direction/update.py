@@ -1,6 +1,6 @@
 """The structure term λ d from g, h, a rule and a strength; pure functions of lists of tensors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +37,7 @@ def inner_products(
         return [InnerProducts(value, 0.0, 0.0) for value in values]
     count = len(gradient)
     columns = values[:count], values[count : 2 * count], values[2 * count :]
-    return [InnerProducts(*row) for row in zip(*columns, strict=True)]
+    return list(map(InnerProducts, *columns))
 
 
 def together(products: Sequence[InnerProducts]) -> InnerProducts:
@@ -77,7 +77,7 @@ def combine(
     rule: Rule,
     strength: Strength,
     constant: float,
-    dtypes: Iterable[torch.dtype],
+    tensors: Vector,
 ) -> Update:
     """c by the rule and λ by the strength. λ is 0 where d is rounding noise.
 
@@ -88,9 +88,9 @@ def combine(
         rule: gives c.
         strength: gives λ from ‖g‖ and ‖d‖.
         constant: of the strength at this step.
-        dtypes: of g and h; the coarsest gives the rounding unit.
+        tensors: g; the coarsest of their types gives the rounding unit.
     """
-    unit = max([torch.finfo(dtype).eps for dtype in dtypes], default=0.0)
+    unit = max([torch.finfo(t.dtype).eps for t in tensors], default=0.0)
     rated = [
         InnerProducts(rate * p.gg, rate * p.gh, rate * p.hh)
         for p, rate in zip(products, rates, strict=True)

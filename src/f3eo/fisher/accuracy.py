@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f3eo.closure.output import Shares
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.engine import Product
 from f3eo.tensors import Vector, squared_norm
@@ -49,9 +48,8 @@ class Width:
 def width(
     engine: FiniteDifference,
     parameters: Vector,
-    losses: Tensor,
-    norms: Tensor,
-    shares: Shares,
+    loss: Tensor,
+    norm: Tensor,
     unit: float,
 ) -> Width:
     """The width with the smallest error, or that of the engine's step.
@@ -59,12 +57,12 @@ def width(
     Args:
         engine: its `step`, if given, is s/‖θ‖.
         parameters: θ.
-        losses: ℓ_i, (B,).
-        norms: ‖∇ℓ_i‖, (B,).
-        shares: ω_i.
+        loss: mean of |ℓ_i|, a scalar.
+        norm: mean of ‖∇ℓ_i‖, a scalar.
         unit: u, the rounding unit.
     """
-    loss, ratio, unit_loss = _scale(losses, norms, shares, unit)
+    ratio = torch.where((norm > 0) & (loss > 0), loss / norm, torch.inf)
+    unit_loss = unit / loss.clamp(unit, 1.0)
     length = squared_norm(list(parameters)).sqrt().to(ratio)
     length = torch.where(length == 0, 1, length)
     if engine.step is not None:
@@ -116,15 +114,11 @@ def _error(moved: Tensor, unit_loss: Tensor, central: bool) -> Tensor:
 
 
 @torch.no_grad()
-def rounding(losses: Tensor, norms: Tensor, shares: Shares, unit: float) -> Tensor:
-    """The expected relative error of h by double backward; a scalar."""
-    return _scale(losses, norms, shares, unit)[2]
+def rounding(loss: Tensor, unit: float) -> Tensor:
+    """The expected relative error of h by double backward, u/ℓ; a scalar.
 
-
-def _scale(
-    losses: Tensor, norms: Tensor, shares: Shares, unit: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean of |ℓ_i|; its ratio to the mean of ‖∇ℓ_i‖; and u/ℓ."""
-    loss, norm = shares.mean_or_zero(losses.abs()), shares.mean_or_zero(norms.to(losses))
-    ratio = torch.where((norm > 0) & (loss > 0), loss / norm, torch.inf)
-    return loss, ratio, unit / loss.clamp(unit, 1.0)
+    Args:
+        loss: mean of |ℓ_i|, a scalar.
+        unit: u, the rounding unit.
+    """
+    return unit / loss.clamp(unit, 1.0)

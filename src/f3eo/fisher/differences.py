@@ -15,7 +15,6 @@ from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.curvature import FiniteDifference
-from f3eo.curvature.finite_difference import above_rounding
 from f3eo.curvature.guard import Coarse, Differs, failed_again
 from f3eo.curvature.mismatch import OTHER_LOSSES, sample_mismatch
 from f3eo.fisher.accuracy import LIMIT, Width, expected_error, width
@@ -24,9 +23,9 @@ from f3eo.fisher.ghost import FirstPass, Ghost
 from f3eo.fisher.ghost.evidence import Probe
 from f3eo.fisher.ghost.second_pass.replay import SecondPass
 from f3eo.fisher.ghost.second_pass.shifted import Shifted
-from f3eo.fisher.parameters import by_parameter, structured_parameters
+from f3eo.fisher.parameters import by_parameter
 from f3eo.fisher.single_samples import CHECKED, SampleStructure, refuse_wrong_structure
-from f3eo.tensors import filled, plus, scaled, squared_norm
+from f3eo.tensors import above_rounding, filled, plus, scaled, squared_norm
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,13 @@ def second_pass(
         if probes:
             measured = _sample_structures(first, problem, steps, probes, passes)
             refuse_wrong_structure(measured, replay, problem, power)
-    trace = shares.trace(kept.squared)
+    trace, loss = shares.trace(kept.squared), shares.mean(first.losses)
+    weight = shares.total
     gradient = by_parameter(kept.totals, problem.parameters)
     structure = _difference(passes, gradient, problem, steps.share)
     return Gradients(
-        loss=shares.mean(first.losses),
-        weight=shares.total,
+        loss=loss,
+        weight=weight,
         gradient=gradient,
         structure=above_rounding(structure, kept.unit * trace.sqrt() * steps.share),
         trace=trace,
@@ -126,12 +126,14 @@ def second_pass(
 
 
 def _steps(first: FirstPass, problem: Problem, engine: FiniteDifference, power: float) -> _Steps:
-    parameters, shares, unit = structured_parameters(problem), first.shares, first.gradients.unit
+    parameters, shares, unit = problem.structured_parameters, first.shares, first.gradients.unit
     squared = shares.squared_norms(first.gradients.squared)
     powers = None if power == 2 else torch.where(squared > 0, squared, torch.inf) ** (power / 2 - 1)
     lengths = squared if powers is None else powers.square() * squared
-    best = width(engine, parameters, first.losses, squared.sqrt(), shares, unit)
-    length = shares.mean_or_zero(lengths).sqrt()
+    norms = squared.sqrt().to(first.losses)
+    loss, norm, length = shares.means_or_zero(first.losses.abs(), norms, lengths)
+    best = width(engine, parameters, loss, norm, unit)
+    length = length.sqrt()
     epsilon = best.distance / torch.where(length == 0, 1, length)
     return _Steps(
         parameters=parameters,
@@ -165,7 +167,9 @@ def _moved(
         if (term := first.gradients.terms.get(id(p))) is not None:
             shifted[id(p)] = Shifted(p, term, step, single_use=id(p) in single_use)
     mode = SecondPass(first.tape, shifted)
-    losses = evaluate(problem, per_sample=True, differentiable=False, mode=mode).losses
+    losses = evaluate(
+        problem, per_sample=True, differentiable=False, mode=mode, announced=False
+    ).losses
     cotangent = shares.as_tensor(losses, steps.share)
     samples = [_gradient(losses[p.sample], parameters, retain=True) for p in probes]
     return _Pass(losses.detach(), _gradient(losses, parameters, cotangent), samples)
@@ -178,10 +182,16 @@ def _gradient(
     *,
     retain: bool = False,
 ) -> list[Tensor]:
-    gradient = torch.autograd.grad(
-        losses, parameters, cotangent, allow_unused=True, retain_graph=retain
+    return list(
+        torch.autograd.grad(
+            losses,
+            parameters,
+            cotangent,
+            allow_unused=True,
+            materialize_grads=True,
+            retain_graph=retain,
+        )
     )
-    return filled(gradient, parameters)
 
 
 def _difference(

@@ -73,14 +73,14 @@ class Estimator(Shown, ABC):
         part = self.gradients(problem.part(inside))
         if not len(outside):
             return part
-        whole = part.merged(self.loss_gradient(problem.part(outside)))
+        whole = part.merged(self.loss_gradient(problem.part(outside, announced=False)))
         return replace(whole, structure=part.structure, trace=part.trace, error=part.error)
 
 
 def plain_gradient(problem: Problem, *, per_sample: bool) -> Gradients:
     """Compute ∇L alone, bit for bit that of `losses.mean().backward()`."""
     output = evaluate(problem, per_sample=per_sample, differentiable=False)
-    loss = output.mean()
+    loss, weight = output.mean(), output.shares.total
     gradient = torch.autograd.grad(loss, problem.parameters, allow_unused=True)
     check_reached(gradient, problem.parameters)
-    return Gradients(loss.detach(), output.shares.total, list(gradient), None, None)
+    return Gradients(loss.detach(), weight, list(gradient), None, None)

@@ -10,11 +10,6 @@ from f3eo.closure.problem import Problem
 from f3eo.fisher.ghost.verify import refuse_hooks
 
 
-def structured_parameters(problem: Problem) -> list[Tensor]:
-    """The parameters that belong to the structure term."""
-    return [p for p, s in zip(problem.parameters, problem.structured, strict=True) if s]
-
-
 def structured_gradient(
     value: Tensor,
     problem: Problem,
@@ -40,7 +35,7 @@ def structured_gradient(
     gradient = list(
         torch.autograd.grad(
             value,
-            structured_parameters(problem),
+            problem.structured_parameters,
             cotangent,
             retain_graph=differentiable or retain,
             create_graph=differentiable,
@@ -55,7 +50,7 @@ def structured_gradient(
 
 def structure_gradient(objective: Tensor, problem: Problem) -> list[Tensor]:
     """½∇ of Tr F, or of (2/p) Σ_i ω_i ‖∇ℓ_i‖^p, by one backward pass that frees the graph."""
-    parameters = structured_parameters(problem)
+    parameters = problem.structured_parameters
     if not objective.requires_grad:
         return [torch.zeros_like(p) for p in parameters]
     half = torch.full_like(objective, 0.5)

@@ -123,19 +123,19 @@ class PerSample(Estimator):
         """See `Estimator.gradients`."""
         check = not problem.repeatable and self._watch.due(problem)
         engine = self.engine
-        if not (isinstance(engine, FiniteDifference) and self._guard.allows_differences):
-            return exact_gradients(self.record(problem, check=check), problem, self.power)
         replay = Replay(
             lambda: self.record(problem, differentiable=False, check=check),
             problem,
             numpy=check or self._numpy,
         )
+        if not (isinstance(engine, FiniteDifference) and self._guard.allows_differences):
+            return exact_gradients(self.record(problem, check=check), problem, self.power)
 
         def by_differences(forced: bool) -> Gradients:
             nonlocal check
             ghost = replay()  # 1
             replay.generators |= ghost.recording.generators
-            self._numpy = self._numpy or replay.numpy_random_changed()
+            self._numpy = self._numpy or (check and replay.numpy_random_changed())
             try:
                 first = ghost.keep()  # 2
                 del ghost  # with its graph

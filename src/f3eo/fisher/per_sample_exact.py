@@ -34,7 +34,7 @@ def exact_gradients(ghost: Ghost, problem: Problem, power: float) -> Gradients:
         gradient=by_parameter(norms.totals, problem.parameters),
         structure=structure_gradient(objective, problem),
         trace=trace.detach(),
-        error=rounding(losses.detach(), squared.detach().sqrt(), shares, unit),
+        error=rounding(shares.mean_or_zero(losses.detach().abs()), unit),
     )
 
 

@@ -12,7 +12,6 @@ from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.curvature.guard import Differs, lacks_second_derivative
-from f3eo.fisher.parameters import structured_parameters
 from f3eo.tensors import filled, plus, scaled, squared_norm
 
 logger = logging.getLogger("f3eo")
@@ -79,7 +78,7 @@ def exact_structures(problem: Problem, samples: Sequence[int], power: float) -> 
         power: p.
     """
     losses = evaluate(problem, per_sample=True, differentiable=True).losses
-    parameters = structured_parameters(problem)
+    parameters = problem.structured_parameters
     structures = []
     for i in samples:
         gradient = torch.autograd.grad(losses[i], parameters, create_graph=True, allow_unused=True)

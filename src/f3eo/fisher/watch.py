@@ -3,7 +3,6 @@
 from operator import attrgetter
 from typing import Any
 
-from f3eo.closure.batch import tensors
 from f3eo.closure.problem import Problem
 
 SHAPES = 64
@@ -30,7 +29,7 @@ class Watch:
         modules = module_states(problem)
         due = modules != self._modules or _is_power(self.measured, 4)
         self._modules = modules
-        shapes = tuple(map(attrgetter("shape"), list(tensors(problem.batch))))
+        shapes = tuple(map(attrgetter("shape"), problem.tensors))
         if shapes not in self._shapes and len(self._shapes) < SHAPES:
             self._shapes.add(shapes)
             due = due or _is_power(len(self._shapes), 2)

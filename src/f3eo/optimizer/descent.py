@@ -136,18 +136,17 @@ def descend(
         base.step()
         return None
     follows = is_diagonal(base) and not rule.replaces_gradient
-    dtypes = {g.dtype for g in found.dense}
     keep = keep and found.fresh
     if follows:
         _write(found, {}, clip)
         base.step()
         diagonal = metric(base, trained.chosen) or []
         products = inner_products(found.dense, structure, diagonal)
-        update = combine(products, trained.rates, rule, strength, constant, dtypes)
+        update = combine(products, trained.rates, rule, strength, constant, found.dense)
         direction = update.direction(found.dense, structure)
         _add(found, scaled(direction, update.strength), diagonal, clip)
     else:
-        update = combine(found.products, trained.rates, rule, strength, constant, dtypes)
+        update = combine(found.products, trained.rates, rule, strength, constant, found.dense)
         direction = None
         if keep or rule.replaces_gradient:
             direction = update.direction(found.dense, structure)

@@ -150,8 +150,8 @@ class F3EO(Wrapper):
             self._blank = blank_state(self.base)
             return torch.zeros(())
         trained = trained_parameters(groups)
-        check_alone(groups)
         scheduled = self.strength.scheduled(self.steps)
+        check_alone(groups)
         # 1 to 3: losses, per-sample gradients, second pass.
         if closure is not None and self._accumulated is None:
             check_closure(closure)
@@ -265,13 +265,13 @@ class F3EO(Wrapper):
         self, closure: Closure, batch: tuple[Any, ...], trained: Trained, used: bool
     ) -> Measured:
         """L and g of a batch, and h where it is due and the strength uses it."""
-        problem = self._problem(closure, batch, trained)
+        problem, measurement = self._problem(closure, batch, trained), self._measurement()
         snapshot = Snapshot(problem)
         due = self.steps % self.every == 0 or any([p not in self._stored for p in trained.chosen])
         structure = due and used and bool(trained.chosen)
         try:
             with torch.enable_grad():
-                gradients = self._measurement()(problem, structure=structure)
+                gradients = measurement(problem, structure=structure)
         except BaseException:
             snapshot.restore()
             raise

@@ -25,7 +25,7 @@ from f3eo.fisher.ghost.gradients.kept import KeptGradients, keep, not_finite_kep
 from f3eo.fisher.ghost.gradients.norms import Norms, norms, not_finite
 from f3eo.fisher.ghost.layouts import Known, Layouts
 from f3eo.fisher.ghost.recording.recording import Recording
-from f3eo.fisher.ghost.second_pass.tape import Tape, refuse_replay, tape_of
+from f3eo.fisher.ghost.second_pass.tape import Tape, tape_of
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,13 @@ class Ghost:
             ValueError, RuntimeError: see `norms`.
         """
         recording, losses, shares = self.recording, self.losses, self.output.shares
-        refuse_replay(recording)
+        cotangent = shares.as_tensor(losses)
+        recording.refuse_replay()
         if not self._layouts.known and (names := contents(losses).custom):
             raise custom(names)
         # A derived parameter's gradient is pulled back through the graph, and so are probes.
         retain = bool(recording.deriving) or not self._layouts.complete
-        cotangent, edges = shares.as_tensor(losses), recording.edges
+        edges = recording.edges
         deltas: list[Tensor | None] = list(
             torch.autograd.grad(losses, edges, cotangent, retain_graph=retain, allow_unused=True)
         )

@@ -83,8 +83,9 @@ class Layouts:
             self._layouts = []
             for item, use in zip(known, self._recording.uses, strict=True):
                 self._layouts.append([])
-                for layouts in item.fitting:
-                    self._layouts[-1].append(layouts[0].at(use.order))
+                for first, *_ in item.fitting:
+                    reordered = use.order is not None or first.order is not None
+                    self._layouts[-1].append(first.at(use.order) if reordered else first)
         return self._layouts
 
     def _open(self, known: list[Evidence], deltas: Sequence[Tensor | None]) -> bool:

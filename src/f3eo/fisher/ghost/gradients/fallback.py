@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from f3eo.arguments import flat
+from f3eo.decompositions.mode import flat
 from f3eo.fisher.ghost.gradients.contribution import Contribution
 from f3eo.fisher.ghost.recording.layout import SplitUse
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from f3eo.arguments import Arguments
+from f3eo.decompositions.mode import Arguments
 from f3eo.fisher.ghost.gradients.contribution import Contribution, contribution
 from f3eo.fisher.ghost.gradients.fallback import fallback
 from f3eo.fisher.ghost.gradients.terms import Term

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f3eo.tensors import wide
+from f3eo.tensors import WIDE
 
 MEMORY_TRAFFIC = 16
 """Multiplications that cost as much as to write and read one element of a gradient, over those of
@@ -64,7 +64,7 @@ class Dense(Term):
 
     def squared_norms(self) -> Tensor:
         """See `Term.squared_norms`."""
-        return squared_rows(wide(rows_of(self.values)))
+        return squared_rows(_wide(rows_of(self.values)))
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Outer(Term):
 
     def squared_norms(self) -> Tensor:
         """‖G_i‖² = Σ_ts (left_t·left_s)(right_t·right_s) for every sample; (N,)."""
-        left, right = wide(self.left), wide(self.right)
+        left, right = _wide(self.left), _wide(self.right)
         if left.shape[1] == 1:
             return left.square().sum((1, 2)) * right.square().sum((1, 2))
         return ((left @ left.mT) * (right @ right.mT)).sum((1, 2))
@@ -147,7 +147,7 @@ class Rows(Term):
 
     def squared_norms(self) -> Tensor:
         """‖G_i‖² = Σ_ts [index_t = index_s] (values_t·values_s); (N,)."""
-        values = wide(self.values)
+        values = _wide(self.values)
         if self.index.shape[1] == 1:
             return values.square().sum((1, 2))
         same = self.index.unsqueeze(1) == self.index.unsqueeze(2)
@@ -162,6 +162,11 @@ def totals(terms: Mapping[int, Term]) -> dict[int, Tensor]:
 def squared_norms(terms: Mapping[int, Term]) -> dict[int, Tensor]:
     """‖G_i‖² of every term, (N,) each."""
     return {key: term.squared_norms() for key, term in terms.items()}
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In the type for sums over a whole model."""
+    return values.to(WIDE.get(values.dtype, values.dtype))
 
 
 def rows_of(values: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ functions, so a tied, packed, bare or reparametrised parameter and a module that
 several uses of one tensor, and need no special case.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,11 +14,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from f3eo.arguments import Call, flat
 from f3eo.closure.eager import inside_checkpoint
+from f3eo.closure.problem import Problem
 from f3eo.curvature.cuts import Cuts
 from f3eo.curvature.passes import HOOKED, HOOKS, TRANSFORMED
 from f3eo.decompositions import Decomposed
+from f3eo.decompositions.mode import Call, flat
 from f3eo.fisher.ghost.recording.kinks import KINKED, RELU, UNFROZEN, Kink, piece_of
 from f3eo.fisher.ghost.recording.order import INDEXING, reordered, takes_one_row
 from f3eo.fisher.ghost.recording.refusals import REFUSABLE, refuse, refuse_out
@@ -48,18 +48,11 @@ class Capture(Decomposed):
     """Context manager around the recorded forward pass; its attributes hold the record.
 
     Args:
-        parameters, batch, model: see `Roles`.
+        problem: see `Roles`.
         differentiable: see `Decomposed`.
     """
 
-    def __init__(
-        self,
-        parameters: Sequence[Tensor],
-        batch: tuple[Any, ...],
-        model: nn.Module | None,
-        *,
-        differentiable: bool,
-    ) -> None:
+    def __init__(self, problem: Problem, *, differentiable: bool) -> None:
         super().__init__(differentiable=differentiable)
         self.uses: list[Use] = []
         self.deriving: set[int] = set()
@@ -73,8 +66,8 @@ class Capture(Decomposed):
         """Of all results with a gradient."""
         self.obstacle: str | None = None
         """Why replaying the calls does not reproduce the pass, or None."""
-        self._roles = Roles(parameters, batch, model)
-        self._model = model
+        self._roles = Roles(problem)
+        self._model = problem.model
         self._permuted = False
         self._calls = 0
         self._hooks: list[RemovableHandle] = []
@@ -157,7 +150,7 @@ class Capture(Decomposed):
             return call.func(args[0], args[1], value)
         if call.writes and (functional := call.out_of_place) is not None:
             # Out of place on a copy, so that input and output stay apart.
-            copied = Call(functional, (args[0].clone(), *args[1:]), kwargs)
+            copied = Call.of(functional, (args[0].clone(), *args[1:]), kwargs)
             result = copied.func(*copied.args, **kwargs)
             self._record(copied, copied.tensors, roles, result)
             return call.tensors[0].copy_(result)
@@ -270,6 +263,6 @@ class Capture(Decomposed):
         if not self._inside:
             self._roles.mark(result, Role.SAMPLES)
             self._refuse_replay(MODULE_RULE)
-            call = Call(type(module), (module, *args), kwargs)
+            call = Call.of(type(module), (module, *args), kwargs)
             tensors = [*call.tensors, *module.parameters()]
             self._record(call, tensors, self._roles.of(tensors).each, result)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from f3eo.arguments import name_of
+from f3eo.decompositions.mode import name_of
 from f3eo.fisher.ghost.recording.use import Use
 
 

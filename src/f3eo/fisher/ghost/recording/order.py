@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f3eo.arguments import Call
+from f3eo.decompositions.mode import Call
 
 INDEXING = {torch.index_select, torch.Tensor.index_select, torch.Tensor.__getitem__}
 

@@ -12,6 +12,8 @@ from f3eo.closure.graph import coarsest_unit
 from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.curvature.cuts import Cuts
+from f3eo.curvature.guard import NotRepeatable
+from f3eo.curvature.passes import OVERWRITTEN
 from f3eo.fisher.ghost.recording.capture import Capture
 from f3eo.fisher.ghost.recording.kinks import Kink
 from f3eo.fisher.ghost.recording.use import Use
@@ -51,7 +53,25 @@ class Recording:
     def unit(self, gradients: Sequence[Tensor | None] = ()) -> float:
         """The coarsest rounding unit on the way to the losses and to these gradients."""
         dtypes = {self.output.losses.dtype} | self.dtypes
-        return coarsest_unit(dtypes | {g.dtype for g in gradients if g is not None})
+        dtypes |= {g.dtype for g in gradients if g is not None}
+        return coarsest_unit(dtypes)
+
+    def refuse_replay(self) -> None:
+        """Refuse a pass that its calls alone do not reproduce.
+
+        Raises:
+            NotRepeatable: with the reason.
+        """
+        if self.obstacle is not None:
+            raise NotRepeatable(self.obstacle)
+        if any([len(use.shapes) > 1 for use in self.uses]):
+            raise NotRepeatable("an operation on parameters has several outputs")
+        if any([kink.first._version != kink.version for kink in self.kinks.values()]):
+            raise NotRepeatable(
+                "a piecewise linear operation's argument or result is written to afterwards"
+            )
+        if self.cuts.kept and self.cuts.overwritten():
+            raise NotRepeatable(OVERWRITTEN)
 
 
 def record(problem: Problem, *, differentiable: bool) -> Recording:
@@ -65,7 +85,7 @@ def record(problem: Problem, *, differentiable: bool) -> Recording:
     Raises:
         ValueError: the losses depend on none of the parameters; see also `evaluate`.
     """
-    mode = Capture(problem.parameters, problem.batch, problem.model, differentiable=differentiable)
+    mode = Capture(problem, differentiable=differentiable)
     output = evaluate(problem, per_sample=True, differentiable=differentiable, mode=mode)
     check_reached(mode.uses, problem.parameters)
     return Recording(

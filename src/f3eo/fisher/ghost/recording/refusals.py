@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import resolve_name
 
-from f3eo.arguments import Call
 from f3eo.closure.mixing import refuse_mixing
+from f3eo.decompositions.mode import Call
 
 REFUSABLE = {F.batch_norm, F.embedding}
 """Operations that `refuse` looks at."""

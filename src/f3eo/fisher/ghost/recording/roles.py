@@ -5,10 +5,10 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from f3eo.arguments import flat
-from f3eo.closure import batch as batches
+from f3eo.closure.problem import Problem
+from f3eo.decompositions.mode import flat
 
 
 class Role(Enum):
@@ -61,19 +61,17 @@ class Roles:
     """Roles of all tensors of one forward pass.
 
     Args:
-        parameters: the leaves whose uses are recorded.
-        batch: the closure's arguments, which carry samples. If there are none, every tensor from
-            outside the forward pass that is no buffer of `model` counts as carrying samples.
-        model: the module behind the closure, if known.
+        problem: its parameters are the leaves, its batch carries samples. If there is no batch,
+            every tensor from outside the forward pass that is no buffer of the model counts as
+            carrying samples.
     """
 
-    def __init__(
-        self, parameters: Sequence[Tensor], batch: tuple[Any, ...], model: nn.Module | None
-    ) -> None:
-        self._leaves = {id(p): frozenset([id(p)]) for p in parameters if p.requires_grad}
+    def __init__(self, problem: Problem) -> None:
+        model = problem.model
+        self._leaves = {id(p): frozenset([id(p)]) for p in problem.parameters if p.requires_grad}
         self._owner = object()  # not self: marks of tensors that outlive the pass would hold it
-        self._given = [t for t in batches.tensors(batch) if t.ndim]
-        self.samples = batches.size(batch)
+        self._given = [t for t in problem.tensors if t.ndim]
+        self.samples = problem.size
         """B; None until a tensor that carries samples was seen."""
         self._constants: set[int] = set()
         if model is not None and not self._given:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from f3eo.arguments import Call, name_of
+from f3eo.decompositions.mode import Call, name_of
 from f3eo.fisher.ghost.recording.roles import Sources
 from f3eo.fisher.ghost.registry import LayerRule
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.func import vmap
 from torch.overrides import resolve_name
 
-from f3eo.arguments import Call, flat
 from f3eo.decompositions import Decomposed
+from f3eo.decompositions.mode import Call, flat
 from f3eo.fisher.ghost.gradients.fallback import without_loop_warnings
 from f3eo.fisher.ghost.recording.kinks import KINKED, on_piece
 from f3eo.fisher.ghost.recording.repetition import EXPANSIONS

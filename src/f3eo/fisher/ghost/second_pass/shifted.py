@@ -92,7 +92,8 @@ class Shifted(SampleParameter):
 
     def tensor(self) -> Tensor:
         """See `SampleParameter.tensor`."""
-        rows = self.gradients.rows(slice(None))
+        g = self.gradients
+        rows = g.values if isinstance(g, Dense) else g.rows(slice(None))
         return torch.addcmul(self.shared, rows, self._size(rows))
 
     def _size(self, values: Tensor) -> Tensor:

@@ -8,8 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from f3eo.curvature.cuts import Cuts
-from f3eo.curvature.guard import NotRepeatable
-from f3eo.curvature.passes import OVERWRITTEN
 from f3eo.fisher.ghost.recording.layout import Layout
 from f3eo.fisher.ghost.recording.recording import Recording
 
@@ -74,21 +72,3 @@ def tape_of(recording: Recording, layouts: Sequence[Sequence[Layout]] | None) ->
         single_use={i for i, n in counts.items() if n == 1},
         samples=len(recording.output.losses),
     )
-
-
-def refuse_replay(recording: Recording) -> None:
-    """Refuse a pass that its calls alone do not reproduce.
-
-    Raises:
-        NotRepeatable: with the reason.
-    """
-    if recording.obstacle is not None:
-        raise NotRepeatable(recording.obstacle)
-    if any(len(use.shapes) > 1 for use in recording.uses):
-        raise NotRepeatable("an operation on parameters has several outputs")
-    if any(kink.first._version != kink.version for kink in recording.kinks.values()):
-        raise NotRepeatable(
-            "a piecewise linear operation's argument or result is written to afterwards"
-        )
-    if recording.cuts.overwritten():
-        raise NotRepeatable(OVERWRITTEN)
