@@ -1,9 +1,10 @@
-"""The path of one default step: which functions of f3eo run, and how often the file changes.
+"""The path of a default step: which functions of f3eo run, and how often the file changes.
 
     python tests/step_path.py           # the files, with the changes into each
     python tests/step_path.py --calls   # every stretch of calls inside one file
 
-A step that measures the structure term, on a network of two linear layers, once layouts are known.
+Two kinds of step alternate: one measures the structure term, the next `every − 1` use it again. The
+network has two linear layers, and layouts are known.
 """
 
 import sys
@@ -20,54 +21,68 @@ from f3eo import F3EO
 
 ROOT = Path(f3eo.__file__).parent
 
+Stretch = tuple[str, list[str]]
+"""A file, and the functions of it that were called before the next change of file."""
 
-def path() -> list[tuple[str, str]]:
-    """File and function of every call of a Python function of f3eo, in order."""
+
+def paths() -> dict[str, list[Stretch]]:
+    """The path of a step that measures h, and of one that uses it again."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
     optimizer = F3EO(model, SGD, lr=0.1)
     batch = torch.randn(32, 8), torch.randint(0, 3, (32,))
+    found: list[Stretch] = []
 
     def losses(x: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(model(x), y, reduction="none")
 
-    for _ in range(optimizer.every):
-        optimizer.step(losses, *batch)
-    calls: list[tuple[str, str]] = []
-
     def note(frame, event, _) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(str(ROOT)):
-            calls.append((str(Path(code.co_filename).relative_to(ROOT)), code.co_name))
-
-    sys.setprofile(note)
-    try:
-        optimizer.step(losses, *batch)
-    finally:
-        sys.setprofile(None)
-    return calls
-
-
-def stretches(calls: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """Calls without a change of file between them, together."""
-    found: list[tuple[str, list[str]]] = []
-    for file, function in calls:
+        if event != "call" or not code.co_filename.startswith(str(ROOT)):
+            return
+        file = str(Path(code.co_filename).relative_to(ROOT))
         if not found or found[-1][0] != file:
             found.append((file, []))
-        found[-1][1].append(function)
-    return found
+        found[-1][1].append(code.co_name)
+
+    def step() -> list[Stretch]:
+        found.clear()
+        sys.setprofile(note)
+        try:
+            optimizer.step(losses, *batch)
+        finally:
+            sys.setprofile(None)
+        return list(found)
+
+    for _ in range(optimizer.every):
+        optimizer.step(losses, *batch)
+    return {"measures h": step(), "uses h again": step()}
+
+
+def changes(path: list[Stretch]) -> int:
+    """How often the file changes on a path."""
+    return len(path) - 1
+
+
+def mean_changes(found: dict[str, list[Stretch]], every: int = 5) -> float:
+    """The mean over the steps from one measurement to the next."""
+    first, other = map(changes, found.values())
+    return (first + (every - 1) * other) / every
 
 
 def main() -> None:
-    calls = path()
-    found = stretches(calls)
-    if "--calls" in sys.argv:
-        for file, functions in found:
-            print(f"{file}: {' '.join(functions)}")
-    into = Counter(file for file, _ in found)
-    for file, count in into.most_common():
-        print(f"{count:4} {file}")
-    print(f"{len(calls)} calls, {len(into)} files, {len(found) - 1} changes of file")
+    found = paths()
+    for kind, path in found.items():
+        print(f"A step that {kind}:")
+        if "--calls" in sys.argv:
+            for file, functions in path:
+                print(f"  {file}: {' '.join(functions)}")
+        into = Counter(file for file, _ in path)
+        for file, count in into.most_common():
+            print(f"  {count:4} {file}")
+        calls = sum(len(functions) for _, functions in path)
+        print(f"  {calls} calls, {len(into)} files, {changes(path)} changes of file\n")
+    print(f"Mean over five steps: {mean_changes(found):.0f} changes of file")
 
 
 if __name__ == "__main__":

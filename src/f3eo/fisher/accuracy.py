@@ -19,7 +19,6 @@ from torch import Tensor
 
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.engine import Product
-from f3eo.tensors import Vector, squared_norm
 
 LIMIT = 0.01
 """Expected relative error of h above which double backward replaces differences."""
@@ -47,7 +46,7 @@ class Width:
 @torch.no_grad()
 def width(
     engine: FiniteDifference,
-    parameters: Vector,
+    length: Tensor,
     loss: Tensor,
     norm: Tensor,
     unit: float,
@@ -56,15 +55,14 @@ def width(
 
     Args:
         engine: its `step`, if given, is s/‖θ‖.
-        parameters: θ.
+        length: ‖θ‖, a scalar.
         loss: mean of |ℓ_i|, a scalar.
         norm: mean of ‖∇ℓ_i‖, a scalar.
         unit: u, the rounding unit.
     """
     ratio = torch.where((norm > 0) & (loss > 0), loss / norm, torch.inf)
     unit_loss = unit / loss.clamp(unit, 1.0)
-    length = squared_norm(list(parameters)).sqrt().to(ratio)
-    length = torch.where(length == 0, 1, length)
+    length = torch.where(length == 0, 1, length).to(ratio)
     if engine.step is not None:
         distance = engine.step * length
     else:

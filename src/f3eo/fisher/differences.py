@@ -132,7 +132,7 @@ def _steps(first: FirstPass, problem: Problem, engine: FiniteDifference, power: 
     lengths = squared if powers is None else powers.square() * squared
     norms = squared.sqrt().to(first.losses)
     loss, norm, length = shares.means_or_zero(first.losses.abs(), norms, lengths)
-    best = width(engine, parameters, loss, norm, unit)
+    best = width(engine, squared_norm(parameters).sqrt(), loss, norm, unit)
     length = length.sqrt()
     epsilon = best.distance / torch.where(length == 0, 1, length)
     return _Steps(
@@ -159,7 +159,7 @@ def _moved(
         epsilon: ε or −ε.
     """
     parameters, shares = steps.parameters, first.shares
-    step = shares.divide(epsilon)
+    step, cotangent = shares.divide(epsilon), shares.as_tensor(first.losses, steps.share)
     step = step if steps.powers is None else step * steps.powers
     single_use = set() if steps.central else first.tape.single_use
     shifted = {}
@@ -170,28 +170,12 @@ def _moved(
     losses = evaluate(
         problem, per_sample=True, differentiable=False, mode=mode, announced=False
     ).losses
-    cotangent = shares.as_tensor(losses, steps.share)
-    samples = [_gradient(losses[p.sample], parameters, retain=True) for p in probes]
-    return _Pass(losses.detach(), _gradient(losses, parameters, cotangent), samples)
-
-
-def _gradient(
-    losses: Tensor,
-    parameters: list[Tensor],
-    cotangent: Tensor | None = None,
-    *,
-    retain: bool = False,
-) -> list[Tensor]:
-    return list(
-        torch.autograd.grad(
-            losses,
-            parameters,
-            cotangent,
-            allow_unused=True,
-            materialize_grads=True,
-            retain_graph=retain,
-        )
-    )
+    differentiate = partial(torch.autograd.grad, allow_unused=True, materialize_grads=True)
+    samples = []
+    for probe in probes:
+        samples.append(list(differentiate(losses[probe.sample], parameters, retain_graph=True)))
+    gradient = differentiate(losses, parameters, cotangent)
+    return _Pass(losses.detach(), list(gradient), samples)
 
 
 def _difference(

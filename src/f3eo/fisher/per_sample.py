@@ -16,7 +16,7 @@ from f3eo.fisher.differences import second_pass
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.estimator import Estimator
 from f3eo.fisher.ghost import Ghost, record
-from f3eo.fisher.ghost.layouts import Known
+from f3eo.fisher.ghost.layouts import Known, Layouts
 from f3eo.fisher.per_sample_exact import attached_trace, detached_trace, exact_gradients
 from f3eo.fisher.watch import Watch
 
@@ -117,7 +117,8 @@ class PerSample(Estimator):
             check: whether layouts are determined anew.
         """
         recording = record(problem, differentiable=differentiable)
-        return Ghost(problem, recording, self.memory, self._known, check=check)
+        layouts = Layouts(recording, problem, self.memory, self._known, check=check)
+        return Ghost(problem, recording, layouts, self.memory)
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""

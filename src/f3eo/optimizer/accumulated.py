@@ -42,7 +42,7 @@ class Accumulated:
             RuntimeError: other parameters than at the time of the measurement.
         """
         measured = self.measured
-        trained.check_same(measured.trained, measured.snapshot)
+        trained.check_same(measured.trained)
         before = measured.gradients.gradient
         now = [p.grad for p in trained.parameters]
         if all(g is None for g in now):

@@ -156,7 +156,7 @@ class F3EO(Wrapper):
         if closure is not None and self._accumulated is None:
             check_closure(closure)
             measured = self._measure(closure, batch, trained, scheduled > 0)
-            trained_parameters(groups).check_same(trained, measured.snapshot)
+            trained_parameters(groups).check_same(trained)
         else:
             if closure is not None:
                 call_without_losses(self._problem(closure, batch, trained))

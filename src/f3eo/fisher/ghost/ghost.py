@@ -23,7 +23,7 @@ from f3eo.curvature.guard import NotRepeatable, custom
 from f3eo.fisher.ghost.evidence import Probe
 from f3eo.fisher.ghost.gradients.kept import KeptGradients, keep, not_finite_kept
 from f3eo.fisher.ghost.gradients.norms import Norms, norms, not_finite
-from f3eo.fisher.ghost.layouts import Known, Layouts
+from f3eo.fisher.ghost.layouts import Layouts
 from f3eo.fisher.ghost.recording.recording import Recording
 from f3eo.fisher.ghost.second_pass.tape import Tape, tape_of
 
@@ -47,30 +47,21 @@ class FirstPass:
     tape: Tape
 
 
+@dataclass(frozen=True)
 class Ghost:
     """Per-sample gradients of one recorded forward pass.
 
     Args:
         problem: closure, batch and parameters.
         recording: the pass.
+        layouts: of the pass.
         memory: bytes that per-sample gradients written out may take at a time.
-        known: evidence for layouts from earlier batches; that of this batch is added.
-        check: whether single samples are probed although all layouts are known.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        recording: Recording,
-        memory: int,
-        known: Known,
-        *,
-        check: bool = False,
-    ) -> None:
-        self.recording = recording
-        self._problem = problem
-        self._memory = memory
-        self._layouts = Layouts(recording, problem, memory, known, check=check)
+    problem: Problem
+    recording: Recording
+    layouts: Layouts
+    memory: int
 
     @property
     def output(self) -> Output:
@@ -104,11 +95,11 @@ class Ghost:
             retain_graph=True,
             allow_unused=True,
         )
-        layouts = self._layouts.find(deltas)
+        layouts = self.layouts.find(deltas)
         if layouts is None:
-            return not_finite(self._problem, self.losses)
+            return not_finite(self.problem, self.losses)
         with torch.set_grad_enabled(self.recording.differentiable):
-            return norms(self.recording, layouts, deltas, self._problem, self._memory)
+            return norms(self.recording, layouts, deltas, self.problem, self.memory)
 
     def keep(self) -> FirstPass:
         """Keep the gradients of ω_i ℓ_i and the tape; this object cannot be used afterwards.
@@ -122,10 +113,10 @@ class Ghost:
         recording, losses, shares = self.recording, self.losses, self.output.shares
         cotangent = shares.as_tensor(losses)
         recording.refuse_replay()
-        if not self._layouts.known and (names := contents(losses).custom):
+        if not self.layouts.known and (names := contents(losses).custom):
             raise custom(names)
         # A derived parameter's gradient is pulled back through the graph, and so are probes.
-        retain = bool(recording.deriving) or not self._layouts.complete
+        retain = bool(recording.deriving) or not self.layouts.complete
         edges = recording.edges
         deltas: list[Tensor | None] = list(
             torch.autograd.grad(losses, edges, cotangent, retain_graph=retain, allow_unused=True)
@@ -133,15 +124,15 @@ class Ghost:
         unit = recording.unit(deltas)
         if unit > torch.finfo(torch.float32).eps:
             raise NotRepeatable("the closure works in 16 bits, too coarse for differences")
-        layouts = self._layouts.find(deltas)
+        layouts = self.layouts.find(deltas)
         tape = tape_of(recording, layouts)
         if layouts is None:
-            gradients = not_finite_kept(self._problem, losses)
+            gradients = not_finite_kept(self.problem, losses)
         else:
-            gradients = keep(recording, layouts, deltas, self._problem, self._memory, unit)
+            gradients = keep(recording, layouts, deltas, self.problem, self.memory, unit)
         if gradients is None:
             raise NotRepeatable(
-                f"per-sample gradients take more than memory={self._memory} bytes; a smaller "
+                f"per-sample gradients take more than memory={self.memory} bytes; a smaller "
                 f"batch (chunk=) or more memory would do"
             )
-        return FirstPass(losses.detach(), shares, self._layouts.probes, gradients, tape)
+        return FirstPass(losses.detach(), shares, self.layouts.probes, gradients, tape)

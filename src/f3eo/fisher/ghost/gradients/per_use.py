@@ -37,8 +37,8 @@ def per_use_gradients(
     Raises:
         RuntimeError: an input of a use was modified in place after it.
     """
+    _refuse_overwritten(uses)
     splits = split_uses(uses, layouts, deltas, losses, attached=attached)
-    _refuse_overwritten(splits)
     arguments, results = [], []
     for split in splits:
         arguments.append(split.use.call.substituted(split.tensors))
@@ -82,8 +82,8 @@ def _names(rule: LayerRule) -> tuple[str, ...]:
     return tuple(inspect.signature(rule).parameters)
 
 
-def _refuse_overwritten(splits: Sequence[SplitUse]) -> None:
-    for use in (split.use for split in splits):
+def _refuse_overwritten(uses: Sequence[Use]) -> None:
+    for use in uses:
         for tensor, version in use.versions:
             if tensor._version != version:
                 raise RuntimeError(

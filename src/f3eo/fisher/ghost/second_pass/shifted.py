@@ -4,6 +4,7 @@ Letters: B samples, T positions of a sample, S positions in the sum that gives G
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -63,6 +64,7 @@ class Derived(SampleParameter):
         return torch.where((index == padding).unsqueeze(-1), self._shared[padding].detach(), rows)
 
 
+@dataclass(eq=False)
 class Shifted(SampleParameter):
     """W + ε G_i.
 
@@ -73,20 +75,21 @@ class Shifted(SampleParameter):
         single_use: whether W_i is needed exactly once; it then overwrites G_i.
     """
 
-    def __init__(
-        self, shared: Tensor, gradients: Term, size: Tensor, *, single_use: bool = False
-    ) -> None:
-        self.shared = shared
-        self.shape = shared.shape
-        self.gradients = gradients
-        self.size = size
-        self._single_use = single_use
+    shared: Tensor
+    gradients: Term
+    size: Tensor
+    single_use: bool = False
+
+    @property
+    def shape(self) -> torch.Size:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of W."""
+        return self.shared.shape
 
     @cached_property
     def written(self) -> Tensor:
         """W_i written out, without a graph."""
         rows = self.gradients.rows(slice(None))
-        if self._single_use and isinstance(self.gradients, Dense):
+        if self.single_use and isinstance(self.gradients, Dense):
             return torch.addcmul(self.shared.detach(), rows, self._size(rows), out=rows)
         return torch.addcmul(self.shared.detach(), rows, self._size(rows))
 
