@@ -7,7 +7,7 @@ import torch
 
 from cases import case
 from dense import flat, relative, truth
-from f3eo import DoubleBackward, ModelSampled, PerSample, Sign, Weighted
+from f3eo import F3EO, DoubleBackward, ModelSampled, PerSample, Ratio, Sign, Weighted
 from f3eo.closure.problem import Problem
 from f3eo.fisher import Gradients, Reduction, SingleProcess
 
@@ -129,3 +129,25 @@ def test_a_single_process_changes_nothing():
     one = torch.ones(())
     gradients = Gradients(one, 1, [one], [one], one)
     assert SingleProcess().reduce(gradients) is gradients
+
+
+@pytest.mark.parametrize("structure", [True, False])
+def test_a_step_takes_the_estimates_of_all_processes(structure):
+    """Two processes, each with half of the batch, step as one process with all of it."""
+
+    def step(reduction, *batch):
+        c = case("mlp")
+        optimizer = F3EO(
+            c.model, torch.optim.SGD, lr=0.1, strength=Ratio(0.3 * structure), fraction=1, every=1
+        )
+        optimizer._reduction = reduction or optimizer._reduction
+        optimizer.step(c.losses, *batch)
+        return flat([p.detach() for p in c.model.parameters()])
+
+    c = case("mlp")
+    first, second = (tuple(t[part] for t in c.batch) for part in (slice(2), slice(2, None)))
+    other = problem(c, c.losses, second)
+    measured = PerSample().gradients(other) if structure else PerSample().loss_gradient(other)
+    found, expected = step(WithOther(measured), *first), step(None, *c.batch)
+    assert relative(found, expected) < 1e-7  # h by finite differences
+    assert relative(step(None, *first), expected) > 1e-4

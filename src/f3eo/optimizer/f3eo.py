@@ -11,7 +11,7 @@ from f3eo.closure.coupling import Coupling
 from f3eo.closure.problem import Closure, Problem
 from f3eo.closure.snapshot import Snapshot
 from f3eo.direction import Decoupled, Rule, is_known
-from f3eo.fisher import Estimator, PerSample
+from f3eo.fisher import Estimator, PerSample, Reduction, SingleProcess
 from f3eo.fisher.parts import Measurement
 from f3eo.optimizer.accumulated import call_without_losses, write_gradients
 from f3eo.optimizer.base import Base, build_base, describe, refuse_base, warn_of_unknown_metric
@@ -120,6 +120,7 @@ class F3EO(Wrapper):
         self._coupling = Coupling()
         self._notices = Notices(self.strength)
         self._error: Tensor | None = None
+        self._reduction: Reduction = SingleProcess()
         if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
             warn_of_unknown_metric(self.base, stacklevel=2)
 
@@ -247,16 +248,8 @@ class F3EO(Wrapper):
         return None if self._error is None else float(self._error)
 
     def _problem(self, closure: Closure, batch: tuple[Any, ...], trained: Trained) -> Problem:
-        return Problem(
-            closure,
-            batch,
-            trained.parameters,
-            trained.structured,
-            self.model,
-            self.generator,
-            names=trained.names,
-            on_output=self._notices,
-        )
+        own = trained.parameters, trained.structured, self.model, self.generator
+        return Problem(closure, batch, *own, names=trained.names, on_output=self._notices)
 
     def _measurement(self) -> Measurement:
         return Measurement(self.estimator, self.fraction, self.chunk, self._coupling)
@@ -272,6 +265,7 @@ class F3EO(Wrapper):
         try:
             with torch.enable_grad():
                 gradients = measurement(problem, structure=structure)
+                gradients = self._reduction.reduce(gradients)
         except BaseException:
             snapshot.restore()
             raise
