@@ -29,7 +29,7 @@ def gaps(study: StudyData) -> list[str]:
     if not study.ablation:
         sentences.append("No ablation has been run.")
     if not study.sensitivity:
-        sentences.append("No grids of learning rate and weight have been run.")
+        sentences.append("No grids of learning rate and strength have been run.")
     if not study.trials:
         sentences.append("No trials of the tuning are kept here.")
     return sentences

@@ -149,7 +149,7 @@ def sensitivity_figure(grids: Mapping[tuple[str, str], Grid], metric: Metric) ->
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set_title(rule)
-            axes.set_xlabel(f"weight ({kind})")
+            axes.set_xlabel(f"strength ({kind})")
         panels[0].set_ylabel("learning rate")
         return svg(figure)
 
