@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.optim import SGD
 
+from dense import relative
 from docs.pages import block, names, prose, run
 from f3eo import F3EO, Cap, Fitted, Fixed, Ratio, fisher_trace
 
@@ -122,6 +123,9 @@ def test_fisher_trace_gives_losses_and_trace_both_differentiable():
     space = run(block("start.md", containing="values, trace"))
     assert space["values"].shape == (6,) and space["trace"].ndim == 0
     assert space["values"].requires_grad and space["trace"].requires_grad
+    values, trace = space["numbers"]
+    assert relative(values, space["values"]) < 1e-5 and relative(trace, space["trace"]) < 1e-5
+    assert not values.requires_grad and not trace.requires_grad
 
 
 def test_a_state_dict_resumes_bit_for_bit():

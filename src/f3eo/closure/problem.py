@@ -58,15 +58,9 @@ class Problem:
         """
         return batches.size(self.batch)
 
-    def part(self, index: Tensor, *, announced: bool = True) -> "Problem":
-        """The same problem on some of the samples.
-
-        Args:
-            index: which, (n,), int64.
-            announced: whether `on_output` is called for this part.
-        """
-        on_output = self.on_output if announced else None
-        part = replace(self, batch=batches.select(self.batch, index), on_output=on_output)
+    def part(self, index: Tensor) -> "Problem":
+        """The same problem on the samples at `index`, shape (n,), int64."""
+        part = replace(self, batch=batches.select(self.batch, index))
         if self.size is not None:
             part.__dict__["size"] = len(index)  # fills the cache: not counted again
         return part

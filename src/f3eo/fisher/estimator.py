@@ -73,7 +73,7 @@ class Estimator(Shown, ABC):
         part = self.gradients(problem.part(inside))
         if not len(outside):
             return part
-        whole = part.merged(self.loss_gradient(problem.part(outside, announced=False)))
+        whole = part.merged(self.loss_gradient(problem.part(outside)))
         return replace(whole, structure=part.structure, trace=part.trace, error=part.error)
 
 

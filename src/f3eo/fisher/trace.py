@@ -32,8 +32,7 @@ def fisher_trace(
         estimator: default `PerSample()`, which is exact; the trace is the same for every power.
         generator: source of random signs and labels, for estimators that draw.
         differentiable: attach both results to the graph, the default. `False` gives the numbers
-            alone, faster and with less memory: no graph of the gradient is built, and fused
-            kernels stay in use.
+            alone: no graph of the gradient is built, and fused kernels stay in use.
 
     Returns:
         Losses (B,) and trace (scalar, 0 for an empty batch), under `no_grad()` too.
