@@ -9,7 +9,6 @@ from cases import MODELS, Case, case
 from dense import Differentiable, relative
 from f3eo import DoubleBackward, PerSample
 from f3eo.closure.problem import Problem
-from f3eo.curvature.guard import NotRepeatable
 
 EXACT = 1e-9
 MEMORY = [2**28, 1]
@@ -61,14 +60,12 @@ def test_differentiable_norms_of_every_parameter(name, memory):
     assert relative(sum(norms.by_leaf.values()), norms.squared) < 1e-14
 
 
-@pytest.mark.parametrize("name", MODELS)
+# The missing one writes a parameter into another tensor: it has no second pass.
+@pytest.mark.parametrize("name", [n for n in MODELS if n != "sequence_first"])
 def test_kept_norms_of_every_parameter(name):
     """Of ω_i ℓ_i, ω_i = 1/B."""
     c = case(name)
-    try:
-        kept = PerSample().record(problem(c), differentiable=False).keep().gradients
-    except NotRepeatable:
-        pytest.skip("no second pass")
+    kept = PerSample().record(problem(c), differentiable=False).keep().gradients
     assert_equal({i: n * len(c.batch[0]) ** 2 for i, n in kept.by_leaf.items()}, c)
     assert relative(sum(kept.by_leaf.values()), kept.squared) < 1e-14
 

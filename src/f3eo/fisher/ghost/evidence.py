@@ -147,7 +147,7 @@ def _mixed(
         )
     return (
         f"{output} does not hold the {samples} samples of the batch in equal parts of one "
-        f"dimension, so it cannot be told whose they are: run all samples as one batch, padded to "
+        f"dimension, so it is unknown whose they are: run all samples as one batch, padded to "
         f"one size, {advice}"
     )
 

@@ -46,7 +46,7 @@ class Term(ABC):
 
 @dataclass(frozen=True)
 class Dense(Term):
-    """Gradients written out.
+    """Per-sample gradients written out.
 
     Args:
         values: (N, *shape).
@@ -170,12 +170,12 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def rows_of(values: Tensor) -> Tensor:
-    """(N, *shape) as (N, elements), for scalars and for no samples too."""
+    """(N, *shape) as (N, elements); also for scalars and for no samples."""
     return values.reshape(len(values), values.shape[1:].numel())
 
 
 def squared_rows(values: Tensor) -> Tensor:
-    """‖v_i‖² of (N, elements); (N,)."""
+    """‖v_i‖² for v (N, elements); (N,)."""
     if torch.is_grad_enabled() and values.requires_grad:
         return values.square().sum(1)
     return torch.linalg.vector_norm(values, dim=1).square()  # one pass, but no gradient at zero

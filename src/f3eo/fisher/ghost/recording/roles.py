@@ -72,7 +72,7 @@ class Roles:
         self._owner = object()  # not self: marks of tensors that outlive the pass would hold it
         self._given = [t for t in problem.tensors if t.ndim]
         self.samples = problem.size
-        """B; None until a tensor that carries samples was seen."""
+        """B; None until the pass meets a tensor that carries samples."""
         self._constants: set[int] = set()
         if model is not None and not self._given:
             self._constants = {id(t) for t in (*model.buffers(), *model.parameters())}

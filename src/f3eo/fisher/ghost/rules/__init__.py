@@ -1,4 +1,4 @@
-"""Rules for the operations of torch, one kind a file; importing them registers them."""
+"""Layer rules for the operations of torch, one kind a file; an import registers them."""
 
 from f3eo.fisher.ghost.rules import convolution, elementwise, embedding, linear, normalisation
 

@@ -1,8 +1,8 @@
 """Convolutions of any kind: G_i is the weight gradient of each sample alone.
 
-All samples at once are one grouped convolution, a group a sample, at the cost of the plain weight
-gradient; both of its derivatives are grouped convolutions again. Where the image is small and the
-channels are many, the Gram form on patches is cheaper.
+One grouped convolution, a group for each sample, gives G_i of all samples at the cost of the plain
+weight gradient; its derivatives are grouped convolutions again. For small images with many channels
+the Gram form on patches is cheaper.
 """
 
 from dataclasses import dataclass, replace
@@ -46,7 +46,7 @@ class Convolved(Term):
         samples = len(input)
         like = input.new_empty(samples * self.shape[0], *self.shape[1:])
         geometry = replace(self.geometry, groups=self.geometry.groups * samples)
-        rows = WeightGradient.apply(_beside(input), _beside(delta), like, geometry)
+        rows = WeightGradient.apply(_as_groups(input), _as_groups(delta), like, geometry)
         return rows.view(samples, *self.shape)  # pyright: ignore[reportOptionalMemberAccess]
 
     def total(self) -> Tensor:
@@ -54,7 +54,7 @@ class Convolved(Term):
         return self.rows(slice(0, len(self.input))).sum(0)
 
     def closed(self) -> bool:
-        """See `Term.closed`: the norms come from the gradients written out."""
+        """See `Term.closed`; the norms need the gradients written out."""
         return False
 
     def squared_norms(self) -> Tensor:
@@ -66,8 +66,8 @@ def _plain(geometry: Geometry) -> bool:
     return geometry.groups == 1 and not geometry.transposed
 
 
-def _beside(tensor: Tensor) -> Tensor:
-    """(B, k, C, …) as (k, B·C, …): the samples as groups of channels of k common images."""
+def _as_groups(tensor: Tensor) -> Tensor:
+    """(B, k, C, …) as (k, B·C, …): each sample a group of channels of k shared images."""
     return tensor.transpose(0, 1).flatten(1, 2)
 
 
@@ -103,11 +103,13 @@ def shifted_convolution(
         change = weight.correction(_unfolded(x, weight.shared, geometry))
         z = z + change.unflatten(1, (k, -1)).mT.view(z.shape)
     elif isinstance(weight, Shifted):
-        z = _apart(_Own.apply(x, weight.shared, weight.written, geometry), samples)  # pyright: ignore
+        z = _ungrouped(
+            _PerSampleConvolution.apply(x, weight.shared, weight.written, geometry), samples
+        )  # pyright: ignore
     elif isinstance(weight, SampleParameter):
-        beside = replace(geometry, groups=geometry.groups * samples)
+        grouped = replace(geometry, groups=geometry.groups * samples)
         own = weight.tensor().flatten(0, 1)
-        z = _apart(convolved_once(_beside(x), own, None, beside), samples)
+        z = _ungrouped(convolved_once(_as_groups(x), own, None, grouped), samples)
     else:
         z = convolved_once(x.flatten(0, 1), weight, None, geometry).unflatten(0, (-1, k))
     if bias is None:
@@ -116,15 +118,15 @@ def shifted_convolution(
     return z + own.view(len(own), 1, -1, *(1,) * (z.ndim - 3))
 
 
-class _Own(torch.autograd.Function):
+class _PerSampleConvolution(torch.autograd.Function):
     """C(x_i, W_i), (k, B·O, …); the gradient of W is that of one convolution over all samples."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shared: Tensor, own: Tensor, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(x, shared, own)
         ctx.geometry = geometry
-        beside = replace(geometry, groups=geometry.groups * len(x))
-        return torch.convolution(_beside(x), own.flatten(0, 1), None, *beside.arguments())
+        grouped = replace(geometry, groups=geometry.groups * len(x))
+        return torch.convolution(_as_groups(x), own.flatten(0, 1), None, *grouped.arguments())
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Any:
@@ -134,7 +136,7 @@ class _Own(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             for_x = _input_gradient(delta, own, x, geometry)
         if ctx.needs_input_grad[1]:
-            d = _apart(delta, samples).flatten(0, 1)
+            d = _ungrouped(delta, samples).flatten(0, 1)
             for_shared = WeightGradient.apply(x.flatten(0, 1), d, shared, geometry)
         return for_x, for_shared, None, None
 
@@ -144,7 +146,7 @@ def _input_gradient(delta: Tensor, own: Tensor, x: Tensor, geometry: Geometry) -
     samples = len(x)
     if own.ndim == 5 and _plain(geometry) and max(geometry.stride) > 1:
         # oneDNN takes four times as long for grouped convolutions with strides.
-        d = _apart(delta, samples).flatten(3)
+        d = _ungrouped(delta, samples).flatten(3)
         patches = own.flatten(2).mT.unsqueeze(1) @ d
         folded = F.fold(
             patches.flatten(0, 1),
@@ -155,13 +157,13 @@ def _input_gradient(delta: Tensor, own: Tensor, x: Tensor, geometry: Geometry) -
             geometry.stride,
         )
         return folded.view(x.shape)
-    beside = replace(geometry, groups=geometry.groups * samples)
-    for_x = InputGradient.apply(delta, own.flatten(0, 1), _beside(x), beside)
-    return _apart(for_x, samples)  # pyright: ignore
+    grouped = replace(geometry, groups=geometry.groups * samples)
+    for_x = InputGradient.apply(delta, own.flatten(0, 1), _as_groups(x), grouped)
+    return _ungrouped(for_x, samples)  # pyright: ignore
 
 
-def _apart(tensor: Tensor, samples: int) -> Tensor:
-    """The inverse of `_beside`: (k, B·C, …) as (B, k, C, …)."""
+def _ungrouped(tensor: Tensor, samples: int) -> Tensor:
+    """The inverse of `_as_groups`: (k, B·C, …) as (B, k, C, …)."""
     return tensor.unflatten(1, (samples, -1)).transpose(0, 1)
 
 

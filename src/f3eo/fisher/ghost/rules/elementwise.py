@@ -35,7 +35,7 @@ def _refuse_samples(shape: torch.Size, delta: Tensor) -> None:
 def binary(
     function: Callable[..., Tensor], delta: Tensor, input: Any, other: Any, **options: Any
 ) -> dict[str, Callable[[], Term]]:
-    """f(input, other), the derivative of f left to autograd; a parameter on either side."""
+    """f(input, other) with a parameter on either side; autograd differentiates f."""
 
     def term(side: int) -> Term:
         operands = [input, other]
@@ -53,7 +53,7 @@ def binary(
 def shifted_binary(
     function: Callable[..., Tensor], input: Any, other: Any, **options: Any
 ) -> Tensor | None:
-    """f(x, w_i), w_i broadcast as the parameter was."""
+    """f(x, w_i), w_i broadcast like the parameter."""
     dims = max(t.ndim for t in (input, other) if isinstance(t, Tensor))
     operands = [t.tensor() if isinstance(t, SampleParameter) else t for t in (input, other)]
     for k, given in enumerate((input, other)):

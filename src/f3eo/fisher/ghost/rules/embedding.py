@@ -1,4 +1,4 @@
-"""Look-up of rows: G_i has δ_t in row index_t."""
+"""Embeddings: G_i is the sum of δ_t in row index_t."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,7 +38,7 @@ def shifted_embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
-    """Rows of W_i; the recorded pass has seen to the largest norm."""
+    """Rows of W_i; the recorded pass has renormalised them to max_norm."""
     padding = None if padding_idx is None else padding_idx % weight.shape[0]
     rows = weight.lookup(input.flatten(1), padding)
     return rows.view(*input.shape, rows.shape[-1])

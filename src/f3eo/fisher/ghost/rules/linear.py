@@ -1,4 +1,4 @@
-"""z = W a + b over any number of positions: G_i = Σ_t δ_t ⊗ a_t."""
+"""Linear layers, z = W a + b over any number of positions: G_i = Σ_t δ_t ⊗ a_t."""
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ def shifted_linear(
     torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm
 )
 def matmul(delta: Tensor, input: Tensor, other: Tensor) -> dict[str, Term] | None:
-    """A weight (p, q) on the right of the samples; anything else is left to the fallback."""
+    """A weight (p, q) on the right of the samples; the fallback covers all else."""
     if other.ndim != 2 or input.ndim < 3:
         return None
     return {"other": Outer(positions(input), positions(delta))}

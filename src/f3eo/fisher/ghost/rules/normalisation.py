@@ -1,8 +1,8 @@
 """Scale and shift after a normalisation, z = γ∘x̂ + β: G_i = Σ_t δ_t∘x̂_t for γ and Σ_t δ_t for β.
 
-Normalisations arrive here as their parts (`f3eo.decompositions`). Layer normalisation stays whole
-where one derivative is wanted, instance normalisation since it may keep running statistics, and so
-does batch normalisation with frozen ones.
+`f3eo.decompositions` splits normalisations into their parts. Three stay whole: layer normalisation
+where gradients are not differentiated again, instance normalisation, which may update running
+statistics, and batch normalisation with frozen statistics.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from f3eo.fisher.ghost.second_pass.shifted import SampleParameter
 def scale_and_shift(
     delta: Tensor, normal: Tensor, weight: Tensor, bias: Tensor | None, after: int
 ) -> dict[str, Term]:
-    """Weight and bias, `after` dimensions before the last of delta and x̂, both (B, k, …)."""
+    """Weight and bias of dimensions with `after` more behind them; delta and x̂ are (B, k, …)."""
     last = delta.ndim - after
     positions = (*range(1, last - weight.ndim), *range(last, delta.ndim))
     terms: dict[str, Term] = {"weight": Dense(_summed_products(delta, normal, positions, after))}
@@ -32,7 +32,7 @@ def scale_and_shift(
 
 
 def _summed_products(a: Tensor, b: Tensor, dims: tuple[int, ...], after: int) -> Tensor:
-    """Σ a∘b over `dims`, of which the last `after` are the tensors' own last."""
+    """Σ a∘b over `dims`; the last `after` of them are the last dimensions of the tensors."""
     if not after:
         return (a * b).sum(dims)
     dims = dims[:-after]
@@ -62,7 +62,7 @@ def shifted_scale_and_shift(
 
 
 class _Scaled(torch.autograd.Function):
-    """γ∘x̂ for γ (B or 1, …, 1 …), the sums over positions taken as products of rows."""
+    """γ∘x̂ for γ (B or 1, …, 1 …); the backward pass sums over positions by products of rows."""
 
     @staticmethod
     def forward(ctx: Any, normal: Tensor, scale: Tensor, after: int) -> Tensor:
@@ -87,7 +87,7 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> dict[str, Term]:
-    """As a whole, where one derivative is wanted: x̂ is computed again."""
+    """The whole operation, where gradients are not differentiated again; recomputes x̂."""
     if weight is None:
         return {}
     return scale_and_shift(delta, F.layer_norm(input, normalized_shape, eps=eps), weight, bias, 0)
@@ -101,7 +101,7 @@ def shifted_layer_norm(
     bias: Tensor | SampleParameter | None = None,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    """x̂, and the scale and shift of each sample's own."""
+    """x̂ with each sample's own scale and shift."""
     if weight is None:
         return None
     normal = F.layer_norm(input, normalized_shape, eps=eps)
@@ -120,7 +120,7 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> dict[str, Term]:
-    """Statistics of each sample's channels, or frozen ones; running ones are left alone."""
+    """Statistics of each sample's channels, or frozen ones; does not update running ones."""
     frozen = (None, None) if use_input_stats else (running_mean, running_var)
     normal = F.instance_norm(input.flatten(0, 1), *frozen, None, None, use_input_stats, eps=eps)
     return _per_channel(delta, normal, weight, bias)
@@ -138,7 +138,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> dict[str, Term]:
-    """Frozen statistics; those of the batch are refused before a rule is asked."""
+    """Frozen statistics; the recording refuses those of the batch."""
     normal = F.batch_norm(input.flatten(0, 1), running_mean, running_var, eps=eps)
     return _per_channel(delta, normal, weight, bias)
 
@@ -154,7 +154,7 @@ def shifted_instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """The scale and shift of each sample's own; running statistics are left alone."""
+    """Each sample's own scale and shift; does not update running statistics."""
     frozen = (None, None) if use_input_stats else (running_mean, running_var)
     normal = F.instance_norm(input.flatten(0, 1), *frozen, None, None, use_input_stats, eps=eps)
     return _shifted_per_channel(normal.view(input.shape), weight, bias)
@@ -171,7 +171,7 @@ def shifted_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """The scale and shift of each sample's own, after frozen statistics."""
+    """Each sample's own scale and shift, after frozen statistics."""
     normal = F.batch_norm(input.flatten(0, 1), running_mean, running_var, eps=eps)
     return _shifted_per_channel(normal.view(input.shape), weight, bias)
 
@@ -179,7 +179,7 @@ def shifted_batch_norm(
 def _shifted_per_channel(
     normal: Tensor, weight: Tensor | SampleParameter | None, bias: Tensor | SampleParameter | None
 ) -> Tensor:
-    """x̂ (B, k, C, …), of which at least one is given."""
+    """Scale and shift x̂ (B, k, C, …); at least one of weight and bias is given."""
     ones = torch.ones(normal.shape[2], dtype=normal.dtype, device=normal.device)
     scale = ones if weight is None else weight
     return shifted_scale_and_shift(normal, scale, bias, normal.ndim - 3)

@@ -1,1 +1,1 @@
-"""The forward pass once more, every sample at parameters of its own."""
+"""The second pass: the forward pass with parameters of each sample's own."""

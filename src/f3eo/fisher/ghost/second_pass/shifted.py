@@ -138,7 +138,7 @@ class Shifted(SampleParameter):
 
 
 def _through(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """(x firstᵀ) second, S positions between: (B, T, n), (B, S, n), (B, S, m) → (B, T, m)."""
+    """(x firstᵀ) second by way of S positions: (B, T, n), (B, S, n), (B, S, m) → (B, T, m)."""
     if first.shape[1] == 1:
         return torch.linalg.vecdot(x, first).unsqueeze(-1) * second
     return (x @ first.mT) @ second
