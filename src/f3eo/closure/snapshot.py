@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pickle import dumps
 from typing import Any
 
@@ -82,10 +82,6 @@ class Snapshot:
         self._generator = problem.generator
         self._generator_state = None if self._generator is None else self._generator.get_state()
         self._random = random_states or RandomStates(accelerators(problem))
-
-    def has_parameters(self, parameters: Sequence[Tensor]) -> bool:
-        """Whether these are the problem's parameters, in the same order."""
-        return [id(p) for p, _ in self._grads] == [id(p) for p in parameters]
 
     def torch_random_changed(self) -> bool:
         """Whether torch's default generators have drawn numbers since construction."""
