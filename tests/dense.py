@@ -48,8 +48,12 @@ def truth(
     closure: Callable[..., Tensor],
     *batch: Tensor,
     power: float = 2,
+    diagonal: Tensor | float = 1.0,
 ) -> Truth:
-    """Every ∇ℓ_i from a forward pass of its own, h = (1/B) Σ_i ‖∇ℓ_i‖^(p−2) H_i ∇ℓ_i from two."""
+    """Every ∇ℓ_i from a forward pass of its own, h = (1/B) Σ_i ‖D ∇ℓ_i‖^(p−2) H_i D² ∇ℓ_i from two.
+
+    `diagonal` is D of all parameters in a row, constant.
+    """
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else list(model)
     parameters = [p for p in parameters if p.requires_grad]
     count = len(batch[0])
@@ -59,8 +63,9 @@ def truth(
         with sdpa_kernel(SDPBackend.MATH), Differentiable():
             loss = closure(*(t[i : i + 1] for t in batch)).mean()
         g = flat(torch.autograd.grad(loss, parameters, **_graph))
-        if g.requires_grad and g.any():  # ‖0‖⁻¹ · 0 is none
-            along = g.detach() * g.detach().norm() ** (power - 2) / count
+        if g.requires_grad and (diagonal * g).any():  # ‖0‖⁻¹ · 0 is none
+            moved = diagonal * g.detach()
+            along = diagonal * moved * moved.norm() ** (power - 2) / count
             structure += flat(torch.autograd.grad(g, parameters, along, **_unused))
         losses.append(loss.detach())
         gradients.append(g.detach())

@@ -7,7 +7,18 @@ from f3eo.closure.likelihood import Categorical, Gaussian
 from f3eo.closure.weighted import Weighted
 from f3eo.curvature import DoubleBackward, FiniteDifference
 from f3eo.direction import Coupled, Decoupled
-from f3eo.fisher import Compiled, MiniBatch, ModelSampled, PerSample, Sign, fisher_trace
+from f3eo.fisher import (
+    ByRow,
+    Compiled,
+    Elementwise,
+    Euclidean,
+    Factored,
+    MiniBatch,
+    ModelSampled,
+    PerSample,
+    Sign,
+    fisher_trace,
+)
 from f3eo.optimizer import F3EO
 from f3eo.strength import Cap, Fitted, Fixed, Ratio, Warmup
 
@@ -15,12 +26,16 @@ __version__ = "0.2.0"
 
 __all__ = [
     "F3EO",
+    "ByRow",
     "Cap",
     "Categorical",
     "Compiled",
     "Coupled",
     "Decoupled",
     "DoubleBackward",
+    "Elementwise",
+    "Euclidean",
+    "Factored",
     "FiniteDifference",
     "Fitted",
     "Fixed",

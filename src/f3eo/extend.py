@@ -3,19 +3,21 @@
 from f3eo.closure.likelihood import Likelihood
 from f3eo.curvature import Engine
 from f3eo.direction import DecoupledPerTensor, Direct, InnerProducts, Rule, register_metric
-from f3eo.fisher import Estimator, Gradients
+from f3eo.fisher import Diagonal, Estimator, Gradients, Metric
 from f3eo.fisher.ghost import Dense, Outer, Rows, Term, register_layer
 from f3eo.strength import Observation, Strength
 
 __all__ = [
     "DecoupledPerTensor",
     "Dense",
+    "Diagonal",
     "Direct",
     "Engine",
     "Estimator",
     "Gradients",
     "InnerProducts",
     "Likelihood",
+    "Metric",
     "Observation",
     "Outer",
     "Rows",

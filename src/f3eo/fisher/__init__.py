@@ -3,6 +3,7 @@
 from f3eo.fisher.compiled import Compiled
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.estimator import Estimator, plain_gradient
+from f3eo.fisher.metric import ByRow, Diagonal, Elementwise, Euclidean, Factored, Metric
 from f3eo.fisher.mini_batch import MiniBatch
 from f3eo.fisher.per_sample import PerSample
 from f3eo.fisher.reduction import Reduction, SingleProcess
@@ -11,9 +12,15 @@ from f3eo.fisher.signs import Sign
 from f3eo.fisher.trace import fisher_trace
 
 __all__ = [
+    "ByRow",
     "Compiled",
+    "Diagonal",
+    "Elementwise",
     "Estimator",
+    "Euclidean",
+    "Factored",
     "Gradients",
+    "Metric",
     "MiniBatch",
     "ModelSampled",
     "PerSample",

@@ -1,7 +1,9 @@
 """h by finite differences: a second pass in which every sample has parameters of its own.
 
-s_i = ε ‖∇ℓ_i‖^(p−2)
-h = (1/ε) Σ_i ω_i (∇ℓ_i(θ + s_i ∇ℓ_i) − ∇ℓ_i(θ))
+s_i = ε ‖D ∇ℓ_i‖^(p−2)
+h = (1/ε) Σ_i ω_i (∇ℓ_i(θ + s_i D² ∇ℓ_i) − ∇ℓ_i(θ))
+
+Distances are in the units of the metric: those of θ/D, in which the gradient is D ∇ℓ_i.
 """
 
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from f3eo.fisher.ghost import FirstPass, Ghost
 from f3eo.fisher.ghost.evidence import Probe
 from f3eo.fisher.ghost.second_pass.replay import SecondPass
 from f3eo.fisher.ghost.second_pass.shifted import Shifted
+from f3eo.fisher.metric import Diagonals, in_units, times
 from f3eo.fisher.parameters import by_parameter
 from f3eo.fisher.single_samples import CHECKED, SampleStructure, refuse_wrong_structure
 from f3eo.tensors import above_rounding, filled, plus, scaled, squared_norm
@@ -37,9 +40,9 @@ class _Steps:
         epsilon: ε, a scalar.
         central: whether samples move in both directions.
         share: 1/ε, or 1/2ε if central, a scalar.
-        powers: ‖∇ℓ_i‖^(p−2), (B,), 0 where ∇ℓ_i is; None at p = 2, where all are 1.
-        lengths: (s_i ‖∇ℓ_i‖/ε)², (B,).
-        rises: s_i ‖∇ℓ_i‖², (B,), by which the losses rise to first order.
+        powers: ‖D ∇ℓ_i‖^(p−2), (B,), 0 where ∇ℓ_i is; None at p = 2, where all are 1.
+        lengths: (s_i ‖D ∇ℓ_i‖/ε)², (B,).
+        rises: s_i ‖D ∇ℓ_i‖², (B,), by which the losses rise to first order.
         width: of the difference, with its expected error.
     """
 
@@ -55,7 +58,7 @@ class _Steps:
 
 @dataclass(frozen=True)
 class _Pass:
-    """The second pass at θ + s_i ∇ℓ_i.
+    """The second pass at θ + s_i D² ∇ℓ_i.
 
     Args:
         losses: ℓ_i, (B,).
@@ -96,7 +99,7 @@ def second_pass(
     limited = not (forced or problem.repeatable or engine.step is not None)
     if limited and float(steps.width.error) > LIMIT:
         raise Coarse(f"they are expected to err by more than {LIMIT:.0%}")
-    probes = _longest(first.probes, problem) if first.probes else []
+    probes = _longest(first, problem) if first.probes else []
     passes: list[_Pass] = []
     for epsilon in (steps.epsilon, -steps.epsilon) if steps.central else (steps.epsilon,):
         try:
@@ -110,8 +113,9 @@ def second_pass(
                 raise Differs(OTHER_LOSSES)
         if probes:
             measured = _sample_structures(first, problem, steps, probes, passes)
-            refuse_wrong_structure(measured, replay, problem, power)
+            refuse_wrong_structure(measured, replay, problem, power, first.diagonals)
     trace, loss = shares.trace(kept.squared), shares.mean(first.losses)
+    euclidean = trace if kept.euclidean is kept.squared else shares.trace(kept.euclidean)
     weight = shares.total
     gradient = by_parameter(kept.totals, problem.parameters)
     structure = _difference(passes, gradient, problem, steps.share)
@@ -119,7 +123,7 @@ def second_pass(
         loss=loss,
         weight=weight,
         gradient=gradient,
-        structure=above_rounding(structure, kept.unit * trace.sqrt() * steps.share),
+        structure=above_rounding(structure, kept.unit * euclidean.sqrt() * steps.share),
         trace=trace,
         error=steps.width.error,
     )
@@ -127,14 +131,15 @@ def second_pass(
 
 def _steps(first: FirstPass, problem: Problem, engine: FiniteDifference, power: float) -> _Steps:
     parameters, shares, unit = problem.structured_parameters, first.shares, first.gradients.unit
+    length = squared_norm(in_units(parameters, parameters, first.diagonals)).sqrt()
     squared = shares.squared_norms(first.gradients.squared)
     powers = None if power == 2 else torch.where(squared > 0, squared, torch.inf) ** (power / 2 - 1)
     lengths = squared if powers is None else powers.square() * squared
     norms = squared.sqrt().to(first.losses)
-    loss, norm, length = shares.means_or_zero(first.losses.abs(), norms, lengths)
-    best = width(engine, squared_norm(parameters).sqrt(), loss, norm, unit)
-    length = length.sqrt()
-    epsilon = best.distance / torch.where(length == 0, 1, length)
+    loss, norm, moved = shares.means_or_zero(first.losses.abs(), norms, lengths)
+    best = width(engine, length, loss, norm, unit)
+    moved = moved.sqrt()
+    epsilon = best.distance / torch.where(moved == 0, 1, moved)
     return _Steps(
         parameters=parameters,
         epsilon=epsilon,
@@ -151,7 +156,7 @@ def _steps(first: FirstPass, problem: Problem, engine: FiniteDifference, power: 
 def _moved(
     first: FirstPass, problem: Problem, steps: _Steps, probes: Sequence[Probe], epsilon: Tensor
 ) -> _Pass:
-    """Evaluate and differentiate the closure with every sample at θ + s_i ∇ℓ_i.
+    """Evaluate and differentiate the closure with every sample at θ + s_i D² ∇ℓ_i.
 
     Args:
         first, problem, steps: of the batch.
@@ -164,7 +169,7 @@ def _moved(
     single_use = set() if steps.central else first.tape.single_use
     shifted = {}
     for p in parameters:
-        if (term := first.gradients.terms.get(id(p))) is not None:
+        if (term := first.gradients.moves.get(id(p))) is not None:
             shifted[id(p)] = Shifted(p, term, step, single_use=id(p) in single_use)
     mode = SecondPass(first.tape, shifted)
     losses = evaluate(
@@ -191,16 +196,19 @@ def _difference(
     return structure
 
 
-def _longest(probes: Sequence[Probe], problem: Problem) -> list[Probe]:
+def _longest(first: FirstPass, problem: Problem) -> list[Probe]:
     """The probes with the longest gradients, `CHECKED` at most, none of length 0."""
-    squared = [float(_squared_norm(probe, problem)) for probe in probes]
+    probes = first.probes
+    squared = [float(_squared_norm(probe, problem, first.diagonals)) for probe in probes]
     order = sorted(range(len(probes)), key=lambda k: -squared[k])
     return [probes[k] for k in order if squared[k] > 0][:CHECKED]
 
 
-def _squared_norm(probe: Probe, problem: Problem) -> Tensor:
-    """‖∇ℓ_i‖² of a probe."""
-    return squared_norm([g for g in _structured(probe.leaves, problem) if g is not None])
+def _squared_norm(probe: Probe, problem: Problem, diagonals: Diagonals) -> Tensor:
+    """‖D ∇ℓ_i‖² of a probe."""
+    pairs = zip(problem.structured_parameters, _structured(probe.leaves, problem), strict=True)
+    present = [(p, g) for p, g in pairs if g is not None]
+    return squared_norm(times([g for _, g in present], [p for p, _ in present], diagonals))
 
 
 def _structured(gradient: Sequence[Tensor | None], problem: Problem) -> list[Tensor | None]:
@@ -225,7 +233,7 @@ def _sample_structures(
         else:
             low = filled(_structured(probe.leaves, problem), steps.parameters)
         structure = scaled(plus(passes[0].samples[k], low, -1.0), float(steps.share))
-        norm = _squared_norm(probe, problem).sqrt()
+        norm = _squared_norm(probe, problem, first.diagonals).sqrt()
         loss, unit = first.losses[i].abs(), first.gradients.unit
         error = expected_error(distances[i], loss, norm, unit, central=steps.central)
         structures.append(SampleStructure(i, structure, float(error)))

@@ -17,6 +17,7 @@ from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.estimator import Estimator
 from f3eo.fisher.ghost import Ghost, record
 from f3eo.fisher.ghost.layouts import Known, Layouts
+from f3eo.fisher.metric import Euclidean, Metric
 from f3eo.fisher.per_sample_exact import attached_trace, detached_trace, exact_gradients
 from f3eo.fisher.watch import Watch
 
@@ -53,6 +54,7 @@ class PerSample(Estimator):
 
     Args:
         engine: computes h; default `FiniteDifference()`.
+        metric: D of the trace Tr(D F D) (`f3eo.fisher.metric`); default `Euclidean()`, D = 1.
         power: p, in [1, 2]; default 1.
         memory: bytes that materialized per-sample gradients may take at a time; default 256 MiB.
 
@@ -64,7 +66,12 @@ class PerSample(Estimator):
     additive = True
 
     def __init__(
-        self, engine: Engine | None = None, *, power: float = 1.0, memory: int = 2**28
+        self,
+        engine: Engine | None = None,
+        *,
+        metric: Metric | None = None,
+        power: float = 1.0,
+        memory: int = 2**28,
     ) -> None:
         engine = engine if engine is not None else FiniteDifference()
         if not isinstance(engine, (FiniteDifference, DoubleBackward)):
@@ -76,7 +83,13 @@ class PerSample(Estimator):
             raise ValueError(f"PerSample needs memory > 0 bytes, received {memory}")
         if not 1 <= power <= 2:
             raise ValueError(f"PerSample needs a power in [1, 2], received {power}")
+        if metric is not None and not isinstance(metric, Metric):
+            raise TypeError(
+                f"PerSample needs a metric: Euclidean(), ByRow(), Factored() or Elementwise(), "
+                f"received {metric!r}"
+            )
         self.engine = engine
+        self.metric = metric if metric is not None else Euclidean()
         self.power = power
         self.memory = memory
         self._guard = Guard(Coarse, cure=", or estimator=Sign(FiniteDifference())")
@@ -118,7 +131,8 @@ class PerSample(Estimator):
         """
         recording = record(problem, differentiable=differentiable)
         layouts = Layouts(recording, problem, self.memory, self._known, check=check)
-        return Ghost(problem, recording, layouts, self.memory)
+        diagonals = self.metric.of(problem.structured_parameters)
+        return Ghost(problem, recording, layouts, self.memory, diagonals)
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""

@@ -12,6 +12,7 @@ from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.curvature.guard import Differs, lacks_second_derivative
+from f3eo.fisher.metric import Diagonals, times
 from f3eo.tensors import filled, plus, scaled, squared_norm
 
 logger = logging.getLogger("f3eo")
@@ -30,7 +31,7 @@ class SampleStructure:
 
     Args:
         sample: i.
-        structure: ‖∇ℓ_i‖^(p−2) H_i ∇ℓ_i, a tensor per structured parameter.
+        structure: ‖D ∇ℓ_i‖^(p−2) H_i D² ∇ℓ_i, a tensor per structured parameter.
         error: expected relative error.
     """
 
@@ -40,7 +41,11 @@ class SampleStructure:
 
 
 def refuse_wrong_structure(
-    measured: Sequence[SampleStructure], replay: Replay[Any], problem: Problem, power: float
+    measured: Sequence[SampleStructure],
+    replay: Replay[Any],
+    problem: Problem,
+    power: float,
+    diagonals: Diagonals,
 ) -> None:
     """Compare h of single samples with double backward.
 
@@ -49,13 +54,14 @@ def refuse_wrong_structure(
         replay: runs the closure in the surroundings of the first pass.
         problem: closure, batch and parameters.
         power: p.
+        diagonals: D.
 
     Raises:
         Differs: one is wrong.
     """
     samples = [item.sample for item in measured]
     try:
-        exact = replay.rerun(lambda: exact_structures(problem, samples, power))
+        exact = replay.rerun(lambda: exact_structures(problem, samples, power, diagonals))
     except (RuntimeError, NotImplementedError) as error:
         if not lacks_second_derivative(error):
             raise
@@ -69,26 +75,32 @@ def refuse_wrong_structure(
             )
 
 
-def exact_structures(problem: Problem, samples: Sequence[int], power: float) -> list[list[Tensor]]:
-    """‖∇ℓ_i‖^(p−2) H_i ∇ℓ_i of single samples by plain double backward, without recording.
+def exact_structures(
+    problem: Problem, samples: Sequence[int], power: float, diagonals: Diagonals
+) -> list[list[Tensor]]:
+    """‖D ∇ℓ_i‖^(p−2) H_i D² ∇ℓ_i of single samples by plain double backward, without recording.
 
     Args:
         problem: closure, batch and parameters.
         samples: the indices i.
         power: p.
+        diagonals: D.
     """
     losses = evaluate(problem, per_sample=True, differentiable=True).losses
     parameters = problem.structured_parameters
     structures = []
     for i in samples:
         gradient = torch.autograd.grad(losses[i], parameters, create_graph=True, allow_unused=True)
-        gradient = [g for g in gradient if g is not None and g.requires_grad]
-        factor = squared_norm([g.detach() for g in gradient]).sqrt() ** (power - 2)
+        pairs = zip(parameters, gradient, strict=True)
+        pairs = [(p, g) for p, g in pairs if g is not None and g.requires_grad]
+        sources, gradient = [p for p, _ in pairs], [g for _, g in pairs]
+        scaled_once = times([g.detach() for g in gradient], sources, diagonals)
+        factor = squared_norm(scaled_once).sqrt() ** (power - 2)
         product = (
             torch.autograd.grad(
                 gradient,
                 parameters,
-                scaled([g.detach() for g in gradient], float(factor)),
+                scaled(times(scaled_once, sources, diagonals), float(factor)),
                 allow_unused=True,
                 retain_graph=True,
             )

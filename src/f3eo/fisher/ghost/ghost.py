@@ -26,6 +26,7 @@ from f3eo.fisher.ghost.gradients.norms import Norms, norms, not_finite
 from f3eo.fisher.ghost.layouts import Layouts
 from f3eo.fisher.ghost.recording.recording import Recording
 from f3eo.fisher.ghost.second_pass.tape import Tape, tape_of
+from f3eo.fisher.metric import Diagonals
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class FirstPass:
         losses: ℓ_i, detached.
         shares: ω_i.
         probes: single samples that were probed, if this pass was a check.
-        gradients: norms, totals and gradients of ω_i ℓ_i.
+        gradients: norms, totals and moves of ω_i ℓ_i.
+        diagonals: D of the structured parameters.
         tape: what the second pass replays.
     """
 
@@ -44,6 +46,7 @@ class FirstPass:
     shares: Shares
     probes: Sequence[Probe]
     gradients: KeptGradients
+    diagonals: Diagonals
     tape: Tape
 
 
@@ -56,12 +59,14 @@ class Ghost:
         recording: the pass.
         layouts: of the pass.
         memory: bytes that per-sample gradients written out may take at a time.
+        diagonals: D of the structured parameters.
     """
 
     problem: Problem
     recording: Recording
     layouts: Layouts
     memory: int
+    diagonals: Diagonals
 
     @property
     def output(self) -> Output:
@@ -74,7 +79,7 @@ class Ghost:
         return self.recording.output.losses
 
     def norms(self, outputs: Tensor, cotangent: Tensor | None = None) -> Norms:
-        """‖J_iᵀ c_i‖² for every sample i, J_i the Jacobian of `outputs` of sample i.
+        """‖D J_iᵀ c_i‖² for every sample i, J_i the Jacobian of `outputs` of sample i.
 
         Args:
             outputs: (B, …), samples independent of one another.
@@ -99,7 +104,7 @@ class Ghost:
         if layouts is None:
             return not_finite(self.problem, self.losses)
         with torch.set_grad_enabled(self.recording.differentiable):
-            return norms(self.recording, layouts, deltas, self.problem, self.memory)
+            return norms(self.recording, layouts, deltas, self.problem, self.memory, self.diagonals)
 
     def keep(self) -> FirstPass:
         """Keep the gradients of ω_i ℓ_i and the tape; this object cannot be used afterwards.
@@ -129,10 +134,13 @@ class Ghost:
         if layouts is None:
             gradients = not_finite_kept(self.problem, losses)
         else:
-            gradients = keep(recording, layouts, deltas, self.problem, self.memory, unit)
+            gradients = keep(
+                recording, layouts, deltas, self.problem, self.memory, unit, self.diagonals
+            )
         if gradients is None:
             raise NotRepeatable(
                 f"per-sample gradients take more than memory={self.memory} bytes; a smaller "
                 f"batch (chunk=) or more memory would do"
             )
-        return FirstPass(losses.detach(), shares, self.layouts.probes, gradients, tape)
+        probes = self.layouts.probes
+        return FirstPass(losses.detach(), shares, probes, gradients, self.diagonals, tape)

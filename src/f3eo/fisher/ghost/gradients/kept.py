@@ -1,6 +1,6 @@
 """Per-sample gradients of every parameter, kept for a second pass."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,21 +10,24 @@ from f3eo.closure.problem import Problem
 from f3eo.fisher.ghost.gradients.contribution import grouped, leaf_gradients
 from f3eo.fisher.ghost.gradients.norms import Norms, not_finite
 from f3eo.fisher.ghost.gradients.per_use import per_use_gradients
-from f3eo.fisher.ghost.gradients.terms import Dense, Term, squared_norms, totals
+from f3eo.fisher.ghost.gradients.terms import Dense, Term, scaled, squared_norms, totals
 from f3eo.fisher.ghost.recording.layout import Layout
 from f3eo.fisher.ghost.recording.recording import Recording
+from f3eo.fisher.metric import Diagonals
 
 
 @dataclass(frozen=True)
 class KeptGradients(Norms):
-    """Norms, detached, and the gradients themselves.
+    """Norms, detached, and the directions along which samples move.
 
     Args:
-        terms: G_i for every structured leaf that contributes, by the leaf's id.
+        moves: D² G_i for every structured leaf that contributes, by the leaf's id.
+        euclidean: ‖G_i‖² over the structured leaves, (B,).
         unit: the coarsest rounding unit on the way to them.
     """
 
-    terms: dict[int, Term]
+    moves: dict[int, Term]
+    euclidean: Tensor
     unit: float
 
 
@@ -36,6 +39,7 @@ def keep(
     problem: Problem,
     memory: int,
     unit: float,
+    diagonals: Diagonals,
 ) -> KeptGradients | None:
     """Norms, totals and the gradients themselves; None where these take more than `memory`.
 
@@ -45,6 +49,7 @@ def keep(
         deltas: see `norms`; the list is emptied.
         memory: bytes that gradients written out may take together.
         unit: see `KeptGradients`.
+        diagonals: D.
     """
     losses, leaves, structured = recording.output.losses, problem.parameters, problem.structured
     counted = {id(p) for p, s in zip(leaves, structured, strict=True) if s}
@@ -74,12 +79,26 @@ def keep(
     for key in terms.keys() - counted:
         del terms[key]
     by_leaf = squared_norms(terms)
-    squared = torch.zeros_like(losses)
-    for own in by_leaf.values():
-        squared += own
-    return KeptGradients(squared, by_leaf, sums, terms, unit)
+    squared = euclidean = _sum(by_leaf, losses)
+    if diagonals:
+        terms = scaled(terms, diagonals)
+        by_leaf = squared_norms(terms)
+        squared, terms = _sum(by_leaf, losses), scaled(terms, diagonals)
+    return KeptGradients(squared, by_leaf, sums, terms, euclidean, unit)
 
 
 def not_finite_kept(problem: Problem, losses: Tensor) -> KeptGradients:
     """NaN for every norm and every total, and no gradients."""
-    return KeptGradients(**vars(not_finite(problem, losses)), terms={}, unit=1.0)
+    return KeptGradients(
+        **vars(not_finite(problem, losses)),
+        moves={},
+        euclidean=torch.full_like(losses, torch.nan),
+        unit=1.0,
+    )
+
+
+def _sum(by_leaf: Mapping[int, Tensor], losses: Tensor) -> Tensor:
+    total = torch.zeros_like(losses)
+    for own in by_leaf.values():
+        total += own
+    return total

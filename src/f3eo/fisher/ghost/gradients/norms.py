@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from f3eo.fisher.ghost.gradients.recompute import recomputed
 from f3eo.fisher.ghost.gradients.terms import rows_of
 from f3eo.fisher.ghost.recording.layout import Layout
 from f3eo.fisher.ghost.recording.recording import Recording
+from f3eo.fisher.metric import Diagonals
 from f3eo.tensors import wide
 
 
@@ -22,9 +24,9 @@ class Norms:
     """Over all samples of a batch.
 
     Args:
-        squared: ‖G_i‖² over the structured leaves, (B,), differentiable.
-        by_leaf: ‖G_ip‖² for every structured leaf p that contributes, by the leaf's id; (B,) each,
-            differentiable. Their sum is `squared`.
+        squared: ‖D G_i‖² over the structured leaves, (B,), differentiable.
+        by_leaf: ‖D G_ip‖² for every structured leaf p that contributes, by the leaf's id; (B,)
+            each, differentiable. Their sum is `squared`.
         totals: Σ_i G_i for every leaf that contributes, by the leaf's id, detached.
     """
 
@@ -39,6 +41,7 @@ def norms(
     deltas: Sequence[Tensor | None],
     problem: Problem,
     memory: int,
+    diagonals: Diagonals = MappingProxyType({}),
 ) -> Norms:
     """Squared norms and totals of the sum over uses, cross terms of several uses included.
 
@@ -48,6 +51,7 @@ def norms(
         deltas: gradients of Σℓ in all outputs of all uses, in order.
         problem: the parameters, and which of them are structured.
         memory: bytes that gradients written out may take at a time.
+        diagonals: D; default the identity.
     """
     losses, leaves, structured = recording.output.losses, problem.parameters, problem.structured
     contributions = per_use_gradients(
@@ -66,9 +70,12 @@ def norms(
             with torch.no_grad():
                 totals[id(leaf)] = term.total()
             if id(leaf) in counted:
-                own[id(leaf)] = term.squared_norms()
+                diagonal = diagonals.get(id(leaf))
+                own[id(leaf)] = (
+                    term if diagonal is None else term.scaled(diagonal)
+                ).squared_norms()
         else:
-            own, sums = _written_out(group, counted, len(losses), memory)
+            own, sums = _written_out(group, counted, len(losses), memory, diagonals)
             totals.update(sums)
         if own:
             squared = squared + _sum(list(own.values())).to(squared)
@@ -85,7 +92,7 @@ def not_finite(problem: Problem, losses: Tensor) -> Norms:
 
 
 def _written_out(
-    group: Group, counted: set[int], samples: int, memory: int
+    group: Group, counted: set[int], samples: int, memory: int, diagonals: Diagonals
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Norms of the counted leaves and totals of all, a slice of samples at a time."""
     leaves = group.leaves
@@ -97,7 +104,11 @@ def _written_out(
 
     def evaluate(part: slice, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         gradients = leaf_gradients(group, part, iter(tensors))
-        kept = [rows_of(g) for g, s in zip(gradients, structured, strict=True) if s]
+        kept = []
+        for p, g in zip(leaves, gradients, strict=True):
+            if id(p) in counted:
+                d = diagonals.get(id(p))
+                kept.append(rows_of(g if d is None else d.times(g)))
         squares = [wide(g).square().sum(1) for g in kept]
         return *squares, *(g.detach().sum(0) for g in gradients)
 

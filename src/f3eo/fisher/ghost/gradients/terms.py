@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from f3eo.fisher.metric import Diagonal, Diagonals
 from f3eo.tensors import WIDE
 
 MEMORY_TRAFFIC = 16
@@ -42,6 +43,10 @@ class Term(ABC):
     @abstractmethod
     def squared_norms(self) -> Tensor:
         """‖G_i‖² for every sample; (N,)."""
+
+    def scaled(self, diagonal: Diagonal) -> "Term":
+        """D ⊙ G_i, of the same form where there is one; D has no graph."""
+        return Dense(diagonal.times(self.rows(slice(None))))
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,68 @@ class Outer(Term):
             return left.square().sum((1, 2)) * right.square().sum((1, 2))
         return ((left @ left.mT) * (right @ right.mT)).sum((1, 2))
 
+    def scaled(self, diagonal: Diagonal) -> Term:
+        """See `Term.scaled`; factors of rows and columns go to the two sides."""
+        left, right, matrix = self.left, self.right, len(self.shape) > 1
+        if diagonal.full is None and matrix:
+            if diagonal.rows is not None:
+                left = left * diagonal.rows.flatten()
+            if diagonal.columns is not None:
+                right = right * diagonal.columns.expand(1, *self.shape[1:]).flatten()
+            return Outer(left, right, self.shape)
+        if diagonal.full is not None and matrix and left.shape[1] == 1:
+            return Hadamard(left, right, diagonal.full.flatten(1), self.shape)
+        return super().scaled(diagonal)
+
+
+@dataclass(frozen=True)
+class Hadamard(Term):
+    """Outer products times one matrix: G_i = M ⊙ (left_i ⊗ right_i).
+
+    Args:
+        left: (N, 1, m).
+        right: (N, 1, n).
+        matrix: M, (m, n), without a graph.
+        shape: of the parameter, m · n elements.
+    """
+
+    left: Tensor
+    right: Tensor
+    matrix: Tensor
+    shape: tuple[int, ...]
+
+    def rows(self, part: slice) -> Tensor:
+        """See `Term.rows`."""
+        products = self.left[part].mT * self.right[part] * self.matrix
+        return products.reshape(-1, *self.shape)
+
+    def total(self) -> Tensor:
+        """See `Term.total`."""
+        products = self.left.flatten(0, 1).mT @ self.right.flatten(0, 1)
+        return (products * self.matrix).view(self.shape)
+
+    def compact(self) -> bool:
+        """See `Term.compact`."""
+        return True
+
+    def squared_norms(self) -> Tensor:
+        """‖G_i‖² = left_i² · M² right_i²; (N,)."""
+        left, right = (_wide(side).flatten(1).square() for side in (self.left, self.right))
+        return (left * (right @ _wide(self.matrix).square().mT)).sum(1)
+
+    def scaled(self, diagonal: Diagonal) -> Term:
+        """See `Term.scaled`."""
+        matrix = diagonal.times(self.matrix.view(self.shape)).view_as(self.matrix)
+        return Hadamard(self.left, self.right, matrix, self.shape)
+
+    def product(self, x: Tensor) -> Tensor:
+        """x G_iᵀ without G_i: (N, T, n) → (N, T, m)."""
+        return self.left * torch.nn.functional.linear(x * self.right, self.matrix)
+
+    def product_from_left(self, x: Tensor) -> Tensor:
+        """x G_i without G_i: (N, T, m) → (N, T, n)."""
+        return self.right * ((x * self.left) @ self.matrix)
+
 
 @dataclass(frozen=True)
 class Rows(Term):
@@ -153,10 +220,27 @@ class Rows(Term):
         same = self.index.unsqueeze(1) == self.index.unsqueeze(2)
         return ((values @ values.mT) * same).sum((1, 2))
 
+    def scaled(self, diagonal: Diagonal) -> Term:
+        """See `Term.scaled`; every value takes the factors of its row."""
+        values = self.values
+        if diagonal.rows is not None:
+            values = values * diagonal.rows[self.index, 0, None]
+        if diagonal.columns is not None:
+            values = values * diagonal.columns
+        if diagonal.full is not None:
+            values = values * diagonal.full[self.index]
+        return Rows(self.index, values, self.count)
+
 
 def totals(terms: Mapping[int, Term]) -> dict[int, Tensor]:
     """Σ_i G_i of every term."""
     return {key: term.total() for key, term in terms.items()}
+
+
+def scaled(terms: Mapping[int, Term], diagonals: Diagonals) -> dict[int, Term]:
+    """D ⊙ G_i of every term; G_i itself where D is the identity."""
+    found = {key: diagonals.get(key) for key in terms}
+    return {key: t if (d := found[key]) is None else t.scaled(d) for key, t in terms.items()}
 
 
 def squared_norms(terms: Mapping[int, Term]) -> dict[int, Tensor]:

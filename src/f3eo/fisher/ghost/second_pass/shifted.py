@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f3eo.fisher.ghost.gradients.terms import Dense, Outer, Rows, Term
+from f3eo.fisher.ghost.gradients.terms import Dense, Hadamard, Outer, Rows, Term
 
 
 class SampleParameter(ABC):
@@ -66,7 +66,7 @@ class Derived(SampleParameter):
 
 @dataclass(eq=False)
 class Shifted(SampleParameter):
-    """W + ε G_i.
+    """W + ε G_i, G_i the direction in which sample i moves.
 
     Args:
         shared: W.
@@ -109,6 +109,9 @@ class Shifted(SampleParameter):
         if isinstance(g, Outer):
             z = F.linear(x, self.shared) + self.correction(x)
             return z if bias is None else z + bias
+        if isinstance(g, Hadamard):
+            z = torch.addcmul(F.linear(x, self.shared), g.product(x), self._size(x))
+            return z if bias is None else z + bias
         return _Product.apply(x, self.shared, self.written, bias)  # pyright: ignore
 
     def product_from_left(self, x: Tensor) -> Tensor:
@@ -116,6 +119,8 @@ class Shifted(SampleParameter):
         g = self.gradients
         if isinstance(g, Outer):
             return x @ self.shared + _through(x, g.left, self._size(g.right) * g.right)
+        if isinstance(g, Hadamard):
+            return torch.addcmul(x @ self.shared, g.product_from_left(x), self._size(x))
         return _Product.apply(x, self.shared.mT, self.written.mT, None)  # pyright: ignore
 
     def correction(self, x: Tensor) -> Tensor:

@@ -1,0 +1,173 @@
+"""The metric of the trace: Tr(D F D) = E‖D ∇ℓ_i‖², D a diagonal that follows the parameters.
+
+Tr F depends on the units of the parameters: a layer times c and the next one over c are the same
+function with another trace (Dinh et al. 2017, 1703.04933). With D in the units of the parameters
+the trace does not change (relative flatness, Petzka et al. 2021, 2001.00939; the perturbation of
+ASAM, Kwon et al. 2021, 2102.11600).
+
+It is a free energy, too. Under multiplicative noise, q = N(θ, α D²) with D = |θ|, the expected loss
+rises by (α/2) Tr(D F D) to second order where the model fits, and the divergence from a
+log-uniform prior does not depend on θ (Kingma et al. 2015, 1506.02557).
+
+D is held constant where the trace is differentiated: h = (1/p) ∇ E‖D ∇ℓ_i‖^p at fixed D.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from f3eo.shown import Shown
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """D of one parameter of shape (m, …), a product of factors that broadcast to it.
+
+    Args:
+        rows: (m, 1, …), a factor for every slice along the first dimension; default none.
+        columns: (1, …), a factor for every place within a slice; default none.
+        full: in the parameter's shape; default none.
+    """
+
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+    full: Tensor | None = None
+
+    def times(self, values: Tensor) -> Tensor:
+        """D ⊙ v for v (…, *shape)."""
+        for factor in (self.rows, self.columns, self.full):
+            if factor is not None:
+                values = values * factor
+        return values
+
+    def into(self, values: Tensor) -> Tensor:
+        """v / D for v in the parameter's shape; 0 where D is."""
+        ones = self.times(torch.ones_like(values))
+        return torch.where(ones > 0, values / torch.where(ones > 0, ones, 1), 0)
+
+
+Diagonals = Mapping[int, Diagonal]
+"""D by the id of a parameter; the identity where one is missing."""
+
+
+def times(values: Sequence[Tensor], parameters: Sequence[Tensor], of: Diagonals) -> list[Tensor]:
+    """D ⊙ v, for a tensor v in the shape of every parameter."""
+    pairs = zip(values, parameters, strict=True)
+    return [v if (d := of.get(id(p))) is None else d.times(v) for v, p in pairs]
+
+
+def in_units(values: Sequence[Tensor], parameters: Sequence[Tensor], of: Diagonals) -> list[Tensor]:
+    """v / D, 0 where D is, for a tensor v in the shape of every parameter."""
+    pairs = zip(values, parameters, strict=True)
+    return [v if (d := of.get(id(p))) is None else d.into(v) for v, p in pairs]
+
+
+class Metric(Shown, ABC):
+    """D of every parameter, computed anew at every measurement.
+
+    Args:
+        vectors: D of parameters with less than two dimensions (biases, scales of normalisation
+            layers), a number at least 0; default None, |θ| as the theory says. At 0 they carry no
+            noise.
+
+    Raises:
+        ValueError: a number that is negative or not finite.
+    """
+
+    def __init__(self, *, vectors: float | None = None) -> None:
+        if vectors is not None and not (isfinite(vectors) and vectors >= 0):
+            raise ValueError(
+                f"{type(self).__name__} needs vectors=None (|θ|) or a finite number >= 0, received "
+                f"{vectors}"
+            )
+        self.vectors = vectors
+
+    @torch.no_grad()
+    def of(self, parameters: Sequence[Tensor]) -> Diagonals:
+        """D of these parameters, as they are now."""
+        found = {}
+        for p in parameters:
+            if p.ndim >= 2:
+                found[id(p)] = self.matrix(p)
+            elif self.vectors is None:
+                found[id(p)] = Diagonal(full=p.abs())
+            elif self.vectors != 1:
+                found[id(p)] = Diagonal(full=torch.full_like(p, self.vectors))
+        return found
+
+    @abstractmethod
+    def matrix(self, parameter: Tensor) -> Diagonal:
+        """D of a parameter (m, …) with two dimensions or more."""
+
+
+class Euclidean(Metric):
+    """D = 1: the Fisher trace itself."""
+
+    def __init__(self) -> None:
+        super().__init__(vectors=1.0)
+
+    def of(self, parameters: Sequence[Tensor]) -> Diagonals:
+        """See `Metric.of`: nothing, all are the identity."""
+        return {}
+
+    def matrix(self, parameter: Tensor) -> Diagonal:
+        """See `Metric.matrix`."""
+        return Diagonal()
+
+
+class Elementwise(Metric):
+    """D = |θ|. The trace is that of relative noise on every single parameter.
+
+    It does not change where a unit's inputs are scaled up and its outputs down, for units that are
+    homogeneous (ReLU). It costs one matrix product per layer and pass more than the others.
+
+    Args:
+        vectors: see `Metric`.
+    """
+
+    def matrix(self, parameter: Tensor) -> Diagonal:
+        """See `Metric.matrix`."""
+        return Diagonal(full=parameter.abs())
+
+
+class ByRow(Metric):
+    """D_kj = √(mean_j θ_kj²), the root mean square of a row: of an output unit, or of a filter.
+
+    It does not change where whole layers are scaled, and costs nothing beside the norms.
+
+    Args:
+        vectors: see `Metric`.
+    """
+
+    def matrix(self, parameter: Tensor) -> Diagonal:
+        """See `Metric.matrix`."""
+        return Diagonal(rows=_mean_square(parameter, _places(parameter)).sqrt())
+
+
+class Factored(Metric):
+    """D_kj = r_k c_j with r_k² = mean_j θ_kj² and c_j² = mean_k θ_kj² / mean θ².
+
+    The nearest product of a row's and a column's factor to θ² (Shazeer & Stern 2018, 1804.04235),
+    at the price of `ByRow`.
+
+    Args:
+        vectors: see `Metric`.
+    """
+
+    def matrix(self, parameter: Tensor) -> Diagonal:
+        """See `Metric.matrix`."""
+        rows = _mean_square(parameter, _places(parameter))
+        columns, mean = _mean_square(parameter, [0]), rows.mean()
+        return Diagonal(rows.sqrt(), (columns / torch.where(mean > 0, mean, 1)).sqrt())
+
+
+def _places(parameter: Tensor) -> list[int]:
+    return list(range(1, parameter.ndim))
+
+
+def _mean_square(parameter: Tensor, dims: list[int]) -> Tensor:
+    return parameter.square().mean(dims, keepdim=True)
