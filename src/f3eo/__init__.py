@@ -8,6 +8,8 @@ from f3eo.closure.weighted import Weighted
 from f3eo.curvature import DoubleBackward, FiniteDifference
 from f3eo.direction import Coupled, Decoupled
 from f3eo.fisher import (
+    ByFit,
+    ByMisfit,
     ByRow,
     Compiled,
     Elementwise,
@@ -26,6 +28,8 @@ __version__ = "0.2.0"
 
 __all__ = [
     "F3EO",
+    "ByFit",
+    "ByMisfit",
     "ByRow",
     "Cap",
     "Categorical",

@@ -3,7 +3,7 @@
 from f3eo.closure.likelihood import Likelihood
 from f3eo.curvature import Engine
 from f3eo.direction import DecoupledPerTensor, Direct, InnerProducts, Rule, register_metric
-from f3eo.fisher import Diagonal, Estimator, Gradients, Metric
+from f3eo.fisher import Diagonal, Emphasis, Estimator, Gradients, Metric
 from f3eo.fisher.ghost import Dense, Outer, Rows, Term, register_layer
 from f3eo.strength import Observation, Strength
 
@@ -12,6 +12,7 @@ __all__ = [
     "Dense",
     "Diagonal",
     "Direct",
+    "Emphasis",
     "Engine",
     "Estimator",
     "Gradients",

@@ -1,6 +1,7 @@
 """Estimators of the trace of the Fisher information and of its gradient."""
 
 from f3eo.fisher.compiled import Compiled
+from f3eo.fisher.emphasis import ByFit, ByMisfit, Emphasis, Uniform
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.estimator import Estimator, plain_gradient
 from f3eo.fisher.metric import ByRow, Diagonal, Elementwise, Euclidean, Factored, Metric
@@ -12,10 +13,13 @@ from f3eo.fisher.signs import Sign
 from f3eo.fisher.trace import fisher_trace
 
 __all__ = [
+    "ByFit",
+    "ByMisfit",
     "ByRow",
     "Compiled",
     "Diagonal",
     "Elementwise",
+    "Emphasis",
     "Estimator",
     "Euclidean",
     "Factored",
@@ -27,6 +31,7 @@ __all__ = [
     "Reduction",
     "Sign",
     "SingleProcess",
+    "Uniform",
     "fisher_trace",
     "plain_gradient",
 ]

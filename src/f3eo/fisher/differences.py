@@ -1,6 +1,6 @@
 """h by finite differences: a second pass in which every sample has parameters of its own.
 
-s_i = ε ‖D ∇ℓ_i‖^(p−2)
+s_i = ε a_i ‖D ∇ℓ_i‖^(p−2)
 h = (1/ε) Σ_i ω_i (∇ℓ_i(θ + s_i D² ∇ℓ_i) − ∇ℓ_i(θ))
 
 Distances are in the units of the metric: those of θ/D, in which the gradient is D ∇ℓ_i.
@@ -16,6 +16,7 @@ from torch import Tensor
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
+from f3eo.closure.residuals import held
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.guard import Coarse, Differs, failed_again
 from f3eo.curvature.mismatch import OTHER_LOSSES, sample_mismatch
@@ -27,6 +28,7 @@ from f3eo.fisher.ghost.second_pass.replay import SecondPass
 from f3eo.fisher.ghost.second_pass.shifted import Shifted
 from f3eo.fisher.metric import Diagonals, in_units, times
 from f3eo.fisher.parameters import by_parameter
+from f3eo.fisher.quantity import Quantity
 from f3eo.fisher.single_samples import CHECKED, SampleStructure, refuse_wrong_structure
 from f3eo.tensors import above_rounding, filled, plus, scaled, squared_norm
 
@@ -40,7 +42,7 @@ class _Steps:
         epsilon: ε, a scalar.
         central: whether samples move in both directions.
         share: 1/ε, or 1/2ε if central, a scalar.
-        powers: ‖D ∇ℓ_i‖^(p−2), (B,), 0 where ∇ℓ_i is; None at p = 2, where all are 1.
+        powers: a_i ‖D ∇ℓ_i‖^(p−2), (B,); None where all are 1.
         lengths: (s_i ‖D ∇ℓ_i‖/ε)², (B,).
         rises: s_i ‖D ∇ℓ_i‖², (B,), by which the losses rise to first order.
         width: of the difference, with its expected error.
@@ -76,7 +78,7 @@ def second_pass(
     first: FirstPass,
     problem: Problem,
     engine: FiniteDifference,
-    power: float,
+    quantity: Quantity,
     *,
     forced: bool = False,
 ) -> Gradients:
@@ -87,7 +89,7 @@ def second_pass(
         first: what is kept of it.
         problem: closure, batch and parameters.
         engine: the width of the differences.
-        power: p.
+        quantity: p, a_i, and whether ∂ℓ/∂f is held.
         forced: whether differences are taken even if they are coarse.
 
     Raises:
@@ -95,7 +97,7 @@ def second_pass(
         Differs: the second pass is another function, or h is not what double backward gives.
     """
     shares, kept = first.shares, first.gradients
-    steps = _steps(first, problem, engine, power)
+    steps = _steps(first, problem, engine, quantity)
     limited = not (forced or problem.repeatable or engine.step is not None)
     if limited and float(steps.width.error) > LIMIT:
         raise Coarse(f"they are expected to err by more than {LIMIT:.0%}")
@@ -113,7 +115,7 @@ def second_pass(
                 raise Differs(OTHER_LOSSES)
         if probes:
             measured = _sample_structures(first, problem, steps, probes, passes)
-            refuse_wrong_structure(measured, replay, problem, power, first.diagonals)
+            refuse_wrong_structure(measured, replay, problem, quantity, first.diagonals)
     trace, loss = shares.trace(kept.squared), shares.mean(first.losses)
     euclidean = trace if kept.euclidean is kept.squared else shares.trace(kept.euclidean)
     weight = shares.total
@@ -129,11 +131,13 @@ def second_pass(
     )
 
 
-def _steps(first: FirstPass, problem: Problem, engine: FiniteDifference, power: float) -> _Steps:
+def _steps(
+    first: FirstPass, problem: Problem, engine: FiniteDifference, quantity: Quantity
+) -> _Steps:
     parameters, shares, unit = problem.structured_parameters, first.shares, first.gradients.unit
     length = squared_norm(in_units(parameters, parameters, first.diagonals)).sqrt()
     squared = shares.squared_norms(first.gradients.squared)
-    powers = None if power == 2 else torch.where(squared > 0, squared, torch.inf) ** (power / 2 - 1)
+    powers = quantity.factors(squared, first.losses)
     lengths = squared if powers is None else powers.square() * squared
     norms = squared.sqrt().to(first.losses)
     loss, norm, moved = shares.means_or_zero(first.losses.abs(), norms, lengths)
@@ -172,9 +176,8 @@ def _moved(
         if (term := first.gradients.moves.get(id(p))) is not None:
             shifted[id(p)] = Shifted(p, term, step, single_use=id(p) in single_use)
     mode = SecondPass(first.tape, shifted)
-    losses = evaluate(
-        problem, per_sample=True, differentiable=False, mode=mode, announced=False
-    ).losses
+    output = evaluate(problem, per_sample=True, differentiable=False, mode=mode, announced=False)
+    losses = output.losses if first.residuals is None else held(output, first.residuals).losses
     differentiate = partial(torch.autograd.grad, allow_unused=True, materialize_grads=True)
     samples = []
     for probe in probes:

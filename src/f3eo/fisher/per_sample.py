@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -9,16 +10,19 @@ from torch import Tensor
 
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
+from f3eo.closure.residuals import held, residuals
 from f3eo.curvature import DoubleBackward, Engine, FiniteDifference
 from f3eo.curvature.guard import Coarse, Differs, Guard, NotRepeatable
 from f3eo.fisher.accuracy import LIMIT
 from f3eo.fisher.differences import second_pass
+from f3eo.fisher.emphasis import Emphasis, Uniform
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.estimator import Estimator
 from f3eo.fisher.ghost import Ghost, record
 from f3eo.fisher.ghost.layouts import Known, Layouts
 from f3eo.fisher.metric import Euclidean, Metric
 from f3eo.fisher.per_sample_exact import attached_trace, detached_trace, exact_gradients
+from f3eo.fisher.quantity import Quantity
 from f3eo.fisher.watch import Watch
 
 
@@ -56,6 +60,10 @@ class PerSample(Estimator):
         engine: computes h; default `FiniteDifference()`.
         metric: D of the trace Tr(D F D) (`f3eo.fisher.metric`); default `Euclidean()`, D = 1.
         power: p, in [1, 2]; default 1.
+        emphasis: a_i, how much each sample counts in h; default `Uniform()`.
+        hold_residuals: whether ∂ℓ_i/∂f_i is held where the norms are differentiated, so that h is
+            that of the Jacobian alone (`f3eo.closure.residuals`); the closure must return a
+            likelihood. Default False. Source: 2405.03676, 2502.02407.
         memory: bytes that materialized per-sample gradients may take at a time; default 256 MiB.
 
     Raises:
@@ -71,6 +79,8 @@ class PerSample(Estimator):
         *,
         metric: Metric | None = None,
         power: float = 1.0,
+        emphasis: Emphasis | None = None,
+        hold_residuals: bool = False,
         memory: int = 2**28,
     ) -> None:
         engine = engine if engine is not None else FiniteDifference()
@@ -88,12 +98,24 @@ class PerSample(Estimator):
                 f"PerSample needs a metric: Euclidean(), ByRow(), Factored() or Elementwise(), "
                 f"received {metric!r}"
             )
+        if emphasis is not None and not isinstance(emphasis, Emphasis):
+            raise TypeError(
+                f"PerSample needs an emphasis: Uniform(), ByFit() or ByMisfit(), received "
+                f"{emphasis!r}"
+            )
         self.engine = engine
         self.metric = metric if metric is not None else Euclidean()
         self.power = power
+        self.emphasis = emphasis if emphasis is not None else Uniform()
+        self.hold_residuals = hold_residuals
         self.memory = memory
         self._guard = Guard(Coarse, cure=", or estimator=Sign(FiniteDifference())")
         self.forget()
+
+    @property
+    def quantity(self) -> Quantity:
+        """What h is the gradient of."""
+        return Quantity(self.power, self.emphasis, self.hold_residuals)
 
     @property
     def takes_differences(self) -> bool:
@@ -129,10 +151,13 @@ class PerSample(Estimator):
             differentiable: whether the norms are differentiated.
             check: whether layouts are determined anew.
         """
-        recording = record(problem, differentiable=differentiable)
+        recording, of = record(problem, differentiable=differentiable), None
+        if self.hold_residuals:
+            of = residuals(recording.output)
+            recording = replace(recording, output=held(recording.output, of))
         layouts = Layouts(recording, problem, self.memory, self._known, check=check)
         diagonals = self.metric.of(problem.structured_parameters)
-        return Ghost(problem, recording, layouts, self.memory, diagonals)
+        return Ghost(problem, recording, layouts, self.memory, diagonals, of)
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
@@ -144,7 +169,7 @@ class PerSample(Estimator):
             numpy=check or self._numpy,
         )
         if not (isinstance(engine, FiniteDifference) and self._guard.allows_differences):
-            return exact_gradients(self.record(problem, check=check), problem, self.power)
+            return exact_gradients(self.record(problem, check=check), problem, self.quantity)
 
         def by_differences(forced: bool) -> Gradients:
             nonlocal check
@@ -154,7 +179,9 @@ class PerSample(Estimator):
             try:
                 first = ghost.keep()  # 2
                 del ghost  # with its graph
-                return second_pass(replay, first, problem, engine, self.power, forced=forced)  # 3
+                return second_pass(
+                    replay, first, problem, engine, self.quantity, forced=forced
+                )  # 3
             except Differs as refusal:
                 # The closure may have begun to draw from numpy, whose state is put back from now
                 # on; only then is it known to differ.
@@ -163,7 +190,7 @@ class PerSample(Estimator):
 
         def by_double_backward() -> Gradients:
             return replay.rerun(
-                lambda: exact_gradients(self.record(problem, check=check), problem, self.power)
+                lambda: exact_gradients(self.record(problem, check=check), problem, self.quantity)
             )
 
         return self._guard.compute(by_differences, by_double_backward)

@@ -9,23 +9,26 @@ from f3eo.fisher.accuracy import rounding
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.ghost import Ghost
 from f3eo.fisher.parameters import by_parameter, structure_gradient
+from f3eo.fisher.quantity import Quantity
 
 
-def exact_gradients(ghost: Ghost, problem: Problem, power: float) -> Gradients:
-    """∇L, Tr F and h = ½∇ (2/p) Σ_i ω_i ‖∇ℓ_i‖^p by differentiating the norms.
+def exact_gradients(ghost: Ghost, problem: Problem, quantity: Quantity) -> Gradients:
+    """∇L, Tr F and h = ½∇ (2/p) Σ_i ω_i a_i ‖D ∇ℓ_i‖^p by differentiating the norms.
 
     Args:
         ghost: of a differentiable pass; its graph is freed.
         problem: closure, batch and parameters.
-        power: p.
+        quantity: p, and a_i.
     """
     losses, shares, unit = ghost.losses, ghost.output.shares, ghost.recording.unit()
     norms = ghost.norms(losses, shares.as_tensor(losses))  # of ω_i ∇ℓ_i, whose sum is ∇L
     trace = shares.trace(norms.squared)
     squared, objective = shares.squared_norms(norms.squared), trace  # ‖∇ℓ_i‖²
-    if power != 2:
+    power, emphasis = quantity.power, quantity.emphasis.of(losses.detach())
+    if power != 2 or emphasis is not None:
         positive = squared > 0  # a root has no derivative at 0, where h_i is 0
         powers = torch.where(positive, squared, 1) ** (power / 2) * positive
+        powers = powers if emphasis is None else powers * emphasis
         objective = shares.mean_or_zero(powers) * (2 / power)
     refuse_once_differentiable([losses], [objective])
     return Gradients(

@@ -8,6 +8,7 @@ from f3eo.closure.likelihood import Likelihood
 from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.curvature import DoubleBackward
+from f3eo.fisher.emphasis import Uniform
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.estimator import Estimator
 from f3eo.fisher.ghost import Ghost
@@ -57,6 +58,13 @@ class ModelSampled(Estimator):
         if isinstance(over, PerSample) and over.power != 2:
             raise ValueError(
                 f"ModelSampled needs power=2, the trace: PerSample(power=2); received {over.power}"
+            )
+        if isinstance(over, PerSample) and (
+            over.hold_residuals or not isinstance(over.emphasis, Uniform)
+        ):
+            raise ValueError(
+                f"ModelSampled draws labels and has no losses to hold or to weigh samples by: use "
+                f"hold_residuals=False and emphasis=Uniform(), received {over!r}"
             )
         self.over = over
         self.probes = probes

@@ -11,8 +11,10 @@ from torch import Tensor
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
+from f3eo.closure.residuals import held, residuals
 from f3eo.curvature.guard import Differs, lacks_second_derivative
 from f3eo.fisher.metric import Diagonals, times
+from f3eo.fisher.quantity import Quantity
 from f3eo.tensors import filled, plus, scaled, squared_norm
 
 logger = logging.getLogger("f3eo")
@@ -31,7 +33,7 @@ class SampleStructure:
 
     Args:
         sample: i.
-        structure: ‖D ∇ℓ_i‖^(p−2) H_i D² ∇ℓ_i, a tensor per structured parameter.
+        structure: a_i ‖D ∇ℓ_i‖^(p−2) H_i D² ∇ℓ_i, a tensor per structured parameter.
         error: expected relative error.
     """
 
@@ -44,7 +46,7 @@ def refuse_wrong_structure(
     measured: Sequence[SampleStructure],
     replay: Replay[Any],
     problem: Problem,
-    power: float,
+    quantity: Quantity,
     diagonals: Diagonals,
 ) -> None:
     """Compare h of single samples with double backward.
@@ -53,7 +55,7 @@ def refuse_wrong_structure(
         measured: h of these samples.
         replay: runs the closure in the surroundings of the first pass.
         problem: closure, batch and parameters.
-        power: p.
+        quantity: p, a_i, and whether ∂ℓ/∂f is held.
         diagonals: D.
 
     Raises:
@@ -61,7 +63,7 @@ def refuse_wrong_structure(
     """
     samples = [item.sample for item in measured]
     try:
-        exact = replay.rerun(lambda: exact_structures(problem, samples, power, diagonals))
+        exact = replay.rerun(lambda: exact_structures(problem, samples, quantity, diagonals))
     except (RuntimeError, NotImplementedError) as error:
         if not lacks_second_derivative(error):
             raise
@@ -76,37 +78,37 @@ def refuse_wrong_structure(
 
 
 def exact_structures(
-    problem: Problem, samples: Sequence[int], power: float, diagonals: Diagonals
+    problem: Problem, samples: Sequence[int], quantity: Quantity, diagonals: Diagonals
 ) -> list[list[Tensor]]:
-    """‖D ∇ℓ_i‖^(p−2) H_i D² ∇ℓ_i of single samples by plain double backward, without recording.
+    """a_i ‖D ∇ℓ_i‖^(p−2) H_i D² ∇ℓ_i of single samples by plain double backward, without recording.
 
     Args:
         problem: closure, batch and parameters.
         samples: the indices i.
-        power: p.
+        quantity: p, a_i, and whether ∂ℓ/∂f is held.
         diagonals: D.
     """
-    losses = evaluate(problem, per_sample=True, differentiable=True).losses
+    output = evaluate(problem, per_sample=True, differentiable=True)
+    losses = held(output, residuals(output)).losses if quantity.hold_residuals else output.losses
     parameters = problem.structured_parameters
     structures = []
     for i in samples:
         gradient = torch.autograd.grad(losses[i], parameters, create_graph=True, allow_unused=True)
         pairs = zip(parameters, gradient, strict=True)
-        pairs = [(p, g) for p, g in pairs if g is not None and g.requires_grad]
-        sources, gradient = [p for p, _ in pairs], [g for _, g in pairs]
-        scaled_once = times([g.detach() for g in gradient], sources, diagonals)
-        factor = squared_norm(scaled_once).sqrt() ** (power - 2)
-        product = (
-            torch.autograd.grad(
-                gradient,
-                parameters,
-                scaled(times(scaled_once, sources, diagonals), float(factor)),
-                allow_unused=True,
-                retain_graph=True,
+        present = [(p, g) for p, g in pairs if g is not None]
+        once = times([g.detach() for _, g in present], [p for p, _ in present], diagonals)
+        along = times(once, [p for p, _ in present], diagonals)
+        factor = quantity.factors(squared_norm(once).view(1), losses.detach()[i : i + 1])
+        if factor is not None:
+            along = scaled(along, float(factor))
+        # A gradient that is constant in the parameters has no graph, but counts in the norm.
+        bent = [(g, v) for (_, g), v in zip(present, along, strict=True) if g.requires_grad]
+        product = [None] * len(parameters)
+        if bent:
+            gradients, vectors = zip(*bent, strict=True)
+            product = torch.autograd.grad(
+                gradients, parameters, vectors, allow_unused=True, retain_graph=True
             )
-            if gradient
-            else [None] * len(parameters)
-        )
         structures.append(filled(product, parameters))
     return structures
 

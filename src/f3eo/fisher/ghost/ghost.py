@@ -19,6 +19,7 @@ import f3eo.fisher.ghost.rules  # noqa: F401  (registers the layer rules)
 from f3eo.closure.graph import contents
 from f3eo.closure.output import Output, Shares
 from f3eo.closure.problem import Problem
+from f3eo.closure.residuals import Residuals
 from f3eo.curvature.guard import NotRepeatable, custom
 from f3eo.fisher.ghost.evidence import Probe
 from f3eo.fisher.ghost.gradients.kept import KeptGradients, keep, not_finite_kept
@@ -40,6 +41,7 @@ class FirstPass:
         gradients: norms, totals and moves of ω_i ℓ_i.
         diagonals: D of the structured parameters.
         tape: what the second pass replays.
+        residuals: see `Ghost`.
     """
 
     losses: Tensor
@@ -48,6 +50,7 @@ class FirstPass:
     gradients: KeptGradients
     diagonals: Diagonals
     tape: Tape
+    residuals: Residuals | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Ghost:
         layouts: of the pass.
         memory: bytes that per-sample gradients written out may take at a time.
         diagonals: D of the structured parameters.
+        residuals: r_i where ∂ℓ/∂f is held; the recorded losses are then ℓ̃_i.
     """
 
     problem: Problem
@@ -67,6 +71,7 @@ class Ghost:
     layouts: Layouts
     memory: int
     diagonals: Diagonals
+    residuals: Residuals | None = None
 
     @property
     def output(self) -> Output:
@@ -143,4 +148,5 @@ class Ghost:
                 f"batch (chunk=) or more memory would do"
             )
         probes = self.layouts.probes
-        return FirstPass(losses.detach(), shares, probes, gradients, self.diagonals, tape)
+        rest = self.diagonals, tape, self.residuals
+        return FirstPass(losses.detach(), shares, probes, gradients, *rest)
