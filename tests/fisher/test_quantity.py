@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cases import MODELS, Case, case
@@ -21,6 +22,7 @@ from f3eo import (
     PerSample,
 )
 from f3eo.closure.problem import Problem
+from f3eo.closure.residuals import outputs_of
 
 ENGINES = [(DoubleBackward(), 1e-7), (FiniteDifference(), 5e-5)]
 ids = ["twice", "differences"]
@@ -89,12 +91,98 @@ def test_outputs_linear_in_the_parameters_have_none(likelihood, engine, _):
     assert float(h.norm()) <= 1e-6 * float(free.norm())
 
 
-def test_held_residuals_need_a_likelihood():
-    row = case("mlp")
-    parameters = list(row.model.parameters())
-    problem = Problem(row.losses, row.batch, parameters, [True] * len(parameters), row.model)
-    with pytest.raises(TypeError, match="must return Categorical"):
-        PerSample(hold_residuals=True).gradients(problem)
+X, Y = torch.randn(6, 4, dtype=torch.float64), torch.randint(3, (6,))
+LOSSES = {
+    "cross_entropy": lambda f: F.cross_entropy(f, Y, reduction="none"),
+    "gathered": lambda f: -f.log_softmax(-1).gather(1, Y[:, None])[:, 0],
+    "logsumexp": lambda f: f.logsumexp(-1) - f[torch.arange(6), Y],
+    "log of softmax": lambda f: -f.softmax(-1)[torch.arange(6), Y].log(),
+    "nll_loss": lambda f: F.nll_loss(f.log_softmax(-1), Y, reduction="none"),
+    "tempered": lambda f: F.cross_entropy(f / 2, Y, reduction="none") * 3,
+    "smoothed": lambda f: F.cross_entropy(f, Y, reduction="none", label_smoothing=0.1),
+    "binary": lambda f: F.binary_cross_entropy_with_logits(
+        f, F.one_hot(Y, 3).double(), reduction="none"
+    ),
+    "squared": lambda f: (f - F.one_hot(Y, 3)).square().mean(1),
+    "product": lambda f: (error := f - F.one_hot(Y, 3)) * error,
+    "mse_loss": lambda f: F.mse_loss(f, F.one_hot(Y, 3).double(), reduction="none"),
+    "huber": lambda f: F.huber_loss(f, F.one_hot(Y, 3).double(), reduction="none", delta=0.3),
+    "two": lambda f: (
+        F.cross_entropy(f, Y, reduction="none")
+        + 0.1 * F.mse_loss(f, F.one_hot(Y, 3).double(), reduction="none").mean(1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("engine", "tolerance"), ENGINES, ids=ids)
+def test_plain_losses_have_outputs_too(name, engine, tolerance, caplog):
+    caplog.set_level(logging.INFO, logger="f3eo")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+    def closure(x: Tensor) -> Tensor:
+        return LOSSES[name](model(x))
+
+    parameters = list(model.parameters())
+    problem = Problem(closure, (X,), parameters, [True] * 4, model)
+    h = structure(PerSample(engine, power=2, hold_residuals=True), problem)
+    f = model(X)
+    losses = LOSSES[name](f)
+    (r,) = torch.autograd.grad((losses.flatten(1).mean(1) if losses.ndim > 1 else losses).sum(), f)
+    expected = 0.0
+    for i in range(len(X)):
+        g = flat(torch.autograd.grad((r[i] * model(X[i])).sum(), parameters, **GRAPH))
+        options = {"allow_unused": True, "materialize_grads": True}
+        expected = expected + flat(torch.autograd.grad(g, parameters, g.detach() / 6, **options))
+    free = structure(PerSample(engine, power=2), problem)
+    assert (h - expected).norm() <= tolerance * free.norm()
+    assert not [r for r in caplog.records if "instead" in r.message or "not held" in r.message]
+
+
+def test_what_is_held_must_be_known(caplog):
+    """A focal loss has two factors: which of them is the residual's, no graph tells."""
+    caplog.set_level(logging.INFO, logger="f3eo")
+    model = nn.Linear(4, 3).double()
+
+    def closure(x: Tensor, y: Tensor) -> Tensor:
+        losses = F.cross_entropy(model(x), y, reduction="none")
+        return losses * (1 - (-losses).exp()) ** 2
+
+    problem = Problem(closure, (X, Y), list(model.parameters()), [True] * 2, model)
+    estimator = PerSample(hold_residuals=True)
+    held, free = structure(estimator, problem), structure(PerSample(), problem)
+    assert torch.equal(held, free)
+    estimator.gradients(problem)
+    assert [r.message for r in caplog.records if "not held" in r.message] != []
+    assert len([r for r in caplog.records if "not held" in r.message]) == 1
+
+
+def test_an_auxiliary_classifier_is_not_held():
+    """Its outputs stand behind those of the last one; a residual would be counted twice."""
+    first, second = nn.Linear(4, 3).double(), nn.Linear(3, 3).double()
+    outputs = first(X)
+    losses = F.cross_entropy(outputs, Y, reduction="none")
+    assert len(outputs_of(losses)) == 1
+    assert outputs_of(losses + F.cross_entropy(second(outputs), Y, reduction="none")) is None
+
+
+def test_the_sum_of_two_heads_is_held_and_their_product_is_not():
+    trunk, heads = nn.Linear(4, 3).double(), [nn.Linear(3, 3).double() for _ in range(2)]
+    first, second = (F.cross_entropy(head(trunk(X)), Y, reduction="none") for head in heads)
+    assert len(outputs_of(first + second)) == 2
+    assert outputs_of(first * second) is None
+
+
+def test_parameters_within_the_loss_are_left_alone():
+    """A weight decay inside of the loss: its edge is the parameter itself."""
+    model = nn.Linear(4, 3).double()
+
+    def closure(x: Tensor, y: Tensor) -> Tensor:
+        decay = model.weight.square().sum()
+        return F.cross_entropy(model(x), y, reduction="none") + 0.1 * decay.expand(len(x))
+
+    assert outputs_of(closure(X, Y)) is None
 
 
 @pytest.mark.parametrize("name", MODELS)

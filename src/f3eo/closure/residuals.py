@@ -1,64 +1,113 @@
-"""Losses whose derivative in the likelihood's parameters is held: the Jacobian's part alone.
+"""Residuals r = ∂ℓ/∂f, and where f, the outputs that the losses take, stands in the graph.
 
-With f_i the likelihood's parameters (logits, means) and r_i = ∂ℓ_i/∂f_i at f°_i, held,
-
-    ℓ̃_i = ℓ_i(f°_i) + ⟨r_i, f_i − f°_i⟩
-
-has the value and the gradient J_iᵀ r_i of ℓ_i at θ, and the second derivative of f_i alone:
-∇²ℓ̃_i = Σ_c r_ic ∇²f_ic, without the Gauss-Newton part J_iᵀ (∂²ℓ_i/∂f²) J_i.
+With residuals held, a sample's gradient is J_iᵀ r_i with r_i a constant, J_i the Jacobian of f_i.
+Its derivative is Σ_c r_ic ∇²f_ic, the curvature of the outputs, without the Gauss-Newton part
+J_iᵀ (∂²ℓ_i/∂f²) J_i.
 """
 
-from dataclasses import dataclass, replace
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
-from f3eo.closure.likelihood import Likelihood
-from f3eo.closure.output import Output
+from f3eo.closure.loss_kind import LINEAR, MAX_NODES, NATS
+
+LOSSES = re.compile(f"{NATS.pattern}|HuberLoss|L1Loss|Log|LogSigmoid|MseLoss|Pow|SmoothL1Loss")
+"""The last operation of a loss, but for sums, means, masks, views and constant factors."""
+
+INNER = re.compile("Log|LogSigmoid|LogSoftmax|Sigmoid|Softmax")
+"""Operations between outputs and the last operation of a loss."""
+
+Edge = tuple[Any, int]
+"""A node of the graph and the number of its output."""
 
 
-@dataclass(frozen=True)
-class Residuals:
-    """r_i, and what ℓ̃_i has besides ⟨r_i, f_i⟩.
+def outputs_of(losses: Tensor) -> list[GradientEdge] | None:
+    """Edges of f, through which the losses depend on the parameters.
 
     Args:
-        values: r_i, in the shape of f.
-        offsets: ℓ_i(f°_i) − ⟨r_i, f°_i⟩, (B,).
+        losses: (B,), with their graph.
+
+    Returns:
+        None where it is not known what f is: the losses depend on parameters by another way than
+        through losses of `LOSSES` (a focal loss has two factors; a penalty on parameters), or one
+        loss takes what another one's outputs are computed from (an auxiliary classifier).
     """
+    found: dict[Edge, None] = {}
+    waiting, visited = deque([(losses.grad_fn, 0)]), set[Edge]()
+    while waiting:  # breadth first: losses are met before what stands behind their outputs
+        edge = waiting.popleft()
+        if edge in visited or edge in found:
+            continue
+        visited.add(edge)
+        inputs = _inputs(edge)
+        if _is_loss(edge, inputs):
+            found |= dict.fromkeys([_output(e) for e in inputs])
+        elif not _is_linear(edge, inputs) or len(visited) > MAX_NODES:
+            return None
+        else:
+            waiting.extend(inputs)
+    leaf = any(not _inputs(edge) for edge in found)
+    return None if leaf or _nested(found) else [GradientEdge(n, k) for n, k in found]
 
-    values: Tensor
-    offsets: Tensor
 
-    def losses(self, likelihood: Likelihood | None) -> Tensor:
-        """ℓ̃_i at the likelihood's parameters; (B,)."""
-        return self.offsets + _products(self.values, _parameters(likelihood))
+def residuals(
+    losses: Tensor, outputs: Sequence[GradientEdge], cotangent: Tensor | None = None
+) -> list[Tensor]:
+    """Σ_i c_i ∂ℓ_i/∂f at every edge, detached; the graph is kept.
 
-
-def residuals(output: Output) -> Residuals:
-    """r_i of a pass whose graph is kept.
-
-    Raises:
-        TypeError: the closure returned losses instead of a likelihood.
+    Args:
+        losses: (B,), or one of them.
+        outputs: edges of f.
+        cotangent: c; default ones.
     """
-    f = _parameters(output.likelihood)
-    (values,) = torch.autograd.grad(output.losses.sum(), f, retain_graph=True)
-    return Residuals(values, (output.losses - _products(values, f)).detach())
+    total = losses.sum() if cotangent is None else (losses * cotangent).sum()
+    return [r.detach() for r in torch.autograd.grad(total, outputs, retain_graph=True)]
 
 
-def held(output: Output, of: Residuals) -> Output:
-    """The output with ℓ̃_i in place of ℓ_i."""
-    return replace(output, losses=of.losses(output.likelihood))
+def _nested(edges: Iterable[Edge]) -> bool:
+    """Whether one edge stands behind another."""
+    starts = {node for node, _ in edges}
+    if len(starts) < 2:
+        return False
+    waiting = [n for start in starts for n, _ in start.next_functions]
+    visited = set[Any]()
+    while waiting:
+        node = waiting.pop()
+        if node in starts:
+            return True
+        if node is not None and node not in visited:
+            visited.add(node)
+            waiting.extend(n for n, _ in node.next_functions)
+    return False
 
 
-def _products(values: Tensor, f: Tensor) -> Tensor:
-    products = values * f
-    return products.flatten(1).sum(1) if products.ndim > 1 else products
+def _output(edge: Edge) -> Edge:
+    """The edge itself, or what stands behind inner operations on the way to it."""
+    inner = edge
+    while len(inputs := _inputs(inner)) == 1 and _is_linear(inner, inputs):
+        inner = inputs[0]
+    return _output(inputs[0]) if INNER.fullmatch(_name(inner)) and inputs else edge
 
 
-def _parameters(likelihood: Likelihood | None) -> Tensor:
-    if likelihood is None:
-        raise TypeError(
-            "hold_residuals=True needs the likelihood's parameters: the closure must return "
-            "Categorical(logits, targets) or Gaussian(mean, targets, std), not losses"
-        )
-    return likelihood.parameters
+def _is_loss(edge: Edge, inputs: Sequence[Edge]) -> bool:
+    square = _name(edge) == "Mul" and len(inputs) == 2 and inputs[0] == inputs[1]
+    return square or LOSSES.fullmatch(_name(edge)) is not None
+
+
+def _is_linear(edge: Edge, inputs: Sequence[Edge]) -> bool:
+    """Whether the operation is linear in all that has a gradient; no product of two such."""
+    product = _name(edge) in ("Mul", "Div") and len(inputs) > 1
+    return LINEAR.fullmatch(_name(edge)) is not None and not product
+
+
+def _inputs(edge: Edge) -> list[Edge]:
+    return [(node, number) for node, number in edge[0].next_functions if node is not None]
+
+
+def _name(edge: Edge) -> str:
+    return re.sub(r"Backward\d*$", "", edge[0].name())

@@ -16,7 +16,7 @@ from torch import Tensor
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
-from f3eo.closure.residuals import held
+from f3eo.closure.residuals import outputs_of
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.guard import Coarse, Differs, failed_again
 from f3eo.curvature.mismatch import OTHER_LOSSES, sample_mismatch
@@ -176,13 +176,27 @@ def _moved(
         if (term := first.gradients.moves.get(id(p))) is not None:
             shifted[id(p)] = Shifted(p, term, step, single_use=id(p) in single_use)
     mode = SecondPass(first.tape, shifted)
-    output = evaluate(problem, per_sample=True, differentiable=False, mode=mode, announced=False)
-    losses = output.losses if first.residuals is None else held(output, first.residuals).losses
-    differentiate = partial(torch.autograd.grad, allow_unused=True, materialize_grads=True)
-    samples = []
-    for probe in probes:
-        samples.append(list(differentiate(losses[probe.sample], parameters, retain_graph=True)))
-    gradient = differentiate(losses, parameters, cotangent)
+    losses = evaluate(
+        problem, per_sample=True, differentiable=False, mode=mode, announced=False
+    ).losses
+    differentiate = partial(
+        torch.autograd.grad, inputs=parameters, allow_unused=True, materialize_grads=True
+    )
+    samples: list[list[Tensor]] = []
+    if first.residuals is None:
+        for probe in probes:
+            samples.append(list(differentiate(losses[probe.sample], retain_graph=True)))
+        gradient = differentiate(losses, grad_outputs=cotangent)
+    else:
+        outputs = outputs_of(losses)
+        if outputs is None or len(outputs) != len(first.residuals.batch):
+            raise Differs(OTHER_LOSSES)
+        held = dict(zip(map(id, first.probes), first.residuals.probes, strict=True))
+        for probe in probes:
+            along = held[id(probe)]
+            samples.append(list(differentiate(outputs, grad_outputs=along, retain_graph=True)))
+        along = [r * steps.share for r in first.residuals.batch]
+        gradient = differentiate(outputs, grad_outputs=along)
     return _Pass(losses.detach(), list(gradient), samples)
 
 

@@ -1,16 +1,17 @@
 """The exact per-sample estimator, the default."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
-from f3eo.closure.residuals import held, residuals
+from f3eo.closure.residuals import outputs_of
 from f3eo.curvature import DoubleBackward, Engine, FiniteDifference
 from f3eo.curvature.guard import Coarse, Differs, Guard, NotRepeatable
 from f3eo.fisher.accuracy import LIMIT
@@ -24,6 +25,8 @@ from f3eo.fisher.metric import Euclidean, Metric
 from f3eo.fisher.per_sample_exact import attached_trace, detached_trace, exact_gradients
 from f3eo.fisher.quantity import Quantity
 from f3eo.fisher.watch import Watch
+
+logger = logging.getLogger("f3eo")
 
 
 class PerSample(Estimator):
@@ -62,8 +65,9 @@ class PerSample(Estimator):
         power: p, in [1, 2]; default 1.
         emphasis: a_i, how much each sample counts in h; default `Uniform()`.
         hold_residuals: whether ∂ℓ_i/∂f_i is held where the norms are differentiated, so that h is
-            that of the Jacobian alone (`f3eo.closure.residuals`); the closure must return a
-            likelihood. Default False. Source: 2405.03676, 2502.02407.
+            that of the Jacobian alone (`f3eo.closure.residuals`). It is not held, which is logged,
+            where the graph of the losses does not show what their outputs f are. Default False.
+            Source: 2405.03676, 2502.02407.
         memory: bytes that materialized per-sample gradients may take at a time; default 256 MiB.
 
     Raises:
@@ -136,6 +140,7 @@ class PerSample(Estimator):
         self._known: Known = {}
         self._watch = Watch()
         self._guard.reset(counters)
+        self._logged = False  # that residuals are not held
         self._numpy = False  # whether the closure draws from numpy
 
     def __getstate__(self) -> dict[str, Any]:
@@ -151,13 +156,23 @@ class PerSample(Estimator):
             differentiable: whether the norms are differentiated.
             check: whether layouts are determined anew.
         """
-        recording, of = record(problem, differentiable=differentiable), None
-        if self.hold_residuals:
-            of = residuals(recording.output)
-            recording = replace(recording, output=held(recording.output, of))
+        recording = record(problem, differentiable=differentiable)
         layouts = Layouts(recording, problem, self.memory, self._known, check=check)
         diagonals = self.metric.of(problem.structured_parameters)
-        return Ghost(problem, recording, layouts, self.memory, diagonals, of)
+        outputs = self._outputs(recording.output.losses) if self.hold_residuals else None
+        return Ghost(problem, recording, layouts, self.memory, diagonals, outputs)
+
+    def _outputs(self, losses: Tensor) -> list[GradientEdge] | None:
+        """Where residuals are held; None, logged once, where the graph does not tell."""
+        outputs = outputs_of(losses)
+        if outputs is None and not self._logged:
+            self._logged = True
+            logger.info(
+                "residuals are not held: the losses are none that are known (cross-entropies, "
+                "squared and absolute errors, logarithms of softmax or sigmoid); h is that of the "
+                "whole loss"
+            )
+        return outputs
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""

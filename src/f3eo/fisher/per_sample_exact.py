@@ -21,7 +21,7 @@ def exact_gradients(ghost: Ghost, problem: Problem, quantity: Quantity) -> Gradi
         quantity: p, and a_i.
     """
     losses, shares, unit = ghost.losses, ghost.output.shares, ghost.recording.unit()
-    norms = ghost.norms(losses, shares.as_tensor(losses))  # of ω_i ∇ℓ_i, whose sum is ∇L
+    norms = ghost.loss_norms(shares.as_tensor(losses))  # of ω_i ∇ℓ_i, whose sum is ∇L
     trace = shares.trace(norms.squared)
     squared, objective = shares.squared_norms(norms.squared), trace  # ‖∇ℓ_i‖²
     power, emphasis = quantity.power, quantity.emphasis.of(losses.detach())
@@ -44,7 +44,7 @@ def exact_gradients(ghost: Ghost, problem: Problem, quantity: Quantity) -> Gradi
 def attached_trace(ghost: Ghost) -> tuple[Tensor, Tensor]:
     """Losses (B,) whose mean is L, and Tr F, both attached to the graph."""
     losses, shares = ghost.losses, ghost.output.shares
-    squared = ghost.norms(losses).squared
+    squared = ghost.loss_norms().squared
     refuse_once_differentiable([losses], [squared])
     return shares.rescale(losses), shares.mean_or_zero(squared)
 
@@ -52,5 +52,5 @@ def attached_trace(ghost: Ghost) -> tuple[Tensor, Tensor]:
 def detached_trace(ghost: Ghost) -> tuple[Tensor, Tensor]:
     """Losses (B,) whose mean is L, and Tr F, both detached."""
     losses, shares = ghost.losses, ghost.output.shares
-    squared = ghost.norms(losses, shares.as_tensor(losses)).squared
+    squared = ghost.loss_norms(shares.as_tensor(losses)).squared
     return shares.rescale(losses.detach()), shares.trace(squared.detach())

@@ -11,7 +11,7 @@ from torch import Tensor
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
-from f3eo.closure.residuals import held, residuals
+from f3eo.closure.residuals import outputs_of, residuals
 from f3eo.curvature.guard import Differs, lacks_second_derivative
 from f3eo.fisher.metric import Diagonals, times
 from f3eo.fisher.quantity import Quantity
@@ -88,12 +88,17 @@ def exact_structures(
         quantity: p, a_i, and whether ∂ℓ/∂f is held.
         diagonals: D.
     """
-    output = evaluate(problem, per_sample=True, differentiable=True)
-    losses = held(output, residuals(output)).losses if quantity.hold_residuals else output.losses
+    losses = evaluate(problem, per_sample=True, differentiable=True).losses
+    outputs = outputs_of(losses) if quantity.hold_residuals else None
     parameters = problem.structured_parameters
     structures = []
     for i in samples:
-        gradient = torch.autograd.grad(losses[i], parameters, create_graph=True, allow_unused=True)
+        roots, cotangents = [losses[i]], None
+        if outputs is not None:
+            roots, cotangents = outputs, residuals(losses[i], outputs)
+        gradient = torch.autograd.grad(
+            roots, parameters, cotangents, create_graph=True, allow_unused=True
+        )
         pairs = zip(parameters, gradient, strict=True)
         present = [(p, g) for p, g in pairs if g is not None]
         once = times([g.detach() for _, g in present], [p for p, _ in present], diagonals)

@@ -11,15 +11,17 @@ more backward pass.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 import f3eo.fisher.ghost.rules  # noqa: F401  (registers the layer rules)
 from f3eo.closure.graph import contents
 from f3eo.closure.output import Output, Shares
 from f3eo.closure.problem import Problem
-from f3eo.closure.residuals import Residuals
+from f3eo.closure.residuals import residuals
 from f3eo.curvature.guard import NotRepeatable, custom
 from f3eo.fisher.ghost.evidence import Probe
 from f3eo.fisher.ghost.gradients.kept import KeptGradients, keep, not_finite_kept
@@ -28,6 +30,19 @@ from f3eo.fisher.ghost.layouts import Layouts
 from f3eo.fisher.ghost.recording.recording import Recording
 from f3eo.fisher.ghost.second_pass.tape import Tape, tape_of
 from f3eo.fisher.metric import Diagonals
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Residuals ∂ℓ/∂f that a second pass takes over, a tensor for every edge of f.
+
+    Args:
+        batch: Σ_i ω_i ∂ℓ_i/∂f.
+        probes: ∂ℓ_i/∂f of every probed sample.
+    """
+
+    batch: list[Tensor]
+    probes: list[list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class FirstPass:
         gradients: norms, totals and moves of ω_i ℓ_i.
         diagonals: D of the structured parameters.
         tape: what the second pass replays.
-        residuals: see `Ghost`.
+        residuals: see `Residuals`; None where they are not held.
     """
 
     losses: Tensor
@@ -63,7 +78,7 @@ class Ghost:
         layouts: of the pass.
         memory: bytes that per-sample gradients written out may take at a time.
         diagonals: D of the structured parameters.
-        residuals: r_i where ∂ℓ/∂f is held; the recorded losses are then ℓ̃_i.
+        outputs: edges of f where the residuals ∂ℓ/∂f are held; None where they are not.
     """
 
     problem: Problem
@@ -71,7 +86,7 @@ class Ghost:
     layouts: Layouts
     memory: int
     diagonals: Diagonals
-    residuals: Residuals | None = None
+    outputs: list[GradientEdge] | None = None
 
     @property
     def output(self) -> Output:
@@ -82,6 +97,16 @@ class Ghost:
     def losses(self) -> Tensor:
         """ℓ_i with their graph, (B,)."""
         return self.recording.output.losses
+
+    def loss_norms(self, cotangent: Tensor | None = None) -> Norms:
+        """‖D ∇ℓ_i‖² c_i² for every sample i, differentiable with residuals held or not.
+
+        Args:
+            cotangent: c, (B,), default ones.
+        """
+        if self.outputs is None or not len(self.losses):
+            return self.norms(self.losses, cotangent)
+        return self._norms(self.outputs, residuals(self.losses, self.outputs, cotangent))
 
     def norms(self, outputs: Tensor, cotangent: Tensor | None = None) -> Norms:
         """‖D J_iᵀ c_i‖² for every sample i, J_i the Jacobian of `outputs` of sample i.
@@ -97,10 +122,13 @@ class Ghost:
         if len(self.losses) == 0:
             return Norms(outputs.flatten(1).sum(1) if outputs.ndim > 1 else outputs, {}, {})
         cotangent = torch.ones_like(outputs) if cotangent is None else cotangent
+        return self._norms([outputs], [cotangent])
+
+    def _norms(self, outputs: Sequence[Any], cotangents: Sequence[Tensor]) -> Norms:
         deltas = torch.autograd.grad(
             outputs,
             self.recording.edges,
-            cotangent,
+            cotangents,
             create_graph=self.recording.differentiable,
             retain_graph=True,
             allow_unused=True,
@@ -128,13 +156,21 @@ class Ghost:
         # A derived parameter's gradient is pulled back through the graph, and so are probes.
         retain = bool(recording.deriving) or not self.layouts.complete
         edges = recording.edges
+        held = None
+        if self.outputs is not None:
+            held = Residuals(residuals(losses, self.outputs, cotangent), [])
+        roots: Sequence[Any] = self.outputs or [losses]
+        along = [cotangent] if held is None else held.batch
         deltas: list[Tensor | None] = list(
-            torch.autograd.grad(losses, edges, cotangent, retain_graph=retain, allow_unused=True)
+            torch.autograd.grad(roots, edges, along, retain_graph=retain, allow_unused=True)
         )
         unit = recording.unit(deltas)
         if unit > torch.finfo(torch.float32).eps:
             raise NotRepeatable("the closure works in 16 bits, too coarse for differences")
         layouts = self.layouts.find(deltas)
+        if held is not None and self.outputs is not None:
+            for probe in self.layouts.probes:
+                held.probes.append(residuals(losses[probe.sample], self.outputs))
         tape = tape_of(recording, layouts)
         if layouts is None:
             gradients = not_finite_kept(self.problem, losses)
@@ -148,5 +184,5 @@ class Ghost:
                 f"batch (chunk=) or more memory would do"
             )
         probes = self.layouts.probes
-        rest = self.diagonals, tape, self.residuals
+        rest = self.diagonals, tape, held
         return FirstPass(losses.detach(), shares, probes, gradients, *rest)
