@@ -91,6 +91,11 @@ class Compiled(Estimator):
         """See `Estimator.power`."""
         return self.estimator.power
 
+    @property
+    def relative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See `Estimator.relative`."""
+        return self.estimator.relative
+
     def __repr__(self) -> str:
         return call(self, always=("estimator",))  # it defines the method
 

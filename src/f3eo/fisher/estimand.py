@@ -3,15 +3,23 @@
 With the losses ℓ_i of B samples and their gradients ∇ℓ_i in the parameters θ:
 
     loss                L = Σ_i ω_i ℓ_i                      g = ∇L = Σ_i ω_i ∇ℓ_i
-    Fisher trace        Tr F = Σ_i ω_i ‖∇ℓ_i‖²
-    structure gradient  h = (1/p) ∇ Σ_i ω_i ‖∇ℓ_i‖^p = Σ_i ω_i ‖∇ℓ_i‖^(p−2) H_i ∇ℓ_i
+    trace               Tr(D F D) = Σ_i ω_i ‖D ∇ℓ_i‖²
+    structure gradient  h = (1/p) ∇ Σ_i ω_i a_i ‖D ∇ℓ_i‖^p = Σ_i ω_i a_i ‖D ∇ℓ_i‖^(p−2) H_i D² ∇ℓ_i
 
 Quantity. With observed labels F is the empirical Fisher matrix, Tr F̂ where the difference matters;
 with labels drawn from the model (`ModelSampled`) it is the true one. ‖·‖ is over the structured
 parameters.
 
-Power. p is `Estimator.power`. At p = 2, h = ½∇Tr F. At p = 1 every sample moves by the same
-distance. The reported trace is Tr F for every p.
+Metric. D is a diagonal that follows the parameters (`f3eo.fisher.metric`), held in ∇; D = 1 gives
+the Fisher trace Tr F itself.
+
+Emphasis. a_i says how much a sample counts in h (`f3eo.fisher.emphasis`), 1 by default; held in ∇.
+
+Residuals. Where ∂ℓ_i/∂f_i is held, too (`f3eo.closure.residuals`), H_i is the part of ∇²ℓ_i that
+comes from the curvature of the outputs f_i.
+
+Power. p is `Estimator.power`. At p = 2, h = ½∇Tr(D F D). At p = 1 every sample moves by the same
+distance, in the units of D. The reported trace is Tr(D F D) for every p.
 
 Factor. ∇‖v‖^p = p ‖v‖^(p−2) H v for a gradient v; h leaves the factor p out, so ½ at p = 2.
 
@@ -40,7 +48,7 @@ class Gradients:
         weight: Σ w_i of the samples, a scalar; B without weights.
         gradient: ∇L, a tensor per parameter, None where the loss does not depend on it.
         structure: h, a tensor per structured parameter; None if not measured.
-        trace: Tr F, a scalar; None if not measured.
+        trace: Tr(D F D), a scalar; None if not measured.
         error: the expected relative error of h by rounding and differences, a scalar; None if it is
             not known.
     """

@@ -27,6 +27,10 @@ class Estimator(Shown, ABC):
     power: float = 2.0
     """p, the power of the norms ‖∇ℓ_i‖^p whose mean h descends; 2 is the trace."""
 
+    relative: bool = False
+    """Whether norms are in the units of the parameters (`f3eo.fisher.metric`), so that they do not
+    depend on these."""
+
     forwards: float
     """Cost of `gradients` in forward passes; a plain gradient costs 3."""
 

@@ -30,14 +30,14 @@ logger = logging.getLogger("f3eo")
 
 
 class PerSample(Estimator):
-    """Exact Tr F̂ and ∇L, and h to the precision of the engine (`f3eo.fisher.estimand`).
+    """Exact Tr(D F̂ D) and ∇L, and h to the precision of the engine (`f3eo.fisher.estimand`).
 
     `gradients` is three calls:
 
         1.  evaluate the closure, recorded:  ℓ_1, …, ℓ_B
-        2.  differentiate per sample:        ∇L = Σ_i ω_i ∇ℓ_i,  ‖∇ℓ_i‖,  Tr F̂ = Σ_i ω_i ‖∇ℓ_i‖²
-        3.  second pass, samples moved:      s_i = ε ‖∇ℓ_i‖^(p−2)
-                                             h = (1/ε) Σ_i ω_i (∇ℓ_i(θ + s_i ∇ℓ_i) − ∇ℓ_i(θ))
+        2.  differentiate per sample:        ∇L = Σ_i ω_i ∇ℓ_i,  ‖D ∇ℓ_i‖,  Σ_i ω_i ‖D ∇ℓ_i‖²
+        3.  second pass, samples moved:      s_i = ε a_i ‖D ∇ℓ_i‖^(p−2)
+                                         h = (1/ε) Σ_i ω_i (∇ℓ_i(θ + s_i D² ∇ℓ_i) − ∇ℓ_i(θ))
 
     Step 2 needs gradients in pre-activations alone (`f3eo.fisher.ghost`). Every operation that
     takes parameters is covered, by a rule (`f3eo.extend.register_layer`) or by exact torch.func
@@ -50,11 +50,11 @@ class PerSample(Estimator):
       so ReLUs add no error. The expected relative error of h is `Gradients.error`: about 1e-3 in
       float32 for losses near 1, √(u/ℓ) for small ones (`f3eo.fisher.accuracy`). The cost is 6
       forward passes; a plain gradient costs 3.
-    - `DoubleBackward()`: h = (1/p)∇ Σ_i ω_i ‖∇ℓ_i‖^p by one backward pass through steps 1 and 2,
-      exact to rounding: 7 forward passes and the memory of two graphs. It replaces differences, and
-      the log says so once, if their expected error is above 1 % (float32 losses below 5e-3); in 16
-      bits; if gradients take more than `memory`; and if the second pass is not the same function
-      or its differences are no Hessian products (`f3eo.curvature.guard`).
+    - `DoubleBackward()`: h = (1/p)∇ Σ_i ω_i a_i ‖D ∇ℓ_i‖^p by one backward pass through steps 1
+      and 2, exact to rounding: 7 forward passes and the memory of two graphs. It replaces
+      differences, and the log says so once, if their expected error is above 1 % (float32 losses
+      below 5e-3); in 16 bits; if gradients take more than `memory`; and if the second pass is not
+      the same function or its differences are no Hessian products (`f3eo.curvature.guard`).
 
     At p = 1 every sample moves by the same distance (SAM's direction for batches of one). At p = 2
     samples with large gradients, such as mislabelled ones, count most.
@@ -120,6 +120,11 @@ class PerSample(Estimator):
     def quantity(self) -> Quantity:
         """What h is the gradient of."""
         return Quantity(self.power, self.emphasis, self.hold_residuals)
+
+    @property
+    def relative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See `Estimator.relative`."""
+        return not isinstance(self.metric, Euclidean)
 
     @property
     def takes_differences(self) -> bool:

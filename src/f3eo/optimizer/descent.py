@@ -1,6 +1,6 @@
 """From gradients to a step: g and h are combined, and the base optimizer steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from f3eo.direction import (
 from f3eo.optimizer.measured import Measured
 from f3eo.optimizer.parameters import Trained
 from f3eo.strength import Strength
-from f3eo.tensors import Vector, fetched, filled, inners, plus, scaled
+from f3eo.tensors import Vector, fetched, filled, inners, scaled
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class Descent:
         own: g of the structured parameters, (C,); None where it was not measured.
         dense: the same with zeros there.
         structure: h of the structured parameters, (C,); None without a structure term.
-        fresh: whether h was measured in this step.
         scale: factor on h, which g has had already.
         products: Euclidean inner products of g and h, (C,).
         squared: ‖g‖² over all parameters.
@@ -44,7 +43,6 @@ class Descent:
     own: list[Tensor | None]
     dense: list[Tensor]
     structure: Vector | None
-    fresh: bool
     scale: float
     products: list[InnerProducts]
     squared: float
@@ -64,12 +62,11 @@ class Descent:
         return 1.0 if max_norm is None else min(1.0, max_norm / (self.squared**0.5 + 1e-6))
 
 
-def prepare(measured: Measured, stored: dict[Tensor, Tensor] | None) -> Descent:
-    """Turn g uphill, take a stored direction where h was not measured, and measure both.
+def prepare(measured: Measured) -> Descent:
+    """Turn g uphill, and measure g and h.
 
     Args:
         measured: gradients of a batch; a group that maximizes has −g.
-        stored: structure directions of an earlier step; None if none is wanted.
     """
     trained, gradients, scale = measured.trained, measured.gradients, measured.change.factor
     pairs = zip(gradients.gradient, trained.signs, strict=True)
@@ -79,10 +76,6 @@ def prepare(measured: Measured, stored: dict[Tensor, Tensor] | None) -> Descent:
     others = [g for g, s in pairs if g is not None and not s]
     dense = filled(own, trained.chosen)
     structure = gradients.structure
-    if structure is None and stored is not None and trained.chosen:
-        # A parameter that the loss does not use in this step stays where it is.
-        rows = zip(trained.chosen, own, strict=True)
-        structure = filled([None if g is None else stored[p] for p, g in rows], trained.chosen)
     if structure is not None and scale != 1:
         structure = scaled(structure, scale)
     loss, *squares = fetched([gradients.loss, *inners(others, others)])
@@ -95,7 +88,6 @@ def prepare(measured: Measured, stored: dict[Tensor, Tensor] | None) -> Descent:
         own=own,
         dense=dense,
         structure=structure,
-        fresh=gradients.structure is not None,
         scale=scale,
         products=products,
         squared=sum(squares) + sum([p.gg for p in products]),
@@ -110,8 +102,8 @@ def descend(
     constant: float,
     *,
     clip: float,
-    keep: bool,
-) -> Vector | None:
+    times: int,
+) -> None:
     """Combine g and h in the metric of the base, and let the base step.
 
     Where D is the identity or unknown, the structure term joins .grad before the step. Where D is a
@@ -125,45 +117,30 @@ def descend(
         strength: gives λ from `constant`.
         constant: of the strength at this step.
         clip: factor on all of the update.
-        keep: whether a direction that was measured is wanted for later steps.
-
-    Returns:
-        that direction, (C,); None where there is none to keep.
+        times: factor on λ, the number of steps that one measurement serves.
     """
     structure, trained = found.structure, found.trained
     if structure is None:
         _write(found, {}, clip)
         base.step()
-        return None
-    follows = is_diagonal(base) and not rule.replaces_gradient
-    keep = keep and found.fresh
-    if follows:
+        return
+    if is_diagonal(base) and not rule.replaces_gradient:
         _write(found, {}, clip)
         base.step()
         diagonal = metric(base, trained.chosen) or []
         products = inner_products(found.dense, structure, diagonal)
         update = combine(products, trained.rates, rule, strength, constant, found.dense)
         direction = update.direction(found.dense, structure)
-        _add(found, scaled(direction, update.strength), diagonal, clip)
+        _add(found, scaled(direction, times * update.strength), diagonal, clip)
+        return
+    update = combine(found.products, trained.rates, rule, strength, constant, found.dense)
+    update = replace(update, strength=times * update.strength)
+    if rule.replaces_gradient:
+        total = scaled(update.direction(found.dense, structure), update.strength)
     else:
-        update = combine(found.products, trained.rates, rule, strength, constant, found.dense)
-        direction = None
-        if keep or rule.replaces_gradient:
-            direction = update.direction(found.dense, structure)
-        if direction is None:
-            total = update.joined(found.dense, structure)
-        elif rule.replaces_gradient:
-            total = scaled(direction, update.strength)
-        else:
-            total = plus(found.dense, direction, update.strength)
-        _write(found, {id(p): t for p, t in zip(trained.chosen, total, strict=True)}, clip)
-        base.step()
-    if not keep or direction is None:
-        return None
-    # Without the scale, which belongs to this step alone.
-    if found.scale == 1:
-        return direction
-    return scaled(direction, 1 / found.scale) if found.scale else None
+        total = update.joined(found.dense, structure)
+    _write(found, {id(p): t for p, t in zip(trained.chosen, total, strict=True)}, clip)
+    base.step()
 
 
 def _write(found: Descent, joined: dict[int, Tensor], clip: float) -> None:

@@ -11,7 +11,7 @@ from f3eo.closure.coupling import Coupling
 from f3eo.closure.problem import Closure, Problem
 from f3eo.closure.snapshot import Snapshot
 from f3eo.direction import Decoupled, Rule, is_known
-from f3eo.fisher import Estimator, PerSample, Reduction, SingleProcess
+from f3eo.fisher import Estimator, Reduction, SingleProcess
 from f3eo.fisher.parts import Measurement
 from f3eo.optimizer.accumulated import call_without_losses, write_gradients
 from f3eo.optimizer.base import Base, build_base, describe, refuse_base, warn_of_unknown_metric
@@ -24,6 +24,7 @@ from f3eo.optimizer.checks import (
     check_part,
     in_range,
 )
+from f3eo.optimizer.defaults import default_estimator, default_strength
 from f3eo.optimizer.descent import descend, prepare
 from f3eo.optimizer.measured import Measured
 from f3eo.optimizer.nonfinite import check_policy, skip
@@ -31,24 +32,26 @@ from f3eo.optimizer.notices import Notices
 from f3eo.optimizer.parameters import Trained, trained_parameters
 from f3eo.optimizer.state import blank_state, wants_blank_state
 from f3eo.optimizer.wrapper import Wrapper
-from f3eo.strength import Fitted, Observation, Strength
+from f3eo.strength import Observation, Strength
 
 
 class F3EO(Wrapper):
     """Descends the loss L and the Fisher trace at once: θ ← base(θ, ∇L + λ h⊥).
 
-    One step, with the defaults, for a batch of B samples with losses ℓ_i:
+    One step, with the defaults, for a batch of B samples with losses ℓ_i of outputs f_i:
 
     1. evaluate the closure: ℓ_i(θ) and L = (1/B) Σ ℓ_i;
-    2. per-sample gradients: g = ∇L, the norms ‖∇ℓ_i‖ and Tr F = (1/B) Σ ‖∇ℓ_i‖²;
-    3. second pass: h = ∇ (1/B) Σ ‖∇ℓ_i‖, from ∇ℓ_i at θ and at θ + s_i ∇ℓ_i;
-    4. combine: d = h − (⟨h, g⟩/⟨g, g⟩) g, λ = min(0.04 e^(−L), ‖g‖/‖d‖), u = g + λ d;
+    2. per-sample gradients: g = ∇L, and with D the root mean square of each row of weights the
+       norms ‖D ∇ℓ_i‖ and the trace Tr(D F D) = (1/B) Σ ‖D ∇ℓ_i‖²;
+    3. second pass: h = ∇ (1/B) Σ ‖D ∇ℓ_i‖ with D and ∂ℓ_i/∂f_i held, from ∇ℓ_i at θ and at
+       θ + s_i D² ∇ℓ_i;
+    4. combine: d = h − (⟨h, g⟩/⟨g, g⟩) g, λ = min(1, 3 ‖g‖/‖d‖), u = g + λ d;
     5. base step: θ ← base(θ, u).
 
-    Steps 2 and 3 run at every fifth step, on a quarter of the batch; the steps between use the same
-    h. `f3eo.fisher.estimand` states quantities, factors and signs. A strength of 0 is the base
-    optimizer bit for bit. A step leaves alone what it has not measured: parameters that are frozen,
-    or that the loss does not use, have no .grad then.
+    Steps 2 and 3 run at every fifth step, on a quarter of the batch; λ is five times as large then,
+    and the steps between are those of the base. `f3eo.fisher.estimand` states quantities, factors
+    and signs. A strength of 0 is the base optimizer bit for bit. A step leaves alone what it has
+    not measured: parameters that are frozen, or that the loss does not use, have no .grad then.
 
     Counted in passes a step costs 1.05 plain gradients (`gradient_equivalents`), and 2, as SAM
     does, with `fraction=1, every=1`. `f3eo cost` measures the time (docs/performance.md).
@@ -62,15 +65,18 @@ class F3EO(Wrapper):
             or a built instance. Groups are shared with it, state is not. Methods of its own are
             reached by `optimizer.base`: a schedule-free one wants `optimizer.base.train()` before
             training and `optimizer.base.eval()` before evaluation.
-        estimator: how g, Tr F and h are measured; default `PerSample()`.
+        estimator: how g, the trace and h are measured; default
+            `PerSample(metric=ByRow(vectors=1), hold_residuals=True)`.
         rule: gives d from g and h; default `Decoupled()`.
-        strength: gives λ; default `Fitted(0.04)`, a distance like SAM's ρ. Losses in other units
-            than nats, such as squared errors, want `Cap(0.04)`.
+        strength: gives λ; default `Cap(1, limit=3)` where the estimator's metric is in the units of
+            the parameters, so that λ has none, and otherwise `Fitted(0.04)`, a distance like SAM's
+            ρ in those units.
         fraction: part of each batch, drawn at random, on which h is measured; in (0, 1]. Unbiased.
             Default ¼, and the whole batch where it cannot be split: the closure is not given it,
             batch statistics or the closure itself couple its samples, or the estimator is no mean
             over samples. A step that measures costs 3 + 3·fraction forward passes.
-        every: steps from one measurement of h to the next, in steps; default 5.
+        every: steps from one measurement of h to the next; the structure term joins the measured
+            ones alone, this many times as strong. Default 5.
         chunk: largest number of samples that go through the model at once; default no bound.
         max_norm: g is scaled down to this norm and the structure term by the same factor; default
             no bound. (`clip_grad_norm_` does so between `accumulate` and `step`.)
@@ -104,9 +110,9 @@ class F3EO(Wrapper):
     ) -> None:
         for kind, part in ((Estimator, estimator), (Rule, rule), (Strength, strength)):
             check_part(kind, part)
-        self.estimator = estimator if estimator is not None else PerSample()
+        self.estimator = estimator if estimator is not None else default_estimator()
         self.rule = rule if rule is not None else Decoupled()
-        self.strength = strength if strength is not None else Fitted(0.04)
+        self.strength = strength if strength is not None else default_strength(self.estimator)
         self.fraction = None if fraction is None else in_range("fraction", fraction, 0.0, 1.0)
         self.every = in_range("every", every, 0, None, integer=True)
         self.chunk = None if chunk is None else in_range("chunk", chunk, 0, None, integer=True)
@@ -168,29 +174,24 @@ class F3EO(Wrapper):
                     "step() without a closure needs accumulate(closure, *batch) before it"
                 )
         # 4: combine g and h.
-        found = prepare(measured, self._stored if scheduled > 0 else None)
+        found = prepare(measured)
         if what := found.not_finite():
             skip(what, self, measured.snapshot)
             return measured.gradients.loss
         gradients = measured.gradients
         self.trace = gradients.trace if gradients.trace is not None else self.trace
-        self._error = gradients.error if found.fresh else self._error
+        self._error = gradients.error if found.structure is not None else self._error
         observed = Observation(self.steps, found.loss, self.trace, self.estimator.power)
         constant = self.strength.at(observed)
         # 5: the base steps, along u or, with a metric of its own, along g and then λ d.
-        clip, keep = found.clipping(self.max_norm), self.every > 1
+        clip = found.clipping(self.max_norm)
         try:
             parts = self.rule, self.strength
-            kept = descend(self.base, found, *parts, constant, clip=clip, keep=keep)
+            descend(self.base, found, *parts, constant, clip=clip, times=self._interval)
         except Exception as error:
             measured.snapshot.restore()
             refuse_base(self.base, error, first=self.steps == 0)
             raise
-        if found.fresh or self.steps % self.every == 0:
-            # No direction outlives the next measurement, even of other parameters.
-            self._stored.clear()
-        if kept is not None:
-            self._stored.update(zip(trained.chosen, kept, strict=True))
         self._blank = None
         self.steps += 1
         return gradients.loss
@@ -240,7 +241,8 @@ class F3EO(Wrapper):
     @property
     def gradient_equivalents(self) -> float:
         """Cost of one step in plain gradients, counted in forward passes (3 a gradient)."""
-        return self._measurement().gradient_equivalents(self.every) if self.strength.value else 1.0
+        cost = self._measurement().gradient_equivalents(self._interval)
+        return cost if self.strength.value else 1.0
 
     @property
     def structure_error(self) -> float | None:
@@ -251,6 +253,11 @@ class F3EO(Wrapper):
         own = trained.parameters, trained.structured, self.model, self.generator
         return Problem(closure, batch, *own, names=trained.names, on_output=self._notices)
 
+    @property
+    def _interval(self) -> int:
+        """Steps from one measurement to the next; a rule without g measures at every one."""
+        return 1 if self.rule.replaces_gradient else self.every
+
     def _measurement(self) -> Measurement:
         return Measurement(self.estimator, self.fraction, self.chunk, self._coupling)
 
@@ -260,7 +267,7 @@ class F3EO(Wrapper):
         """L and g of a batch, and h where it is due and the strength uses it."""
         problem, measurement = self._problem(closure, batch, trained), self._measurement()
         snapshot = Snapshot(problem)
-        due = self.steps % self.every == 0 or any([p not in self._stored for p in trained.chosen])
+        due = self.steps % self._interval == 0
         structure = due and used and bool(trained.chosen)
         try:
             with torch.enable_grad():
@@ -286,10 +293,6 @@ class F3EO(Wrapper):
     def _load_counters(self, counters: dict[str, Any]) -> None:
         super()._load_counters(counters)
         self.estimator.forget(counters)
-
-    @property
-    def _keeps_directions(self) -> bool:
-        return self.every > 1 and self.strength.value > 0
 
     def __repr__(self) -> str:
         return describe(self, ("estimator", "rule", "strength"), ("fraction", "every"))

@@ -1,8 +1,8 @@
 """The state of base and wrapper, one entry for each parameter.
 
 torch.distributed.checkpoint keeps only "state" and "param_groups" of a state dict. So the entry of
-a parameter holds all of its state: "base", the state of the base optimizer; "structure", the
-structure direction that `every` steps share; "f3eo", the counters, the same for every parameter.
+a parameter holds all of its state: "base", the state of the base optimizer; "f3eo", the counters,
+the same for every parameter.
 """
 
 import copy
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, MutableMapping
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -26,33 +25,24 @@ class State(MutableMapping[Tensor, dict[str, Any]]):
 
     Args:
         base: the base optimizer.
-        stored: structure directions.
         blank: the state of the base after a first step; None if nobody needs its form.
-        directions: whether F3EO keeps a structure direction after a first step.
         counters: gives "f3eo".
     """
 
     def __init__(
         self,
         base: Optimizer,
-        stored: dict[Tensor, Tensor],
         blank: Blank | None,
-        directions: bool,
         counters: Counters,
     ) -> None:
-        self._base, self._stored, self._blank = base, stored, blank
-        self._directions = directions
+        self._base, self._blank = base, blank
         self._counters = cache(counters)
 
     def __getitem__(self, parameter: Tensor) -> dict[str, Any]:
         base = self._base.state.get(parameter, {})
         entry: dict[str, Any] = {"base": base, "f3eo": self._counters()}
-        if parameter in self._stored:
-            entry["structure"] = self._stored[parameter]
-        elif self._blank is not None:
+        if self._blank is not None:
             entry["base"] = base or self._blank.get(parameter, {})
-            if self._directions:
-                entry["structure"] = torch.zeros_like(parameter)
         return entry
 
     def __setitem__(self, parameter: Tensor, entry: dict[str, Any]) -> None:
@@ -63,15 +53,12 @@ class State(MutableMapping[Tensor, dict[str, Any]]):
             )
         if entry.get("base"):
             self._base.state[parameter] = entry["base"]
-        if "structure" in entry:
-            self._stored[parameter] = entry["structure"]
 
     def __delitem__(self, parameter: Tensor) -> None:
         self._base.state.pop(parameter, None)
-        self._stored.pop(parameter, None)
 
     def __iter__(self) -> Iterator[Tensor]:
-        kept = self._blank is not None or self._base.state or self._stored
+        kept = self._blank is not None or self._base.state
         if not kept and not self._counters()["steps"]:
             return iter(())
         return (p for group in self._base.param_groups for p in group["params"])
@@ -116,8 +103,8 @@ def split_state(
         base: the base optimizer.
 
     Returns:
-        the counters, and the state dict with the part of the base in "base" and the structure
-        directions in "state".
+        the counters, and the state dict with the part of the base in "base". Structure directions,
+        which version 0.2 kept between measurements, are left out.
 
     Raises:
         ValueError: a state dict of another optimizer, or one without the state of the base.
@@ -143,9 +130,4 @@ def split_state(
             "state": {k: e["base"] for k, e in entries.items() if e.get("base") and not blank},
             "param_groups": state_dict["param_groups"],
         }
-    state = {
-        k: {"structure": e["structure"]}
-        for k, e in entries.items()
-        if isinstance(e.get("structure"), Tensor) and not e.get("f3eo", {}).get("blank")
-    }
-    return own, {**state_dict, "state": state, "base": inner}
+    return own, {**state_dict, "state": {}, "base": inner}

@@ -1,7 +1,7 @@
 """An optimizer around another one: they share groups, keep separate states, and save both."""
 
 import warnings
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +37,6 @@ class Wrapper(Optimizer, ABC):
         self.skipped = 0
         self.trace = None
         self._accumulated: Accumulated | None = None
-        self._stored: dict[Tensor, Tensor] = {}
         self._blank: Blank | None = None
         self._flags: list[bool] = []
         """For every group, whether it takes part in the structure term."""
@@ -46,11 +45,6 @@ class Wrapper(Optimizer, ABC):
         super().__init__(base.param_groups, defaults)
         self._built = True
         check_parameters(self.param_groups, model)
-
-    @property
-    @abstractmethod
-    def _keeps_directions(self) -> bool:
-        """Whether a step keeps a structure direction for later steps."""
 
     # Groups.
 
@@ -86,13 +80,10 @@ class Wrapper(Optimizer, ABC):
     @property
     def state(self) -> State:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The state of base and wrapper, one entry for each parameter."""
-        return State(
-            self.base, self._stored, self._blank, self._keeps_directions, self._flat_counters
-        )
+        return State(self.base, self._blank, self._flat_counters)
 
     @state.setter
     def state(self, state: Mapping[Tensor, dict[str, Any]]) -> None:
-        self._stored = {}
         self.state.update(state)
 
     def _counters(self) -> dict[str, Any]:

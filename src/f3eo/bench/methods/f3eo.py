@@ -8,12 +8,16 @@ from torch import Tensor, nn
 
 from f3eo import (
     F3EO,
+    ByRow,
     Cap,
     Categorical,
     Compiled,
     Coupled,
     Decoupled,
     DoubleBackward,
+    Elementwise,
+    Euclidean,
+    Factored,
     FiniteDifference,
     Fitted,
     Fixed,
@@ -27,31 +31,43 @@ from f3eo.bench.methods.bases import BASES, build_base
 from f3eo.bench.methods.method import Closure, Method, Source, Stepper
 from f3eo.extend import DecoupledPerTensor, Direct
 
-ESTIMATORS: Mapping[str, Callable[[float], Any]] = {
-    "per_sample": lambda power: PerSample(FiniteDifference(), power=power),
-    "exact": lambda power: PerSample(DoubleBackward(), power=power),
-    "compiled": lambda power: Compiled(PerSample(FiniteDifference(), power=power)),
-    "compiled_exact": lambda power: Compiled(PerSample(DoubleBackward(), power=power)),
-    "sign": lambda power: Sign(FiniteDifference()),
-    "batch": lambda power: MiniBatch(FiniteDifference()),
-    "batch_exact": lambda power: MiniBatch(DoubleBackward()),
-    "model_sampled": lambda power: ModelSampled(),
+PER_SAMPLE: Mapping[str, Callable[..., Any]] = {
+    "per_sample": lambda **parts: PerSample(FiniteDifference(), **parts),
+    "exact": lambda **parts: PerSample(DoubleBackward(), **parts),
+    "compiled": lambda **parts: Compiled(PerSample(FiniteDifference(), **parts)),
+    "compiled_exact": lambda **parts: Compiled(PerSample(DoubleBackward(), **parts)),
 }
-"""By name, from the power p of the norms."""
-TRACE_ONLY = ("sign", "batch", "batch_exact", "model_sampled")
-"""Estimators of Tr F, which is p = 2; they take no power."""
+"""Per-sample estimators, from metric, power and whether residuals are held."""
+TRACE_ONLY: Mapping[str, Callable[[], Any]] = {
+    "sign": lambda: Sign(FiniteDifference()),
+    "batch": lambda: MiniBatch(FiniteDifference()),
+    "batch_exact": lambda: MiniBatch(DoubleBackward()),
+    "model_sampled": ModelSampled,
+}
+"""Estimators of Tr F, which is p = 2 in the Euclidean metric; they take no such parts."""
+ESTIMATORS = {**PER_SAMPLE, **TRACE_ONLY}
+METRICS: Mapping[str, Callable[[], Any]] = {
+    "euclidean": Euclidean,
+    "rows": ByRow,
+    "factored": Factored,
+    "elementwise": Elementwise,
+}
+RESIDUALS: Mapping[str, bool] = {"free": False, "held": True}
 RULES: Mapping[str, Callable[[], Any]] = {
     "decoupled": Decoupled,
     "per_tensor": DecoupledPerTensor,
     "coupled": Coupled,
     "direct": Direct,
 }
-STRENGTHS: Mapping[str, Callable[[float], Any]] = {
-    "ratio": Ratio,
-    "fixed": Fixed,
+STRENGTHS: Mapping[str, Callable[[float, float], Any]] = {
+    "ratio": lambda value, limit: Ratio(value),
+    "fixed": lambda value, limit: Fixed(value),
     "cap": Cap,
     "fitted": Fitted,
 }
+"""By name, from value and limit."""
+UNLIMITED = ("ratio", "fixed")
+"""Strengths that have no limit."""
 
 
 class FisherStepper(Stepper):
@@ -110,9 +126,9 @@ def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
     optimizer = F3EO(
         model,
         build_base(model, options),
-        estimator=_named("estimator", options["estimator"], ESTIMATORS)(options["power"]),
+        estimator=_estimator(options),
         rule=_named("rule", options["rule"], RULES)(),
-        strength=_named("strength", kind, STRENGTHS)(number),
+        strength=_named("strength", kind, STRENGTHS)(number, options["limit"]),
         fraction=options["fraction"],
         every=options["every"],
         generator=torch.Generator().manual_seed(seed),
@@ -128,18 +144,34 @@ def idle(options: Mapping[str, Any]) -> dict[str, str]:
     number, other = ("ratio", "value") if kind == "ratio" else ("value", "ratio")
     cure = "another f3eo.strength" if kind == "ratio" else "f3eo.strength=ratio"
     found = {other: f"the number of strength={kind} is f3eo.{number}; set that, or {cure} with it"}
+    if kind in UNLIMITED:
+        found["limit"] = f"strength={kind} has no limit; choose f3eo.strength=cap or fitted with it"
     if estimator in TRACE_ONLY:
-        found["power"] = (
-            f"estimator={estimator} measures Tr F, which is power 2; leave power out, or choose "
-            f"f3eo.estimator={' or '.join(name for name in ESTIMATORS if name not in TRACE_ONLY)}"
+        reason = (
+            f"estimator={estimator} measures Tr F, which is power 2 in the Euclidean metric; leave "
+            f"it out, or choose f3eo.estimator={' or '.join(PER_SAMPLE)}"
         )
+        found |= dict.fromkeys(("power", "metric", "residuals"), reason)
     if options[number] == 0:
         off = f"with f3eo.{number}=0 nothing is measured; set a number above 0"
-        found |= dict.fromkeys(("estimator", "rule", "power", "fraction", "every"), off)
+        parts = ("estimator", "rule", "power", "metric", "residuals", "limit", "fraction", "every")
+        found |= dict.fromkeys(parts, off)
     return found
 
 
-def _named(part: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+def _estimator(options: Mapping[str, Any]) -> Any:
+    name = options["estimator"]
+    make = _named("estimator", name, ESTIMATORS)
+    if name in TRACE_ONLY:
+        return make()
+    return make(
+        power=options["power"],
+        metric=_named("metric", options["metric"], METRICS)(),
+        hold_residuals=_named("residuals", options["residuals"], RESIDUALS),
+    )
+
+
+def _named(part: str, name: str, known: Mapping[str, Any]) -> Any:
     if name not in known:
         raise ValueError(f"unknown {part} {name!r}; choose from {', '.join(known)}")
     return known[name]
@@ -155,18 +187,28 @@ METHOD = Method(
     source=Source("f3eo", "f3eo.F3EO", "f3eo"),
     defaults={
         **BASES["sgd"].defaults,
-        "value": 0.04,
+        "value": 1.0,
+        "limit": 3.0,
         "fraction": 0.25,
         "every": 5,
         "base": "sgd",
-        "estimator": "compiled",
+        "estimator": "per_sample",
         "power": 1.0,
+        "metric": "rows",
+        "residuals": "held",
         "rule": "decoupled",
-        "strength": "fitted",
+        "strength": "cap",
         "ratio": 0.1,
     },
     build=build,
-    choices={"base": BASES, "estimator": ESTIMATORS, "rule": RULES, "strength": STRENGTHS},
+    choices={
+        "base": BASES,
+        "estimator": ESTIMATORS,
+        "metric": METRICS,
+        "residuals": RESIDUALS,
+        "rule": RULES,
+        "strength": STRENGTHS,
+    },
     idle=idle,
     note="the number of strength=ratio is ratio, that of every other strength is value; with "
     "power=1 value is a distance, like SAM's rho",

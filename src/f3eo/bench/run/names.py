@@ -1,23 +1,31 @@
-"""Names that stored rows use for F3EO's option `strength`, which version 0.1 called `weight`.
+"""Names and options of stored rows: F3EO's in versions 0.1 and 0.2, and today's.
 
-Rows are read in today's names (`current`). Keys are hashes of the old names (`first`), so a run of
-any version has the key that version 0.1 gave it, and old studies are resumed.
+Version 0.1 called the option `strength` `weight`; `metric`, `residuals` and `limit` came later.
+Rows are read in today's names (`current`). Keys are hashes of the first names (`first`), so a run
+of any version has the key that version 0.1 gave it, and old studies are resumed.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 METHOD, FIRST, CURRENT = "f3eo", "weight", "strength"
+LATER: Mapping[str, Any] = {"metric": "euclidean", "residuals": "free", "limit": 1.0}
+"""Options that rows without them had by these values."""
 
 
 def current(method: str, variant: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A variant's label and options in today's names."""
-    return _renamed(method, variant, options, FIRST, CURRENT)
+    label, renamed = _renamed(method, variant, options, FIRST, CURRENT)
+    complete = method == METHOD and CURRENT in renamed
+    return label, {**LATER, **renamed} if complete else renamed
 
 
 def first(method: str, variant: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A variant's label and options in the names of version 0.1."""
-    return _renamed(method, variant, options, CURRENT, FIRST)
+    label, renamed = _renamed(method, variant, options, CURRENT, FIRST)
+    if method == METHOD:
+        renamed = {k: v for k, v in renamed.items() if LATER.get(k, ()) != v}
+    return label, renamed
 
 
 def _renamed(

@@ -1,0 +1,14 @@
+"""The parts of F3EO that are not named: one setting for all tasks and bases (docs/tried.md)."""
+
+from f3eo.fisher import ByRow, Estimator, PerSample
+from f3eo.strength import Cap, Fitted, Strength
+
+
+def default_estimator() -> Estimator:
+    """The trace in the units of the weights, of the outputs' Jacobian alone."""
+    return PerSample(metric=ByRow(vectors=1.0), hold_residuals=True)
+
+
+def default_strength(estimator: Estimator) -> Strength:
+    """λ = 1 without units, where the trace has none; else a distance in those of the parameters."""
+    return Cap(1.0, limit=3.0) if estimator.relative else Fitted(0.04)
