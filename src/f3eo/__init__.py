@@ -22,7 +22,7 @@ from f3eo.fisher import (
     fisher_trace,
 )
 from f3eo.optimizer import F3EO
-from f3eo.strength import Cap, Fitted, Fixed, Ratio, Warmup
+from f3eo.strength import Cap, Fitted, Fixed, Ratio, Sensitivity, Warmup
 
 __version__ = "0.2.0"
 
@@ -48,6 +48,7 @@ __all__ = [
     "ModelSampled",
     "PerSample",
     "Ratio",
+    "Sensitivity",
     "Sign",
     "Warmup",
     "Weighted",

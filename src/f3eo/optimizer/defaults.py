@@ -1,7 +1,7 @@
 """The parts of F3EO that are not named: one setting for all tasks and bases (docs/tried.md)."""
 
 from f3eo.fisher import ByRow, Estimator, PerSample
-from f3eo.strength import Cap, Fitted, Strength
+from f3eo.strength import Fitted, Sensitivity, Strength
 
 
 def default_estimator() -> Estimator:
@@ -10,5 +10,5 @@ def default_estimator() -> Estimator:
 
 
 def default_strength(estimator: Estimator) -> Strength:
-    """λ = 1 without units, where the trace has none; else a distance in those of the parameters."""
-    return Cap(1.0, limit=3.0) if estimator.relative else Fitted(0.04)
+    """λ without units, where the trace has none; else a distance in those of the parameters."""
+    return Sensitivity() if estimator.relative else Fitted(0.04)

@@ -25,6 +25,7 @@ from f3eo import (
     ModelSampled,
     PerSample,
     Ratio,
+    Sensitivity,
     Sign,
 )
 from f3eo.bench.methods.bases import BASES, build_base
@@ -64,6 +65,7 @@ STRENGTHS: Mapping[str, Callable[[float, float], Any]] = {
     "fixed": lambda value, limit: Fixed(value),
     "cap": Cap,
     "fitted": Fitted,
+    "sensitivity": lambda value, limit: Sensitivity(value, limit=limit),
 }
 """By name, from value and limit."""
 UNLIMITED = ("ratio", "fixed")
@@ -197,7 +199,7 @@ METHOD = Method(
         "metric": "rows",
         "residuals": "held",
         "rule": "decoupled",
-        "strength": "cap",
+        "strength": "sensitivity",
         "ratio": 0.1,
     },
     build=build,
