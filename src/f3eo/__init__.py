@@ -24,7 +24,7 @@ from f3eo.fisher import (
 from f3eo.optimizer import F3EO
 from f3eo.strength import Cap, Fitted, Fixed, Ratio, Sensitivity, Warmup
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "F3EO",
