@@ -19,6 +19,7 @@ from f3eo.fisher import (
     ModelSampled,
     PerSample,
     Sign,
+    Uniform,
     fisher_trace,
 )
 from f3eo.optimizer import F3EO
@@ -50,6 +51,7 @@ __all__ = [
     "Ratio",
     "Sensitivity",
     "Sign",
+    "Uniform",
     "Warmup",
     "Weighted",
     "fisher_trace",

@@ -107,9 +107,10 @@ def test_the_power_and_the_engine_of_every_estimator():
     assert PerSample().power == Compiled().power == 1
     assert PerSample(power=2).power == 2
     assert {e.power for e in (ModelSampled(), Sign(), MiniBatch())} == {2}
-    assert "1, the default, descends the mean norm; 2 descends Tr F. The others have power 2" in (
-        prose("choose.md")
-    )
+    assert "2 the trace. The other estimators have power 2" in prose("choose.md")
+    plain = PerSample()
+    assert repr(plain.metric) == "Euclidean()" and repr(plain.emphasis) == "Uniform()"
+    assert not plain.hold_residuals
     assert repr(PerSample().engine) == "FiniteDifference()"
     assert {repr(e.engine) for e in (MiniBatch(), Sign())} == {"DoubleBackward()"}
 
@@ -250,7 +251,7 @@ def test_hooks_on_gradients_of_parameters_are_refused():
 
 def test_losses_that_are_not_in_nats_and_ignored_labels_are_told_once():
     model, x, y = batch()
-    optimizer = F3EO(model, SGD, lr=0.01)
+    optimizer = F3EO(model, SGD, lr=0.01, strength=Fitted(0.04))
     with pytest.warns(UserWarning, match=r"squared errors.*use strength=Cap"):
         optimizer.step(lambda x, y: (model(x)[:, 0] - y).square(), x, y)
     optimizer.step(lambda x, y: (model(x)[:, 0] - y).square(), x, y)

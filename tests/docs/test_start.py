@@ -95,7 +95,8 @@ def test_what_to_look_at_is_there(capsys):
     run(block("start.md", containing="print(optimizer.trace)"))
     shown = capsys.readouterr().out
     assert (
-        "F3EO(SGD(lr=0.1), PerSample(), Decoupled(), Fitted(0.04), fraction=None, every=5)" in shown
+        "F3EO(SGD(lr=0.1), PerSample(metric=ByRow(vectors=1.0), hold_residuals=True), Decoupled(), "
+        "Sensitivity(), fraction=None, every=5)" in shown
     )
     assert "\n1 0\n" in shown and "\n1.05" in shown
 

@@ -45,7 +45,8 @@ class F3EO(Wrapper):
        norms ‖D ∇ℓ_i‖ and the trace Tr(D F D) = (1/B) Σ ‖D ∇ℓ_i‖²;
     3. second pass: h = ∇ (1/B) Σ ‖D ∇ℓ_i‖ with D and ∂ℓ_i/∂f_i held, from ∇ℓ_i at θ and at
        θ + s_i D² ∇ℓ_i;
-    4. combine: d = h − (⟨h, g⟩/⟨g, g⟩) g, λ = min(1, 3 ‖g‖/‖d‖), u = g + λ d;
+    4. combine: d = h − (⟨h, g⟩/⟨g, g⟩) g, λ = min(s, ‖g‖/‖d‖) with
+       s = min(1, (√Tr(D F D)/0.6 L)⁴), u = g + λ d;
     5. base step: θ ← base(θ, u).
 
     Steps 2 and 3 run at every fifth step, on a quarter of the batch; λ is five times as large then,
@@ -68,7 +69,7 @@ class F3EO(Wrapper):
         estimator: how g, the trace and h are measured; default
             `PerSample(metric=ByRow(vectors=1), hold_residuals=True)`.
         rule: gives d from g and h; default `Decoupled()`.
-        strength: gives λ; default `Cap(1, limit=3)` where the estimator's metric is in the units of
+        strength: gives λ; default `Sensitivity()` where the estimator's metric is in the units of
             the parameters, so that λ has none, and otherwise `Fitted(0.04)`, a distance like SAM's
             ρ in those units.
         fraction: part of each batch, drawn at random, on which h is measured; in (0, 1]. Unbiased.

@@ -19,7 +19,7 @@ class Sensitivity(Cap):
         value: λ where the loss is sensitive; default 1.
         threshold: q from which on λ is the value; default 0.6.
         order: how fast λ falls below; default 4.
-        limit: see `Cap`; default 3.
+        limit: see `Cap`; default 1.
         schedule: see `Strength`.
 
     Raises:
@@ -32,7 +32,7 @@ class Sensitivity(Cap):
         *,
         threshold: float = 0.6,
         order: float = 4.0,
-        limit: float = 3.0,
+        limit: float = 1.0,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(value, limit, schedule)

@@ -190,7 +190,7 @@ METHOD = Method(
     defaults={
         **BASES["sgd"].defaults,
         "value": 1.0,
-        "limit": 3.0,
+        "limit": 1.0,
         "fraction": 0.25,
         "every": 5,
         "base": "sgd",
