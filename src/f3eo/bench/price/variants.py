@@ -92,6 +92,14 @@ VARIANTS: Mapping[str, Variant] = {
         Variant("sam", "SAM", METHODS["sam"], {**PLAIN_SGD, "rho": 0.05}),
         # fraction None is F3EO's own default: ¼ where the batch can be split
         _fisher("default", "F3EO as it is: ¼ of the batch, every 5th step", fraction=None, every=5),
+        Variant(
+            "between",
+            "the same, a step between two measurements",
+            METHODS["f3eo"],
+            {**PLAIN_SGD, "every": 10**9},
+            prepared=1,
+        ),
+        Variant("zero", "strength 0", METHODS["f3eo"], {**PLAIN_SGD, "value": 0.0}),
         _fisher("batch", "batch H·g, decoupled", estimator="batch_exact"),
         _fisher("coupled", "per sample, coupled", **COUPLED),
         _fisher("decoupled", "per sample, decoupled"),
