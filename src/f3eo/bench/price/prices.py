@@ -14,6 +14,7 @@ FREE = frozenset(
     (
         *("lr", "weight_decay", "momentum", "rho", "alpha", "gamma", "strength", "ratio", "value"),
         *("ess", "hess_init", "num_data", "p"),
+        *("horizon", "weight_penalty", "activation_penalty"),
     )
 )
 """Options that do not change the time of a step."""
