@@ -352,7 +352,7 @@ def test_what_was_asked_is_written_down_beside_what_was_asked_before(small, trai
 def test_presets_name_what_there_is():
     for preset in (USUAL, QUICK):
         Study(**preset)
-    assert set(USUAL["methods"]) == set(TUNED) and len(TUNED) == 11
+    assert set(USUAL["methods"]) == set(TUNED) and len(TUNED) == 16
     assert USUAL["trials"] == 8 and USUAL["seeds"] == 10
 
 
