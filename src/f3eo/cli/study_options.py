@@ -51,8 +51,8 @@ Base = Annotated[
     _option(
         "base",
         "|".join(CHOICES),
-        "Base optimizer of methods that wrap one, as SAM and F3EO do. usual: that of the task, "
-        "SGD, or AdamW for transformers. best: the one of SGD, AdamW and Muon that scores best on the "
+        "Base optimizer of methods that wrap one, as SAM and F3EO do. usual: that of the task, SGD "
+        "or, for transformers, AdamW. best: the one of SGD, AdamW and Muon that scores best on the "
         "task's held-out samples by itself. sgd, adamw, muon: this one on every task.",
     ),
 ]

@@ -53,8 +53,8 @@ def wrapped(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
 
     z ← z − base's step at y, x ← the mean of z, y = (1 − β) z + β x, with β the option `momentum`.
     The base's own momentum is off, as β is in its place. SGD's rate is lr / (1 − β): with momentum
-    a gradient moves SGD by so much in the end. Muon keeps its own, without which the
-    orthogonalised gradient of a batch is mostly noise. The base's weight decay acts at z.
+    a gradient moves SGD by so much in the end. Muon keeps its own: without it, at a rate of 0.003,
+    mnist1d-mlp falls from 67 to 57 % (held-out samples, two splits). Weight decay acts at z.
     """
     base, beta = base_named(options["base"]), options["momentum"]
     lr = options["lr"] / (1 - beta) if options["base"] == "sgd" else options["lr"]

@@ -116,7 +116,7 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
         return Result(steps, cost, dict(curve), final, target, data.source)
 
     final: dict[str, float | None] = {}
-    step, seconds, total = 0, 0.0, torch.zeros((), device=run.device)
+    step, seconds, total = 0, 0.0, torch.zeros(()).to(run.device)
     stops = sorted({round(steps * n / run.evaluations) for n in range(run.evaluations + 1)})
     for stop in stops:
         start = clock()
