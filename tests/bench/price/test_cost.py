@@ -1,3 +1,4 @@
+import io
 import json
 import random
 import subprocess
@@ -7,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from f3eo import DoubleBackward, cli
 from f3eo.bench.methods import METHODS
 from f3eo.bench.methods.method import Stepper
-from f3eo.bench.price import MODELS, VARIANTS, Plan, footprint
+from f3eo.bench.price import MODELS, VARIANTS, Plan, footprint, measure_cost
 from f3eo.bench.price import memory as in_a_process
 from f3eo.bench.price.ratios import quartiles, time_ratios
 from f3eo.bench.price.row import rows
@@ -320,6 +322,13 @@ def test_on_a_gpu_module_and_batch_are_there_and_in_bf16_the_model_is(gpu):
     seen = []
     here.module.register_forward_hook(lambda *call: seen.append(call[-1].dtype))
     assert here.step().dtype == torch.float32 and seen == [torch.bfloat16]
+
+
+def test_all_that_is_timed_is_on_the_gpu(gpu):
+    plan = Plan(models=("mlp",), methods=("sam",), rounds=1, memory=False, device="cuda")
+    outcome = measure_cost(plan, Console(file=io.StringIO()))
+    assert {row["machine"]["device"] for row in outcome.rows} == {"Fake 1 at cuda"}
+    assert len(gpu.modules) == 2 and gpu.waits == 2 * 2 * (1 + 2)
 
 
 def test_the_clock_of_a_gpu_is_the_wall_once_it_is_done(gpu):
