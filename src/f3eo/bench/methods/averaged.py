@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from f3eo.bench.methods.bases import BASES, build_base
 from f3eo.bench.methods.method import GRADIENT, Closure, GradientStepper, Method, Source, Stepper
@@ -35,7 +35,7 @@ class AveragedStepper(GradientStepper):
         super().__init__(optimizer)
         self.model = model
 
-        def towards(average: list[Tensor], trained: list[Tensor], steps: Tensor) -> None:
+        def towards(average: PARAM_LIST, trained: PARAM_LIST, steps: Tensor | int) -> None:
             decay = 1 - 1 / min(int(steps) + 1, horizon)
             get_ema_multi_avg_fn(decay)(average, trained, steps)
 

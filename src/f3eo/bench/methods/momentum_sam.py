@@ -40,11 +40,12 @@ class MomentumStepper(Stepper):
         saved = [p.detach().clone() for p in moved]
         if moved:
             with torch.no_grad():
-                torch._foreach_add_(moved, _unit(list(momentum.values())), alpha=-self.rho)
+                unit = _unit(list(momentum.values()))
+                torch._foreach_add_(moved, unit, alpha=-self.rho)  # pyright: ignore
         loss = evaluation(closure, x, y, self.optimizer)()
         if moved:
             with torch.no_grad():
-                torch._foreach_copy_(moved, saved)
+                torch._foreach_copy_(moved, saved)  # pyright: ignore
         self.optimizer.step()
         return loss
 
@@ -61,8 +62,9 @@ class MomentumStepper(Stepper):
 
 def _unit(vector: list[Tensor]) -> list[Tensor]:
     """A vector in parts, over its norm; zero stays zero."""
-    norm = torch.stack(torch._foreach_norm(vector)).norm()
-    return list(torch._foreach_div(vector, norm.clamp_min(torch.finfo(norm.dtype).tiny)))
+    norm = torch.stack(torch._foreach_norm(vector)).norm()  # pyright: ignore
+    norm = norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    return list(torch._foreach_div(vector, norm))  # pyright: ignore
 
 
 def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
