@@ -50,7 +50,8 @@ def rows_in(folder):
 def test_help_explains_every_option(typed):
     code, text = typed("compare", "--help")
     assert code == 0
-    options = ("name", "tasks", "methods", "seeds", "budget", "equal", "set", "workers", "folder")
+    options = ("name", "tasks", "methods", "seeds", "budget", "equal", "set", "workers")
+    options += ("device", "precision", "folder")
     for option in options:
         assert f"--{option} " in text
     for phrase in (
@@ -110,6 +111,7 @@ def test_the_commands_are_listed(typed):
         (["--set", "sgd.lr=fast"], "sgd.lr takes a number, e.g. its default 0.3, got 'fast'"),
         (["--set", "sgd.rho=1"], "sgd has no option 'rho'; it has lr"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--device", "cuda:9"], "no device 'cuda:9' here; choose from auto, cpu"),
     ],
 )
 def test_bad_input_is_an_error_that_names_the_cure(typed, tmp_path, words, message):
@@ -129,6 +131,19 @@ def test_a_comparison_from_the_command_line_to_the_report(typed, tmp_path):
     assert "f3eo compare --tasks digits-mlp" in (tmp_path / "small/report.html").read_text()
     code, text = typed(*words)
     assert code == 0 and "2 of 2 runs are done already" in text
+
+
+def test_runs_of_another_precision_are_rows_of_their_own(typed, tmp_path):
+    words = ["compare", *TINY, "--folder", tmp_path, "--name", "small"]
+    assert typed(*words)[0] == 0
+    code, text = typed(*words, "--precision", "bf16", "--device", "cpu")
+    assert code == 0 and "2 row(s) of another configuration moved to" in text
+    rows = rows_in(tmp_path / "small")
+    assert [row["config"]["precision"] for row in rows] == ["bf16"] * 2
+    assert "precision bf16" in (tmp_path / "small/report.html").read_text()
+    code, text = typed(*words)
+    assert code == 0 and "2 of 2 runs are done already" in text
+    assert all("precision" not in row["config"] for row in rows_in(tmp_path / "small"))
 
 
 def test_a_method_that_fails_is_a_row_and_not_a_crash(typed, tmp_path):

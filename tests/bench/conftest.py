@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from f3eo.bench.methods import METHODS
 from f3eo.bench.run.environment import machine, versions
@@ -77,3 +79,48 @@ def make_row(make_run: MakeRun) -> MakeRow:
         }
 
     return make
+
+
+class FakeGPU:
+    """Notes what is moved to "cuda" and how often it is waited for; everything stays where it is.
+
+    Attributes:
+        modules, tensors: what was moved.
+        waits: how often all its work was waited for.
+    """
+
+    def __init__(self) -> None:
+        self.modules: list[nn.Module] = []
+        self.tensors: list[Tensor] = []
+        self.waits = 0
+
+    def has(self, tensor: Tensor) -> bool:
+        """Whether this very tensor was moved."""
+        return any(tensor is moved for moved in self.tensors)
+
+    def wait(self, device: object = None) -> None:
+        self.waits += 1
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGPU:
+    fake = FakeGPU()
+
+    def moving(kind: type, moved: list[Any]) -> None:
+        real = kind.to
+
+        def to(self: Any, *arguments: Any, **options: Any) -> Any:
+            if arguments and str(arguments[0]).startswith("cuda"):
+                moved.append(self)
+                return self
+            return real(self, *arguments, **options)
+
+        monkeypatch.setattr(kind, "to", to)
+
+    moving(Tensor, fake.tensors)
+    moving(nn.Module, fake.modules)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Fake 1 at {device}")
+    monkeypatch.setattr(torch.cuda, "synchronize", fake.wait)
+    return fake

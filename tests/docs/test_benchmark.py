@@ -5,8 +5,9 @@ import json
 import polars as pl
 import pytest
 
-from docs.pages import ROOT, block, prose, table
-from f3eo.bench.methods import label
+from docs.pages import ROOT, block, prose, table, text
+from f3eo.bench.methods import METHODS, label
+from f3eo.bench.methods.count import count
 from f3eo.bench.plan.spaces import OWN, TUNED, WRAPPERS
 
 STUDY = ROOT / "results/study"
@@ -74,7 +75,32 @@ def test_the_earlier_study_is_told_as_it_ended():
 
 
 def test_f3eo_has_nothing_of_its_own_to_search():
-    assert WRAPPERS["f3eo"] == {} and "f3eo" not in OWN and len(TUNED) == 11
+    assert WRAPPERS["f3eo"] == {} and "f3eo" not in OWN
+
+
+JOINED = {"msam": 1, "partial_sam": 1.25, "ema": 1, "schedule_free": 1, "last_layer": 1}
+
+
+def test_eleven_methods_have_results_and_five_joined(rows):
+    shown = {row[0].strip("`"): float(row[2]) for row in table("benchmark.md", "name")}
+    assert shown == JOINED and len(set(rows["method"])) == 11
+    assert set(TUNED) == set(rows["method"]) | set(JOINED) and set(JOINED) <= set(WRAPPERS)
+    for name, gradients in JOINED.items():
+        counted = count(name, METHODS[name].options()).gradient_equivalents
+        assert counted == pytest.approx(gradients), name
+        paper = METHODS[name].source.paper.removeprefix("arXiv ")
+        assert name == "ema" or f"https://arxiv.org/abs/{paper}" in text("benchmark.md")
+
+
+def test_peers_that_no_package_has_are_named():
+    own = {n for n, m in METHODS.items() if m.source.name.startswith("f3eo.bench")}
+    assert own == {"msam", "last_layer"}
+    said = prose("benchmark.md")
+    assert (
+        f"over these bases and follow their papers, tested on dense vectors: {label('msam')}"
+        in said
+    )
+    assert f"and the {label('last_layer')}" in said
 
 
 def test_its_example_is_the_default_compiled():

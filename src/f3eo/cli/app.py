@@ -4,12 +4,14 @@ import io
 import shlex
 import sys
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console, RenderableType
 from rich.status import Status
+from tyro.conf import arg
 
+from f3eo.bench.run.place import Precision
 from f3eo.bench.run.row import Row
 from f3eo.cli.guard import FAILED, INTERRUPTED
 
@@ -17,6 +19,20 @@ ALL = "all"
 """The name that stands for every method."""
 NO_FILE = "(default: no file)"
 """The default in the help of an output file."""
+
+Device = Annotated[
+    str,
+    arg(
+        metavar="cpu|cuda|auto",
+        help="Device of models and data; cuda:N is the N-th GPU, auto the GPU where there is one.",
+    ),
+]
+"""The option --device of every command that trains."""
+InPrecision = Annotated[
+    Precision,
+    arg(help="Arithmetic of the model in training: bf16 is torch.autocast to bfloat16."),
+]
+"""The option --precision."""
 
 app = tyro.extras.SubcommandApp()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from f3eo.bench.plan.stages import bench as carry_out
 from f3eo.cli import study_options as option
-from f3eo.cli.app import Output, app, tell_end, tell_failures
+from f3eo.cli.app import Device, Output, app, tell_end, tell_failures
 
 
 @app.command
@@ -18,6 +18,7 @@ def bench(
     base: option.Base = None,
     only: option.Only = (),
     workers: option.Workers = 2,
+    device: Device = "cpu",
     folder: option.Folder = Path("runs"),
     minutes: option.Minutes = None,
     quick: option.Quick = False,
@@ -27,11 +28,12 @@ def bench(
     Methods that `f3eo tune` has not tuned under this name are tuned first. Every run gets the same
     time: each step counts at its price, measured once per task for all methods together, so cheap
     methods take more steps. The rows are in FOLDER/NAME/results.jsonl and results.parquet;
-    for a page of them see `f3eo report`. The defaults take about nine hours on two cores, --quick
-    less than a quarter of an hour. Ctrl-C keeps finished runs; the same command resumes.
+    for a page of them see `f3eo report`. The defaults take about fourteen hours on two cores,
+    --quick less than a quarter of an hour. Ctrl-C keeps finished runs; the same command resumes.
     """
     study = option.study_asked(
-        quick, workers, folder, minutes, name, tasks, methods, trials, seeds, scale, base, only
+        *(quick, workers, device, folder, minutes),
+        *(name, tasks, methods, trials, seeds, scale, base, only),
     )
     console = Output()
     outcome = carry_out(study, console)

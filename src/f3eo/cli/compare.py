@@ -13,7 +13,7 @@ from f3eo.bench.report.standings import EQUALS
 from f3eo.bench.run.run import Equal
 from f3eo.bench.tasks import TASKS
 from f3eo.bench.tasks import USUAL as USUAL_TASKS
-from f3eo.cli.app import ALL, Output, app, tell_end, tell_failures, typed
+from f3eo.cli.app import ALL, Device, InPrecision, Output, app, tell_end, tell_failures, typed
 
 TASK_NAMES = f"Tasks, from: {' '.join(TASKS)}."
 KINDS = "(default: cost; with --methods all cost time)"
@@ -32,6 +32,8 @@ def compare(
     equal: Annotated[tuple[Equal, ...], arg(metavar="KIND ...", help_behavior_hint=KINDS)] = (),
     set: Annotated[tuple[str, ...], arg(metavar="M.OPTION=X ...", help_behavior_hint=TUNED)] = (),
     workers: Annotated[int, arg(metavar="N")] = 2,
+    device: Device = "cpu",
+    precision: InPrecision = "float32",
     folder: Annotated[Path, arg(metavar="PATH")] = Path("runs"),
 ) -> int:
     """Train a small model with several optimizers at equal cost and write a report.
@@ -62,6 +64,8 @@ def compare(
         equal=equal or (EQUALS if methods == (ALL,) else ("cost",)),
         overrides=_overrides(set),
         workers=workers,
+        device=device,
+        precision=precision,
         folder=folder,
         command=typed(),
     )

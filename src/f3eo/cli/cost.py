@@ -9,7 +9,7 @@ from f3eo.bench.models import MODELS
 from f3eo.bench.price import USUAL as USUAL_MODELS
 from f3eo.bench.price import VARIANTS, Plan, measure_cost
 from f3eo.bench.price.cost import SECONDS
-from f3eo.cli.app import NO_FILE, Output, app, tell
+from f3eo.cli.app import NO_FILE, Device, InPrecision, Output, app, tell
 from f3eo.cli.guard import FAILED, INTERRUPTED
 
 MODEL_NAMES = f"Models, from: {' '.join(MODELS)}."
@@ -25,6 +25,8 @@ def cost(
     seconds: Annotated[float | None, arg(metavar="S", help_behavior_hint=TIME)] = None,
     threads: Annotated[int, arg(metavar="N")] = 1,
     memory: bool = True,
+    device: Device = "cpu",
+    precision: InPrecision = "float32",
     file: Annotated[
         Path | None, arg(name="json", metavar="FILE", help_behavior_hint=NO_FILE)
     ] = None,
@@ -32,9 +34,10 @@ def cost(
     """Measure the time and memory of a step, relative to a plain gradient step.
 
     Every round runs each method once, in random order, so that disturbances affect all methods
-    alike. With one thread, time is processor time, without the share of other programs. Peak memory
-    is measured afterwards, in a fresh process per method. The defaults take about seven minutes.
-    Ctrl-C prints the finished measurements.
+    alike. With one thread, time is processor time, without the share of other programs; on a GPU it
+    is wall time, until all work there is done. Peak memory is measured afterwards, in a fresh
+    process per method. The defaults take about eight minutes. Ctrl-C prints the finished
+    measurements.
 
     Args:
         models: Names of models.
@@ -52,6 +55,8 @@ def cost(
         seconds=seconds,
         threads=threads,
         memory=memory,
+        device=device,
+        precision=precision,
         file=file,
     )
     outcome = measure_cost(plan, Output())

@@ -51,8 +51,8 @@ Base = Annotated[
     _option(
         "base",
         "|".join(CHOICES),
-        "Base optimizer of sharpness-aware methods and F3EO. usual: that of the task, SGD, or "
-        "AdamW for transformers. best: the one of SGD, AdamW and Muon that scores best on the "
+        "Base optimizer of methods that wrap one, as SAM and F3EO do. usual: that of the task, SGD "
+        "or, for transformers, AdamW. best: the one of SGD, AdamW and Muon that scores best on the "
         "task's held-out samples by itself. sgd, adamw, muon: this one on every task.",
     ),
 ]
@@ -83,13 +83,18 @@ Quick = Annotated[
 
 
 def study_asked(
-    quick: bool, workers: int, folder: Path, minutes: float | None, *values: Any
+    quick: bool,
+    workers: int,
+    device: str,
+    folder: Path,
+    minutes: float | None,
+    *values: Any,
 ) -> Study:
     """The usual or the quick study, with the given values in place of its defaults.
 
     Args:
         quick: whether defaults come from QUICK.
-        workers, folder, minutes: see `Study`.
+        workers, device, folder, minutes: see `Study`.
         values: name, tasks, methods, trials, seeds, scale, base, parts; None or () is not given.
 
     Raises:
@@ -98,7 +103,8 @@ def study_asked(
     names = ("name", "tasks", "methods", "trials", "seeds", "scale", "base", "parts")
     given = {n: value for n, value in zip(names, values, strict=True) if value not in (None, ())}
     settings = {**(QUICK if quick else USUAL), **given}
-    study = Study(**settings, workers=workers, folder=folder, minutes=minutes, command=typed())
+    how = {"workers": workers, "device": device, "folder": folder, "minutes": minutes}
+    study = Study(**settings, **how, command=typed())
     if given.get("base", "usual") != "usual" and not set(study.methods) & set(WRAPPERS):
         raise ValueError(
             f"--base {study.base} has no effect: none of the methods wraps a base; add one of "

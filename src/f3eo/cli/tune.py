@@ -5,7 +5,7 @@ from pathlib import Path
 from f3eo.bench.plan.choice import table
 from f3eo.bench.plan.stages import tune as carry_out
 from f3eo.cli import study_options as option
-from f3eo.cli.app import Output, app, tell_end, tell_failures
+from f3eo.cli.app import Device, Output, app, tell_end, tell_failures
 
 
 @app.command
@@ -17,6 +17,7 @@ def tune(
     scale: option.Scale = None,
     base: option.Base = None,
     workers: option.Workers = 2,
+    device: Device = "cpu",
     folder: option.Folder = Path("runs"),
     minutes: option.Minutes = None,
     quick: option.Quick = False,
@@ -29,7 +30,7 @@ def tune(
     them. Ctrl-C keeps finished runs; the same command resumes.
     """
     study = option.study_asked(
-        quick, workers, folder, minutes, name, tasks, methods, trials, None, scale, base, ()
+        quick, workers, device, folder, minutes, name, tasks, methods, trials, None, scale, base, ()
     )
     console = Output()
     outcome = carry_out(study, console)

@@ -21,6 +21,11 @@ COST = {  # by hand: forwards are 1/3 of a plain gradient, backwards 2/3
     "wsam": 2,
     "fsam": 2,
     "looksam": (2 + 4) / 5,  # two gradients every fifth step
+    "partial_sam": 1 + 1 / 4,  # a quarter of the batch climbs
+    "msam": 1,
+    "ema": 1,
+    "schedule_free": 1,
+    "last_layer": 1,
     "lbfgs": 4,
     "adahessian": 3,  # 1 for the gradient, 2 for the double backward
     "sophia": (3 + 9) / 10,

@@ -227,3 +227,11 @@ def test_the_command_is_in_every_row(small, trained, console):
 def test_bad_input_is_named_with_what_is_allowed(changes, message):
     with pytest.raises(ValueError, match=message):
         Comparison(**changes)
+
+
+def test_all_runs_are_on_the_device_and_in_the_precision_of_the_comparison(gpu):
+    asked = Comparison(tasks=("digits-mlp",), methods=("sgd",), device="auto", precision="bf16")
+    assert {(run.device, run.precision) for run in asked.runs()} == {("cuda", "bf16")}
+    assert "device" not in Comparison(tasks=("digits-mlp",)).runs()[0].config
+    with pytest.raises(ValueError, match="unknown precision 'fp8'; choose from float32, bf16"):
+        Comparison(precision="fp8")

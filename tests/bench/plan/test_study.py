@@ -344,15 +344,23 @@ def test_what_was_asked_is_written_down_beside_what_was_asked_before(small, trai
     kept = json.loads((asked.path / "study.json").read_text())
     assert list(kept["tasks"]) == ["digits-mlp", "wine"] and kept["methods"] == ["sgd", "f3eo"]
     assert kept["parts"] == ["results", "ablation"]
+    assert kept["device"] == "cpu"
     assert kept["tasks"]["wine"]["score"] == TASKS["wine"].score
     assert kept["spaces"]["sgd"]["lr"] == [0.05, 2.0]
     assert len(lines(asked, "trials")) == 6 + 3 * TASKS["wine"].splits  # those of digits stay
 
 
+def test_all_runs_of_a_study_are_on_its_device(small, gpu):
+    asked = small(device="auto")
+    runs = asked.trial_runs() + asked.result_runs(asked.defaults)
+    assert {run.device for run in runs} == {"cuda"}
+    assert {run.device for run in small().trial_runs()} == {"cpu"}
+
+
 def test_presets_name_what_there_is():
     for preset in (USUAL, QUICK):
         Study(**preset)
-    assert set(USUAL["methods"]) == set(TUNED) and len(TUNED) == 11
+    assert set(USUAL["methods"]) == set(TUNED) and len(TUNED) == 16
     assert USUAL["trials"] == 8 and USUAL["seeds"] == 10
 
 
@@ -365,6 +373,7 @@ def test_presets_name_what_there_is():
         ({"base": {"wine": "best"}}, "unknown base 'best'; choose from sgd, adamw, muon"),
         ({"base": {"nope": "sgd"}}, "unknown task 'nope'; choose from digits-mlp"),
         ({"base": "adam"}, "unknown base 'adam'; choose from usual, best, sgd, adamw, muon"),
+        ({"device": "gpu"}, "no device 'gpu' here; choose from auto, cpu"),
         ({"trials": 0}, "trials must be at least 1, got 0"),
         ({"scale": 0.0}, "scale must be a positive number, got 0.0"),
         ({"minutes": -1.0}, "minutes must be a positive number, got -1.0"),

@@ -18,7 +18,8 @@ def test_wrappers_search_their_base_s_rates_and_what_is_their_own():
     for method in WRAPPERS:
         for base in BASES:
             assert dict(space(method, base)) == {**space(base), **WRAPPERS[method]}
-        assert len(WRAPPERS[method]) == {"f3eo": 0, "looksam": 2}.get(method, 1)
+        known = {"f3eo": 0, "schedule_free": 0, "looksam": 2, "last_layer": 2}
+        assert len(WRAPPERS[method]) == known.get(method, 1)
 
 
 def test_on_transformers_wrappers_begin_at_adamw_s_default():
@@ -30,7 +31,7 @@ def test_on_transformers_wrappers_begin_at_adamw_s_default():
 @pytest.mark.parametrize("base", BASES)
 def test_what_has_nothing_of_its_own_to_search_is_tried_at_the_points_of_its_base(base):
     points = tuning.draw("wine", "f3eo", 8, base)
-    assert points == tuning.draw("wine", base, 8)
+    assert points == tuning.draw("wine", base, 8) == tuning.draw("wine", "schedule_free", 8, base)
     others = tuning.draw("wine", "sam", 8, base)
     assert not {point["lr"] for point in points[1:]} & {point["lr"] for point in others[1:]}
 

@@ -14,6 +14,7 @@ from f3eo.bench.price import step_times as timed
 from f3eo.bench.price.prices import FREE, prices
 from f3eo.bench.price.ratios import Quartiles
 from f3eo.bench.price.step_times import PLAIN, Times, step_times
+from f3eo.bench.run.place import PROCESSOR, Place
 from f3eo.bench.run.train import load
 from f3eo.bench.tasks.data import FOLDER
 
@@ -25,8 +26,8 @@ def runs(*methods):
 def test_a_step_that_takes_longer_costs_more(monkeypatch):
     steps = timed._stepping
 
-    def slow(task, method, options):
-        step = steps(task, method, options)
+    def slow(task, method, options, place):
+        step = steps(task, method, options, place)
 
         def slower():
             end = time.process_time() + (0.003 if method == "adam" else 0.001)
@@ -59,7 +60,7 @@ def asked(monkeypatch):
     """Replaces the measuring: what is asked for is noted here; bsam cannot be timed."""
     noted = []
 
-    def measured(task, methods):
+    def measured(task, methods, place):
         noted.append((task, [method for method, _ in methods.values()]))
         found = {kind: Quartiles(1.23456, 1, 2) for kind in methods if " bsam" not in kind}
         return Times(Quartiles(0.0012, 0, 0), found)
@@ -97,7 +98,7 @@ def test_what_is_timed_later_is_put_on_the_scale_of_the_same_method(tmp_path, mo
     path, noted = tmp_path / "prices.json", []
 
     def machine(factor):
-        def measured(task, methods):
+        def measured(task, methods, place):
             noted.append(list(methods))
             cost = {kind: factor * (2.0 if "every=1" in kind else 1.5) for kind in methods}
             found = {kind: Quartiles(c, c, 2 * c) for kind, c in cost.items()}
@@ -132,6 +133,37 @@ def test_a_price_holds_for_all_learning_rates_but_not_for_other_work(tmp_path, a
         price("f3eo", **dict([option]))
         assert len(asked) == 2 + number, option
         assert asked[-1] == ("digits-mlp", ["f3eo"])  # here no run is of a kind known before
+
+
+def test_every_device_and_precision_has_prices_of_its_own(tmp_path, monkeypatch):
+    """Nor is a price there put on the scale of a price here."""
+    path, noted = tmp_path / "prices.json", []
+
+    def measured(task, methods, place):
+        noted.append((place, list(methods)))
+        cost = 2.0 if place == PROCESSOR else 5.0
+        found = {kind: Quartiles(cost, cost, cost) for kind in methods}
+        return Times(Quartiles(1e-3 * cost, 0, 0), found)
+
+    monkeypatch.setattr(module, "step_times", measured)
+    (run,) = runs("f3eo")
+    there = replace(run, device="cuda", precision="bf16")
+    other = replace(there, options=run.options | {"every": 1})
+    found = prices([run], path) | prices([there, run], path) | prices([other, there], path)
+    assert list(found.values()) == [2.0, 5.0, 5.0]
+    assert [place for place, _ in noted] == [PROCESSOR, *[Place("cuda", "bf16")] * 2]
+    assert all(kind.endswith(" device=cuda precision=bf16") for kind in list(found)[1:])
+    assert noted[2][1] == [list(found)[2], list(found)[1]]  # beside its own place's anchor
+    kept = json.loads(path.read_text())["plain_ms"]
+    assert kept == {"digits-mlp": 2.0, "digits-mlp device=cuda precision=bf16": 5.0}
+
+
+def test_steps_on_a_gpu_are_timed_there(gpu):
+    methods = {"sgd": ("sgd", METHODS["sgd"].options())}
+    step_times("digits-mlp", methods, rounds=3, place=Place("cuda"))
+    train = load("digits-mlp").train
+    assert gpu.has(train.x) and gpu.has(train.y) and len(gpu.modules) == 2
+    assert gpu.waits == 2 * 2 * (3 + 2)  # two readings of two runners in five rounds
 
 
 def test_a_learning_rate_that_diverges_is_timed_as_any_other(tmp_path):

@@ -126,6 +126,15 @@ def test_rows_of_two_machines_are_pointed_out(rows):
     assert "The rows come from 2 environments" in render([other, *rows[1:3]], "x")
 
 
+def test_a_gpu_is_named_before_the_processor_and_the_processor_alone_is_not(rows):
+    here = rows[0]["machine"]
+    gpu = rows[0] | {"machine": here | {"device": "Fake 1"}}
+    old = rows[0] | {"machine": {name: here[name] for name in here if name != "device"}}
+    pages = [" ".join(render([row], "x").split()) for row in (gpu, rows[0], old)]
+    assert f"1 rows · Fake 1, {here['processor']}" in pages[0]
+    assert all(f"1 rows · {here['processor']}" in page for page in pages[1:])
+
+
 def test_warnings_of_runs_are_listed(make_row):
     page = render([make_row() | {"warnings": ["a step was skipped"]}], "x")
     assert "Runs that warned" in page and "a step was skipped" in page

@@ -16,6 +16,8 @@ CHANGES = {
     "split": "validation",
     "price": 1.5,
     "variant": "every=2",
+    "device": "cuda",
+    "precision": "bf16",
 }
 
 
@@ -39,6 +41,7 @@ def test_rows_from_before_there_were_prices_keep_their_key():
     run = Run("digits", "sgd", 0, 24, 50, {"lr": 0.1})
     assert run.key == "510153ffcfe9c59f" and run.equal == "cost"
     assert dataclasses.replace(run, price=2.0).equal == "time"
+    assert dataclasses.replace(run, device="cpu", precision="float32").key == run.key
 
 
 def test_the_setting_and_the_options_make_up_the_configuration(make_run):
@@ -47,3 +50,12 @@ def test_the_setting_and_the_options_make_up_the_configuration(make_run):
     timed = dataclasses.replace(run, price=2.0)
     assert timed.config == run.config | {"price": 2.0} and timed.setting == run.setting
     assert "options" not in run.setting and "seed" not in run.config
+
+
+def test_device_and_precision_are_in_the_setting_where_they_are_not_the_default(make_run):
+    run = make_run()
+    assert not {"device", "precision"} & set(run.config)
+    elsewhere = dataclasses.replace(run, device="cuda:1", precision="bf16")
+    assert elsewhere.setting == run.setting | {"device": "cuda:1", "precision": "bf16"}
+    identity = {"task": run.task, "method": run.method, "seed": run.seed}
+    assert Run(**identity, **elsewhere.config) == elsewhere

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from f3eo.bench.methods import METHODS, Closure, Stepper
 
+UNPENALISED = {"weight_decay": 0.0, "weight_penalty": 0.0, "activation_penalty": 0.0}
+"""Penalties off: only the loss moves the parameters."""
 SAMPLES, INPUTS, OUTPUTS = 32, 5, 3
 DESCENT, UPHILL = 60, 20
 STILL = 1e-6
@@ -154,7 +156,7 @@ def _uphill(method: str) -> list[str]:
     """In small steps."""
     problems = list[str]()
     for name, loss in PROBLEMS.items():
-        trial = _Trial(method, loss, lr=METHODS[method].defaults["lr"] / 1000, weight_decay=0.0)
+        trial = _Trial(method, loss, lr=METHODS[method].defaults["lr"] / 1000, **UNPENALISED)
         before = trial.loss()
         trial.steps(UPHILL)
         if not trial.loss() <= before * (1 + STILL):
@@ -164,7 +166,7 @@ def _uphill(method: str) -> list[str]:
 
 def _zero(method: str) -> list[str]:
     """Where the gradient is zero."""
-    flat = _Trial(method, lambda outputs, y: 0.0 * _squares(outputs, y), weight_decay=0.0)
+    flat = _Trial(method, lambda outputs, y: 0.0 * _squares(outputs, y), **UNPENALISED)
     return _moves(flat, "where the gradient is zero")
 
 

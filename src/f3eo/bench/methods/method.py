@@ -32,7 +32,8 @@ class Stepper(ABC):
         """Take one step on the batch and return its mean loss, detached.
 
         The loss is that at the parameters before the step, or, if the method evaluates it at
-        perturbed parameters only, that at the first of them.
+        perturbed parameters only, that at the first of them; if it evaluates a part of the batch
+        first, that of the part.
         """
 
     def rest(self) -> None:  # noqa: B027  empty for most methods

@@ -42,7 +42,7 @@ class Model:
         return self.draw(samples, torch.Generator().manual_seed(seed))
 
     @staticmethod
-    def losses(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def losses(module: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy in nats, in the shape of the targets, (B,) or (B, T)."""
         logits = module(x)
         return F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="none").view(y.shape)

@@ -16,6 +16,7 @@ from f3eo.bench.plan.runs import planned
 from f3eo.bench.price.prices import prices, step_kind
 from f3eo.bench.report.comparison_page import write_report
 from f3eo.bench.report.standings import EQUALS, standings, table
+from f3eo.bench.run.place import resolved
 from f3eo.bench.run.run import Equal, Run
 from f3eo.bench.tasks import TASKS, Task
 from f3eo.bench.tasks import USUAL as USUAL_TASKS
@@ -41,6 +42,8 @@ class Comparison:
             ("cost",).
         overrides: hyper-parameters by method, in place of the tuned ones; default none.
         workers: number of processes, with one torch thread each; default 2.
+        device: "cpu", "cuda", "cuda:N", or "auto" for the GPU where there is one; default "cpu".
+        precision: "float32", or "bf16" for autocast; default "float32".
         folder: parent of the comparison's folder; default "runs".
         command: the command line, stored in every row; default empty.
 
@@ -56,11 +59,14 @@ class Comparison:
     equal: Sequence[Equal] = ("cost",)
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     workers: int = 2
+    device: str = "cpu"
+    precision: str = "float32"
     folder: Path = Path("runs")
     command: str = ""
 
     def __post_init__(self) -> None:
         check_folder("comparison", self.name)
+        resolved(self.device, self.precision)
         check_names("task", self.tasks, TASKS)
         check_names("method", self.methods, METHODS)
         check_names("kind of equality", self.equal, dict.fromkeys(EQUALS))
@@ -94,12 +100,14 @@ class Comparison:
             prices: time of a step in plain gradient steps, by `step_kind`; needed if `equal`
                 names time.
         """
+        place = resolved(self.device, self.precision)
         plain = [
             planned(
                 task,
                 method,
                 self.budget or min(task.budget, SHORT),
                 self._options(task, method),
+                place,
             )
             for task in map(TASKS.__getitem__, self.tasks)
             for method in self.methods

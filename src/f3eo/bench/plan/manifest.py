@@ -22,7 +22,7 @@ def write_manifest(study: Study) -> None:
     path = study.path / "study.json"
     disk.prepare(study.path)
     before = disk.read_json(path, CURE, check_asked)
-    names = ("name", "trials", "seeds", "scale", "command")
+    names = ("name", "trials", "seeds", "scale", "device", "command")
     asked: dict[str, Any] = {name: getattr(study, name) for name in names}
     for name in ("parts", "methods"):
         asked[name] = list(dict.fromkeys([*before.get(name, ()), *getattr(study, name)]))

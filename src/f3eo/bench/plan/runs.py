@@ -3,11 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
+from f3eo.bench.run.place import PROCESSOR, Place
 from f3eo.bench.run.run import Run
 from f3eo.bench.tasks import Task
 
 
-def planned(task: Task, method: str, budget: int, options: Mapping[str, Any]) -> Run:
+def planned(
+    task: Task,
+    method: str,
+    budget: int,
+    options: Mapping[str, Any],
+    place: Place = PROCESSOR,
+) -> Run:
     """A run with seed 0 and no price, at the task's batch size and measurements.
 
     Args:
@@ -15,6 +22,7 @@ def planned(task: Task, method: str, budget: int, options: Mapping[str, Any]) ->
         method: name of the method.
         budget: cost of the run, in plain gradients.
         options: every hyper-parameter of the method.
+        place: device and precision; default the processor and float32.
     """
     return Run(
         task=task.name,
@@ -25,4 +33,6 @@ def planned(task: Task, method: str, budget: int, options: Mapping[str, Any]) ->
         options=options,
         evaluations=task.evaluations,
         probe=task.probe,
+        device=place.device,
+        precision=place.precision,
     )

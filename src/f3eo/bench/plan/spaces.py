@@ -4,9 +4,10 @@ Options are drawn on a logarithmic scale (`tuning.draw`). A range extends a fact
 both sides of the values that papers and packages propose; the first trial is the method's default.
 Options without a range keep their defaults. All methods get the same number of trials.
 
-Wrappers (sharpness-aware methods and F3EO) search the learning rate and weight decay of their base
-(`Study.base`) in the base's own ranges. F3EO has one strength for all tasks and nothing else to
-search. A task may have its own range for Adam's weight decay (`Task.decay`).
+Wrappers (sharpness-aware methods, averages, the last-layer penalty and F3EO) search the learning
+rate and weight decay of their base (`Study.base`) in the base's own ranges. F3EO, which has one
+strength for all tasks, and Schedule-Free have nothing else to search. A task may have its own range
+for Adam's weight decay (`Task.decay`).
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,11 @@ WRAPPERS: Mapping[str, Space] = {
     "asam": {"rho": _log(0.2, 5.0)},
     "penalty": {"rho": _log(0.02, 0.5)},
     "looksam": {"rho": _log(0.02, 0.5), "alpha": _log(0.05, 0.95)},
+    "partial_sam": {"rho": _log(0.02, 0.5)},
+    "msam": {"rho": _log(0.05, 5.0)},
+    "last_layer": {"weight_penalty": _log(1e-4, 0.1), "activation_penalty": _log(1e-4, 0.1)},
+    "ema": {"horizon": _log(20.0, 1000.0)},
+    "schedule_free": {},
     "f3eo": {},
 }
 """A wrapper's own ranges, added to those of its base; without any it tries its base's points."""
@@ -47,6 +53,7 @@ OWN: Mapping[str, Space] = {
 }
 TUNED = (
     *("sgd", "adamw", "muon", "sam", "asam", "penalty", "looksam"),
+    *("partial_sam", "msam", "last_layer", "ema", "schedule_free"),
     *("adahessian", "soap", "ivon", "f3eo"),
 )
 """The methods with a search space."""

@@ -21,6 +21,7 @@ from f3eo.bench.plan.variants import (
     SENSITIVITY_TASKS,
     Variant,
 )
+from f3eo.bench.run.place import resolved
 from f3eo.bench.run.run import Run
 from f3eo.bench.run.train import load
 from f3eo.bench.tasks import TASKS
@@ -80,11 +81,12 @@ class Study:
         seeds: number of results per method and task, with seeds 0, 1, …
         scale: factor on every task's budget, above 0.
         parts: any of "results" of the methods, "ablation" and "sensitivity" of F3EO.
-        base: base optimizer of sharpness-aware methods and F3EO. "usual": that of the task
+        base: base optimizer of methods that wrap one (`WRAPPERS`). "usual": that of the task
             (`Task.base`), SGD, or AdamW for transformers. "best": the one of SGD, AdamW and Muon
             that scores best on the task's held-out samples by itself. "sgd", "adamw" or "muon": on
             every task. Or a mapping from task to base; tasks it lacks take the usual one.
         workers: number of processes, with one torch thread each; default 2.
+        device: "cpu", "cuda", "cuda:N", or "auto" for the GPU where there is one; default "cpu".
         folder: parent of the study's folder; default "runs".
         minutes: no run starts after this time; default None, no limit.
         command: the command line, stored in every row; default empty.
@@ -102,12 +104,14 @@ class Study:
     parts: Sequence[str]
     base: str | Mapping[str, str]
     workers: int = 2
+    device: str = "cpu"
     folder: Path = Path("runs")
     minutes: float | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
         check_folder("study", self.name)
+        resolved(self.device, "float32")
         check_names("task", self.tasks, TASKS)
         check_names("method", self.methods, dict.fromkeys(TUNED))
         check_names("part", self.parts, dict.fromkeys(PARTS))
@@ -216,7 +220,8 @@ class Study:
 
     def _run(self, task: str, method: str, options: Mapping[str, Any]) -> Run:
         budget = max(1, round(TASKS[task].budget * self.scale))
-        return planned(TASKS[task], method, budget, options)
+        place = resolved(self.device, "float32")
+        return planned(TASKS[task], method, budget, options, place)
 
 
 @lru_cache

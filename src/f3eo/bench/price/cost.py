@@ -20,6 +20,7 @@ from f3eo.bench.price.table import NOTE, table
 from f3eo.bench.price.timing import Effort, Runner, Timing, clock_for, threads, time_rounds
 from f3eo.bench.price.variants import GRADIENT, SEED, VARIANTS
 from f3eo.bench.price.work import start
+from f3eo.bench.run.place import Place, resolved
 
 FEWEST = 5
 """Rounds that are taken whatever time they need."""
@@ -39,6 +40,8 @@ class Plan:
             default None: SECONDS.
         threads: number of torch's threads; default 1.
         memory: whether to measure memory; default True.
+        device: "cpu", "cuda", "cuda:N", or "auto" for the GPU where there is one; default "cpu".
+        precision: "float32", or "bf16" for autocast; default "float32".
         file: file that receives the rows as JSON; default None.
 
     Raises:
@@ -51,11 +54,14 @@ class Plan:
     seconds: float | None = None
     threads: int = 1
     memory: bool = True
+    device: str = "cpu"
+    precision: str = "float32"
     file: Path | None = None
 
     def __post_init__(self) -> None:
         check_names("model", dict.fromkeys(self.models), MODELS)
         check_names("method", dict.fromkeys(self.methods), VARIANTS)
+        resolved(self.device, self.precision)
         check_counts(rounds=self.rounds, threads=self.threads)
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise ValueError(f"seconds must be more than 0, got {self.seconds}")
@@ -66,6 +72,11 @@ class Plan:
             )
         if self.file:
             prepare_file(self.file)
+
+    @property
+    def place(self) -> Place:
+        """Where the steps run."""
+        return resolved(self.device, self.precision)
 
     @property
     def contenders(self) -> list[str]:
@@ -103,7 +114,7 @@ def measure_cost(plan: Plan, console: Console) -> Outcome:
             except KeyboardInterrupt:
                 outcome.interrupted = True
             if timing.rounds or timing.errors:
-                measured = rows(MODELS[name], plan.contenders, timing, memory, errors)
+                measured = rows(MODELS[name], plan.contenders, timing, memory, errors, plan.place)
                 outcome.rows += measured
                 try:
                     if plan.file:
@@ -124,7 +135,7 @@ def _time(plan: Plan, name: str, timing: Timing, status: Status) -> None:
     runners: dict[str, Runner] = {}
     for method in plan.contenders:
         try:
-            work = start(MODELS[name], VARIANTS[method], MODELS[name].batch)
+            work = start(MODELS[name], VARIANTS[method], MODELS[name].batch, plan.place)
             work.prepare(VARIANTS[method].prepared * VARIANTS[method].steps)
         except Exception as error:
             timing.errors[method] = f"{type(error).__name__}: {error}"
@@ -137,7 +148,7 @@ def _time(plan: Plan, name: str, timing: Timing, status: Status) -> None:
         aim = f"of {rounds}" if rounds else f"in {passed:.0f} of {seconds:.0f} s"
         status.update(f"{name}: {count} rounds {aim}")
 
-    generator, clock = random.Random(SEED), clock_for(plan.threads)
+    generator, clock = random.Random(SEED), clock_for(plan.threads, plan.place)
     time_rounds(runners, timing, effort, generator=generator, clock=clock, begin=begin, tell=tell)
 
 
@@ -155,6 +166,6 @@ def _measure_memory(
             continue
         status.update(f"{name}: memory of {method}")
         try:
-            memory[method] = measure_memory(name, method, plan.threads)
+            memory[method] = measure_memory(name, method, plan.threads, plan.place)
         except RuntimeError as error:
             errors[method] = str(error)

@@ -1,11 +1,13 @@
 """Peak memory of a variant's steps; a program that runs in a fresh process.
 
-The result is the growth of the peak resident set over the resident set after model and data are
-made and one forward pass has run without gradients. Three contributions are excluded:
+On the processor the result is the growth of the peak resident set over the resident set after model
+and data are made and one forward pass has run without gradients. Three contributions are excluded:
 
 - code loaded or compiled on first use: a second model takes steps on two samples before;
 - compilation of a step and its first comparisons with the uncompiled step: done before;
 - freed memory that the C library keeps: see `memory.ENVIRONMENT`.
+
+On a GPU it is the same growth of the memory that torch has allocated there.
 """
 
 import gc
@@ -19,6 +21,7 @@ import torch
 from f3eo.bench.models import MODELS, Model
 from f3eo.bench.price.variants import VARIANTS, Variant
 from f3eo.bench.price.work import start
+from f3eo.bench.run.place import PROCESSOR, Place, resolved
 
 ROUNDS = 2
 """Rounds that are measured; gradients of the first are still allocated in the second."""
@@ -37,15 +40,28 @@ def peak_growth(action: Callable[[], object]) -> int:
     return _peak() - before
 
 
-def footprint(model: Model, method: Variant) -> int:
+def allocated_growth(action: Callable[[], object], device: str) -> int:
+    """Bytes by which torch's peak on a GPU during `action` exceeds what it holds before."""
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    action()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def footprint(model: Model, method: Variant, place: Place = PROCESSOR) -> int:
     """Bytes that steps of the variant need beside model, data and a forward pass."""
-    small = start(model, method, batch=2)
+    small = start(model, method, batch=2, place=place)
     _steps(small.step, method.steps)
     del small
-    work = start(model, method, model.batch)
+    work = start(model, method, model.batch, place)
     work.forward()
     work.prepare(method.prepared * method.steps)
-    return peak_growth(lambda: _steps(work.step, ROUNDS * method.steps))
+
+    def measured() -> None:
+        _steps(work.step, ROUNDS * method.steps)
+
+    on_gpu = place.device != "cpu"
+    return allocated_growth(measured, place.device) if on_gpu else peak_growth(measured)
 
 
 def _steps(step: Callable[[], object], number: int) -> None:
@@ -69,10 +85,10 @@ def _peak() -> int:
 
 
 def main() -> None:
-    """Print the bytes; arguments are MODEL METHOD THREADS."""
-    model, method, threads = sys.argv[1:]
+    """Print the bytes; arguments are MODEL METHOD THREADS DEVICE PRECISION."""
+    model, method, threads, *where = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    print(footprint(MODELS[model], VARIANTS[method]))
+    print(footprint(MODELS[model], VARIANTS[method], resolved(*where)))
 
 
 if __name__ == "__main__":

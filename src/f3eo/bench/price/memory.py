@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from f3eo.bench.run.place import PROCESSOR, Place
+
 FLOOR = 8 * 2**20
 """Bytes; below this the plain gradient's memory is too small to give a meaningful ratio."""
 
@@ -12,17 +14,19 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "655
 tensors."""
 
 
-def measure_memory(model: str, method: str, threads: int) -> int:
+def measure_memory(model: str, method: str, threads: int, place: Place = PROCESSOR) -> int:
     """Bytes that steps need beside model, data and a forward pass; see `footprint`.
 
     Args:
         model, method: names of the model and the variant.
         threads: number of torch's threads.
+        place: device and precision; default the processor and float32.
 
     Raises:
         RuntimeError: the process failed; the message is its last line.
     """
     words = ["-m", "f3eo.bench.price.footprint", model, method, str(threads)]
+    words += [place.device, place.precision]
     done = subprocess.run(
         [sys.executable, *words],
         capture_output=True,

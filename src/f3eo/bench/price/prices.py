@@ -8,12 +8,14 @@ from typing import Any
 from f3eo.bench.execute import disk
 from f3eo.bench.price.step_times import step_times
 from f3eo.bench.price.variants import RATE
+from f3eo.bench.run.place import Place
 from f3eo.bench.run.run import Run
 
 FREE = frozenset(
     (
         *("lr", "weight_decay", "momentum", "rho", "alpha", "gamma", "strength", "ratio", "value"),
         *("ess", "hess_init", "num_data", "p"),
+        *("horizon", "weight_penalty", "activation_penalty"),
     )
 )
 """Options that do not change the time of a step."""
@@ -25,8 +27,9 @@ CURE = "move it away: prices are then measured anew, and runs at other prices re
 
 
 def step_kind(run: Run) -> str:
-    """What determines the price of a run: task, method, and its options that are not FREE."""
-    return " ".join([run.task, run.method, *(f"{n}={v}" for n, v in _priced_options(run).items())])
+    """What determines the price of a run: task, method, its options that are not FREE, place."""
+    options = [f"{name}={value}" for name, value in _priced_options(run).items()]
+    return " ".join([run.task, run.method, *options]) + run.place.suffix
 
 
 def _priced_options(run: Run) -> dict[str, Any]:
@@ -45,9 +48,9 @@ def prices(
     learning rate RATE: no step diverges, and all see the same parameters.
 
     Args:
-        runs: one of each kind at least; those of a task are timed together.
-        path: file that keeps the prices and, as `plain_ms` by task, the milliseconds of a plain
-            gradient step.
+        runs: one of each kind at least; those of a task and place are timed together.
+        path: file that keeps the prices and, as `plain_ms` by task (and place, if it is another
+            than the processor in float32), the milliseconds of a plain gradient step.
         tell: called with a line about what is being timed; default nothing.
 
     Returns:
@@ -59,20 +62,20 @@ def prices(
     """
     stored = {"plain_ms": {}, "prices": {}, **disk.read_json(path, CURE, check_prices)}
     kinds = {step_kind(run): run for run in runs}
-    for task in dict.fromkeys(run.task for run in runs):
+    for task, place in dict.fromkeys((run.task, run.place) for run in runs):
         new = {
             kind: run
             for kind, run in kinds.items()
-            if run.task == task and kind not in stored["prices"]
+            if (run.task, run.place) == (task, place) and kind not in stored["prices"]
         }
         if not new:
             continue
-        tell(f"timing {len(new)} kinds of steps on {task} …")
-        anchors = _anchors(task, new.values(), kinds, stored["prices"])
+        tell(f"timing {len(new)} kinds of steps on {task}{place.suffix} …")
+        anchors = _anchors(task, place, new.values(), kinds, stored["prices"])
         timed = {**new, **{kind: kinds[kind] for kind in anchors.values()}}
         methods = {kind: (run.method, {**run.options, "lr": RATE}) for kind, run in timed.items()}
-        times = step_times(task, methods)
-        stored["plain_ms"].setdefault(task, round(1e3 * times.plain.median, 4))
+        times = step_times(task, methods, place=place)
+        stored["plain_ms"].setdefault(task + place.suffix, round(1e3 * times.plain.median, 4))
         for kind, run in new.items():
             ratio = times.ratios.get(kind)
             if ratio is None:
@@ -104,12 +107,17 @@ def check_prices(content: Mapping[str, Any]) -> None:
 
 
 def _anchors(
-    task: str, new: Iterable[Run], kinds: Mapping[str, Run], stored: Mapping[str, Any]
+    task: str,
+    place: Place,
+    new: Iterable[Run],
+    kinds: Mapping[str, Run],
+    stored: Mapping[str, Any],
 ) -> dict[str, str]:
-    """By method of the new runs, its first kind on the task that was timed before."""
+    """By method of the new runs, its first kind on the task and place that was timed before."""
     methods = {run.method for run in new}
     anchors: dict[str, str] = {}
     for kind, run in kinds.items():
-        if run.task == task and run.method in methods and stored.get(kind, {}).get("quartiles"):
+        here = (run.task, run.place) == (task, place) and run.method in methods
+        if here and stored.get(kind, {}).get("quartiles"):
             anchors.setdefault(run.method, kind)
     return anchors

@@ -9,6 +9,7 @@ from f3eo.bench.price.ratios import quartiles, time_ratios
 from f3eo.bench.price.timing import Timing
 from f3eo.bench.price.variants import GRADIENT
 from f3eo.bench.run.environment import environment
+from f3eo.bench.run.place import PROCESSOR, Place
 
 CostRow = dict[str, Any]
 """An entry of the JSON file; unknown values are null.
@@ -17,6 +18,7 @@ CostRow = dict[str, Any]
 |---|---|
 | `model`, `method` | names of the model and the variant |
 | `batch` | samples in a batch |
+| `precision` | "float32", or "bf16" under autocast |
 | `time_ratio`, `time_ratio_low`, `time_ratio_high` | time of a step over that of a plain gradient step in the same round, median and quartiles over rounds; the clock is `timing.clock_for` |
 | `rounds` | number of these rounds |
 | `memory_ratio` | the same ratio of peak memory (`footprint`); null if the plain gradient's is below 8 MiB |
@@ -33,6 +35,7 @@ def rows(
     timing: Timing,
     memory: Mapping[str, int],
     memory_errors: Mapping[str, str],
+    place: Place = PROCESSOR,
 ) -> list[CostRow]:
     """One row for each method.
 
@@ -42,6 +45,7 @@ def rows(
         timing: rounds and errors.
         memory: peak memory in bytes by method, where it is known.
         memory_errors: error messages of the memory measurements by method.
+        place: device and precision; default the processor and float32.
     """
     gradient = GRADIENT.name
     plain = [seconds[gradient] for seconds in timing.rounds if gradient in seconds]
@@ -50,12 +54,13 @@ def rows(
             "model": model.name,
             "method": method,
             "batch": model.batch,
+            "precision": place.precision,
             **_times(time_ratios(timing.rounds, method, gradient)),
             "memory_ratio": ratio(memory.get(method), memory.get(gradient)),
             "gradient_ms": 1000 * quartiles(plain).median if plain else None,
             "memory_mib": memory[method] / 2**20 if method in memory else None,
             "error": _error(method, timing.errors, memory_errors),
-            **environment(),
+            **environment(place),
         }
         for method in methods
     ]

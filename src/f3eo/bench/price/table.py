@@ -14,7 +14,7 @@ UNKNOWN = "–"
 
 NOTE = (
     "Time and peak memory of a step, over those of a plain gradient step. Time is processor time "
-    "with one thread and wall time with several: median and quartiles over rounds. "
+    "with one thread and wall time with several or on a GPU: median and quartiles over rounds. "
     f"{UNKNOWN} in memory: not measured, or too small to tell from noise."
 )
 

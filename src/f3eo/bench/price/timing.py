@@ -12,6 +12,8 @@ from typing import SupportsFloat
 
 import torch
 
+from f3eo.bench.run.place import PROCESSOR, Place
+
 Clock = Callable[[], float]
 """Seconds from some origin."""
 
@@ -165,12 +167,13 @@ def _undisturbed() -> Iterator[None]:
             gc.enable()
 
 
-def clock_for(threads: int) -> Clock:
-    """The processor time of this process for one thread, the wall time for several.
+def clock_for(threads: int, place: Place = PROCESSOR) -> Clock:
+    """The processor time of this process for one thread, the wall time for several or for a GPU.
 
     Processor time excludes waiting for the processor on a busy machine, but adds up over threads.
+    The wall time is read once all work on the GPU is done.
     """
-    return time.process_time if threads == 1 else time.perf_counter
+    return time.process_time if (threads, place.device) == (1, "cpu") else place.clock
 
 
 def _keep_memory() -> None:

@@ -1,6 +1,6 @@
-"""What `f3eo cost` prices: the plain gradient, SAM, and F3EO with one part changed at a time.
+"""What `f3eo cost` prices: the plain gradient, peers, and F3EO with one part changed at a time.
 
-Every row is a method of `f3eo.bench.methods` with other options, over plain SGD.
+Every row is a method of `f3eo.bench.methods` with other options, over SGD.
 """
 
 from collections.abc import Mapping
@@ -83,6 +83,12 @@ QUARTER = {"fraction": 0.25}
 SECOND = {"every": 2}
 COUPLED = {"rule": "coupled", "strength": "fixed", "value": 0.1}
 
+
+def _peer(name: str, label: str, method: str, **options: Any) -> Variant:
+    """A method over SGD; with momentum, which some of them need."""
+    return Variant(name, label, METHODS[method], {**PLAIN_SGD, "momentum": 0.9, **options})
+
+
 GRADIENT = Variant("gradient", "plain gradient", METHODS["sgd"], PLAIN_SGD)
 
 VARIANTS: Mapping[str, Variant] = {
@@ -90,6 +96,11 @@ VARIANTS: Mapping[str, Variant] = {
     for variant in (
         GRADIENT,
         Variant("sam", "SAM", METHODS["sam"], {**PLAIN_SGD, "rho": 0.05}),
+        _peer("partial-sam", "SAM, ¼ of the batch climbs", "partial_sam", rho=0.05),
+        _peer("msam", "Momentum-SAM", "msam", rho=0.05),
+        _peer("ema", "averaged weights", "ema"),
+        _peer("schedule-free", "Schedule-Free", "schedule_free"),
+        _peer("last-layer", "last-layer penalty", "last_layer"),
         # fraction None is F3EO's own default: ¼ where the batch can be split
         _fisher("default", "F3EO as it is: ¼ of the batch, every 5th step", fraction=None, every=5),
         Variant(

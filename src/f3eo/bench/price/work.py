@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from f3eo.bench.methods.method import Stepper
 from f3eo.bench.models import Model
 from f3eo.bench.price.variants import SEED, Variant
+from f3eo.bench.run.place import PROCESSOR, Place
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Work:
         module: the model's module.
         stepper: takes the variant's steps.
         x, y: inputs and targets, samples in dimension 0.
+        place: device of module and samples, and precision; default the processor and float32.
     """
 
     model: Model
@@ -26,10 +28,11 @@ class Work:
     stepper: Stepper
     x: Tensor
     y: Tensor
+    place: Place = PROCESSOR
 
     def closure(self, x: Tensor, y: Tensor) -> Tensor:
         """Per-sample losses, with their graph."""
-        return self.model.losses(self.module, x, y)
+        return self.model.losses(self.place.outputs(self.module), x, y)
 
     def forward(self) -> None:
         """One forward pass without gradients."""
@@ -48,7 +51,8 @@ class Work:
         return self.stepper.step(self.closure, self.x, self.y)
 
 
-def start(model: Model, method: Variant, batch: int) -> Work:
-    """A new module, the variant on it, and a batch of this many samples."""
-    module = model.build(SEED)
-    return Work(model, module, method.build(module), *model.data(batch, SEED))
+def start(model: Model, method: Variant, batch: int, place: Place = PROCESSOR) -> Work:
+    """A new module, the variant on it, and a batch of this many samples, at a place."""
+    module = model.build(SEED).to(place.device)
+    x, y = (part.to(place.device) for part in model.data(batch, SEED))
+    return Work(model, module, method.build(module), x, y, place)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from f3eo.bench.run.place import PROCESSOR, Place
+
 PACKAGES = (
     "f3eo",
     "torch",
@@ -24,9 +26,9 @@ PACKAGES = (
 )
 
 
-def environment() -> dict[str, dict[str, Any]]:
-    """The entries `versions` and `machine` of a row."""
-    return {"versions": versions(), "machine": machine()}
+def environment(place: Place = PROCESSOR) -> dict[str, dict[str, Any]]:
+    """The entries `versions` and `machine` of a row; `place` is by default the processor."""
+    return {"versions": versions(), "machine": machine(place)}
 
 
 @lru_cache
@@ -41,9 +43,10 @@ def versions() -> dict[str, str]:
     return known | ({"commit": commit} if (commit := _commit()) else {})
 
 
-def machine() -> dict[str, str | int]:
-    """Processor, cores, system, and the number of torch's threads in this process."""
+def machine(place: Place = PROCESSOR) -> dict[str, str | int]:
+    """Device, processor, cores, system, and the number of torch's threads in this process."""
     return {
+        "device": place.name,
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),

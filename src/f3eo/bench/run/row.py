@@ -139,7 +139,7 @@ def _row(run: Run, **known: Any) -> Row:
         "curve": None,
         "source": None,
         "warnings": [],
-        **environment(),
+        **environment(run.place),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return row | known

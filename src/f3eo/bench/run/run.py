@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from f3eo.bench.run.names import first
+from f3eo.bench.run.place import Place, Precision
 
 Split = Literal["test", "validation"]
 Equal = Literal["cost", "time"]
@@ -29,6 +30,7 @@ class Run:
         price: time of one step over that of a plain gradient step; the budget is then time. Default
             None: the budget is a number of plain gradients, counted by `f3eo.bench.methods.count`.
         variant: label of the difference from the tuned method; default "".
+        device, precision: see `Place`; `device` is that of a machine, never "auto".
     """
 
     task: str
@@ -42,6 +44,13 @@ class Run:
     split: Split = "test"
     price: float | None = None
     variant: str = ""
+    device: str = "cpu"
+    precision: Precision = "float32"
+
+    @property
+    def place(self) -> Place:
+        """Device and precision."""
+        return Place(self.device, self.precision)
 
     @property
     def equal(self) -> Equal:
@@ -57,6 +66,7 @@ class Run:
             "evaluations": self.evaluations,
             "probe": self.probe,
             "split": self.split,
+            **self.place.changes,
         }
 
     @property
@@ -75,5 +85,7 @@ class Run:
             del facts["price"]
         if not variant:  # as rows stored before variants existed
             del facts["variant"]
+        for name in {"device", "precision"} - set(self.place.changes):  # as before there were any
+            del facts[name]
         text = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

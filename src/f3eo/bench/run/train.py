@@ -5,7 +5,6 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from time import perf_counter
 from typing import NamedTuple
 
 import numpy
@@ -67,7 +66,7 @@ def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator
     """Endless batches, in a new order each epoch; an incomplete last batch is dropped."""
     size = min(size, len(samples.y))
     while True:
-        order = torch.randperm(len(samples.y), generator=generator)
+        order = torch.randperm(len(samples.y), generator=generator).to(samples.y.device)
         for chosen in order[: len(order) // size * size].split(size):
             yield Samples(samples.x[chosen], samples.y[chosen])
 
@@ -92,7 +91,8 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
     task, data = TASKS[run.task], load(run.task)
     if run.split == "validation":
         data = data.validation(run.seed)
-    model = task.seeded_model(run.seed)
+    data, model = data.to(run.device), task.seeded_model(run.seed).to(run.device)
+    outputs, clock = run.place.outputs(model), run.place.clock
     stepper = METHODS[run.method].build(model, run.options, run.seed)
     price = run.price or cost
     steps = int(run.budget / price)
@@ -107,7 +107,7 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
     test = _first(data.test, task.curve_test)
 
     def closure(x: Tensor, y: Tensor) -> Tensor:
-        return task.loss(model(x), y)
+        return task.loss(outputs(x), y)
 
     curve: dict[str, list[float]] = defaultdict(list)
 
@@ -116,16 +116,16 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
         return Result(steps, cost, dict(curve), final, target, data.source)
 
     final: dict[str, float | None] = {}
-    step, seconds, total = 0, 0.0, torch.zeros(())
+    step, seconds, total = 0, 0.0, torch.zeros(()).to(run.device)
     stops = sorted({round(steps * n / run.evaluations) for n in range(run.evaluations + 1)})
     for stop in stops:
-        start = perf_counter()
+        start = clock()
         while step < stop:
             total += stepper.step(closure, *next(stream))
             for schedule in schedules:
                 schedule.step()
             step += 1
-        seconds += perf_counter() - start
+        seconds += clock() - start
         stepper.rest()
         point = measure(model, task.loss, probe, test)
         finite = total.isfinite() and all(map(math.isfinite, point.values()))

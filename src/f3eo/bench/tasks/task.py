@@ -30,6 +30,11 @@ class Data(NamedTuple):
     test: Samples
     source: str = ""
 
+    def to(self, device: str) -> "Data":
+        """The data with all samples on a device; itself if they are there."""
+        train, test = (Samples(*(t.to(device) for t in part)) for part in (self.train, self.test))
+        return self._replace(train=train, test=test)
+
     def validation(self, seed: int, share: float = 0.2) -> "Data":
         """Hold out a share of the training samples for validation; the test set is not used.
 
@@ -77,7 +82,7 @@ class Task:
         target: score at which a run counts as having reached the target.
         splits: number of held-out splits over which a study averages the score of a trial;
             default 1, more where few samples are held out.
-        base: usual base optimizer of sharpness-aware methods and F3EO in a study: "sgd", the
+        base: usual base optimizer of methods that wrap one, as F3EO does, in a study: "sgd", the
             default, or "adamw" for transformers.
         decay: range (low, high) in which Adam's weight decay is searched, where the literature on
             the task uses another than `f3eo.bench.plan.spaces`; default None, the range there.
