@@ -7,14 +7,17 @@ import torch
 
 from f3eo.direction.rule import InnerProducts, Rule
 from f3eo.strength import Strength
-from f3eo.tensors import Vector, fetched, inners, multiplied, plus, scaled, squares
+from f3eo.tensors import Vector, add_to, inners, multiplied, norms, plus, scaled, stacked
 
 ROUNDING = 16
 """A squared d below this many rounding units of ⟨h, h⟩ is rounding noise."""
 
 
 def inner_products(
-    gradient: Vector, structure: Vector | None, metric: Vector | None
+    gradient: Vector,
+    structure: Vector | None,
+    metric: Vector | None,
+    squared: Sequence[float] | None = None,
 ) -> list[InnerProducts]:
     """⟨g, g⟩, ⟨g, h⟩, ⟨h, h⟩ of every tensor, with one synchronisation of the device.
 
@@ -22,22 +25,26 @@ def inner_products(
         gradient: g.
         structure: h; None is zero.
         metric: D, a diagonal; None is the identity.
+        squared: ⟨h, h⟩ of every tensor, where it is known; default None.
     """
     if metric is None:
-        gg = squares(gradient)
-        rest = [] if structure is None else [*inners(structure, gradient), *squares(structure)]
+        parts = [stacked(norms(gradient)).square()]
+        if structure is not None:
+            parts.append(stacked(inners(structure, gradient)))
+            if squared is None:
+                parts.append(stacked(norms(structure)).square())
     else:
         g = multiplied(gradient, metric)
-        gg, rest = inners(gradient, g), []
+        parts = [stacked(inners(gradient, g))]
         if structure is not None:
-            h = multiplied(structure, metric)
-            rest = [*inners(structure, g), *inners(structure, h)]
-    values = fetched([*gg, *rest])
+            parts.append(stacked(inners(structure, g)))
+            parts.append(stacked(inners(structure, multiplied(structure, metric))))
+    count = len(gradient)
+    values = torch.cat(parts).tolist() if len(parts) > 1 else parts[0].tolist()
     if structure is None:
         return [InnerProducts(value, 0.0, 0.0) for value in values]
-    count = len(gradient)
-    columns = values[:count], values[count : 2 * count], values[2 * count :]
-    return list(map(InnerProducts, *columns))
+    own = values[2 * count :] or squared or []
+    return list(map(InnerProducts, values[:count], values[count : 2 * count], own))
 
 
 def together(products: Sequence[InnerProducts]) -> InnerProducts:
@@ -67,8 +74,9 @@ class Update:
 
     def joined(self, gradient: Vector, structure: Vector) -> Vector:
         """g + λ d as (1 − λ c) g + λ h, in two passes over the tensors."""
-        rest = scaled(gradient, [1 - self.strength * c for c in self.shares])
-        return plus(rest, structure, self.strength)
+        total = scaled(gradient, [1 - self.strength * c for c in self.shares])
+        add_to(total, structure, self.strength)
+        return total
 
 
 def combine(

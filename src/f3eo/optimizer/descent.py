@@ -14,6 +14,7 @@ from f3eo.direction import (
     is_diagonal,
     metric,
 )
+from f3eo.optimizer.lengths import Lengths
 from f3eo.optimizer.measured import Measured
 from f3eo.optimizer.parameters import Trained
 from f3eo.strength import Strength
@@ -64,29 +65,38 @@ class Descent:
         return 1.0 if max_norm is None else min(1.0, max_norm / (self.squared**0.5 + 1e-6))
 
 
-def prepare(measured: Measured, stored: dict[Tensor, Tensor] | None) -> Descent:
+def prepare(
+    measured: Measured, stored: dict[Tensor, Tensor] | None, lengths: Lengths
+) -> Descent:
     """Turn g uphill, take a stored direction where h was not measured, and measure both.
 
     Args:
         measured: gradients of a batch; a group that maximizes has −g.
         stored: structure directions of an earlier step; None if none is wanted.
+        lengths: of these directions.
     """
     trained, gradients, scale = measured.trained, measured.gradients, measured.change.factor
-    pairs = zip(gradients.gradient, trained.signs, strict=True)
-    gradient = [-g if g is not None and sign < 0 else g for g, sign in pairs]
-    pairs = list(zip(gradient, trained.structured, strict=True))
-    own = [g for g, s in pairs if s]
-    others = [g for g, s in pairs if g is not None and not s]
-    dense = filled(own, trained.chosen)
-    structure = gradients.structure
+    gradient, others = gradients.gradient, list[Tensor]()
+    if trained.turned:
+        pairs = zip(gradient, trained.signs, strict=True)
+        gradient = [-g if g is not None and sign < 0 else g for g, sign in pairs]
+    own = gradient
+    if len(trained.chosen) < len(gradient):
+        pairs = list(zip(gradient, trained.structured, strict=True))
+        own = [g for g, s in pairs if s]
+        others = [g for g, s in pairs if g is not None and not s]
+    dense, structure, squared = filled(own, trained.chosen), gradients.structure, None
     if structure is None and stored is not None and trained.chosen:
         # A parameter that the loss does not use in this step stays where it is.
         rows = zip(trained.chosen, own, strict=True)
-        structure = filled([None if g is None else stored[p] for p, g in rows], trained.chosen)
+        kept = [None if g is None else stored[p] for p, g in rows]
+        structure = filled(kept, trained.chosen)
+        if scale == 1 and not any([d is None for d in kept]):
+            squared = lengths.squares(structure)
     if structure is not None and scale != 1:
         structure = scaled(structure, scale)
     loss, *squares = fetched([gradients.loss, *inners(others, others)])
-    products = inner_products(dense, structure, None)
+    products = inner_products(dense, structure, None, squared)
     upward = all([sign < 0 for sign in trained.signs])
     return Descent(
         trained=trained,
