@@ -98,12 +98,18 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor if dtype is None else tensor.to(dtype)
 
 
-def above_rounding(product: list[Tensor], rounding: Tensor | float) -> list[Tensor]:
+def above_rounding(
+    product: list[Tensor], rounding: Tensor | float, *, read: bool = False
+) -> list[Tensor]:
     """The product, or zeros if its norm is within what sums in another order differ by.
 
     Args:
         product: a difference of gradients over its width.
         rounding: the rounding unit times the norm of the terms, over the same width.
+        read: whether the comparison may be read, which saves a pass over the product; default no,
+            as in a recording, which has no values.
     """
     noise = squared_norm(product).sqrt() <= ROUNDING * rounding
+    if read:
+        return [torch.zeros_like(p) for p in product] if noise else product
     return [torch.where(noise, 0, p) for p in product]

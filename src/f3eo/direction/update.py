@@ -7,7 +7,7 @@ import torch
 
 from f3eo.direction.rule import InnerProducts, Rule
 from f3eo.strength import Strength
-from f3eo.tensors import Vector, add_to, inners, multiplied, norms, plus, scaled, stacked
+from f3eo.tensors import Vector, add_to, inners, multiplied, norms, scaled, stacked
 
 ROUNDING = 16
 """A squared d below this many rounding units of ⟨h, h⟩ is rounding noise."""
@@ -70,7 +70,9 @@ class Update:
         """d = h − c g; h itself where c is 0."""
         if not any(self.shares):
             return structure
-        return plus(structure, scaled(gradient, self.shares), -1.0)
+        direction = scaled(gradient, [-c for c in self.shares])
+        add_to(direction, structure)
+        return direction
 
     def joined(self, gradient: Vector, structure: Vector) -> Vector:
         """g + λ d as (1 − λ c) g + λ h, in two passes over the tensors."""
