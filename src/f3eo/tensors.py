@@ -18,10 +18,14 @@ def inners(a: Vector, b: Vector) -> list[Tensor]:
 
 def squares(a: Vector) -> list[Tensor]:
     """‖a_p‖² for each parameter p, as `inners(a, a)` but in fewer kernels."""
+    return list(torch._foreach_mul(n, n)) if (n := norms(a)) else []  # pyright: ignore
+
+
+def norms(a: Vector) -> list[Tensor]:
+    """‖a_p‖ for each parameter p; scalars in float32 or wider."""
     if not a:
         return []
-    norms = torch._foreach_norm([wide(x) for x in a])  # pyright: ignore[reportPrivateImportUsage]
-    return [n.square() for n in norms]
+    return list(torch._foreach_norm([wide(x) for x in a]))  # pyright: ignore
 
 
 def inner(a: Vector, b: Vector) -> Tensor:
@@ -49,6 +53,11 @@ def plus(a: Vector, b: Vector, factor: float = 1.0) -> list[Tensor]:
     return list(torch._foreach_add(a, b, alpha=factor))  # pyright: ignore[reportPrivateImportUsage]
 
 
+def add_to(a: Vector, b: Vector, factor: float = 1.0) -> None:
+    """a ← a + factor · b, in the memory of a, which nothing else may use."""
+    torch._foreach_add_(a, b, alpha=factor)  # pyright: ignore[reportPrivateImportUsage]
+
+
 def filled(gradients: Sequence[Tensor | None], like: Vector) -> list[Tensor]:
     """Gradients with None replaced by zeros in the shape of the parameter in `like`."""
     return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, like, strict=True)]
@@ -56,12 +65,17 @@ def filled(gradients: Sequence[Tensor | None], like: Vector) -> list[Tensor]:
 
 def fetched(scalars: Sequence[Tensor]) -> list[float]:
     """Values of scalar tensors, read with one synchronisation of their device."""
+    return [scalars[0].item()] if len(scalars) == 1 else stacked(scalars).tolist()
+
+
+def stacked(scalars: Sequence[Tensor]) -> Tensor:
+    """Scalars as one tensor, on the device of the first; in float64 where their types differ."""
     if not scalars:
-        return []
+        return torch.zeros(0)
     first = scalars[0]
-    if any(s.dtype != first.dtype or s.device != first.device for s in scalars):
+    if any([s.dtype != first.dtype or s.device != first.device for s in scalars]):
         scalars = [s.to(first.device, torch.float64) for s in scalars]
-    return torch.stack(list(scalars)).tolist()
+    return torch.stack(list(scalars))
 
 
 def _sum(scalars: Sequence[Tensor]) -> Tensor:
@@ -71,7 +85,7 @@ def _sum(scalars: Sequence[Tensor]) -> Tensor:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    return wide(tensor.reshape(-1))
+    return wide(tensor if tensor.ndim == 1 else tensor.flatten())
 
 
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -80,15 +94,22 @@ WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in the type for sums over a whole model."""
-    return tensor.to(WIDE.get(tensor.dtype, tensor.dtype))
+    dtype = WIDE.get(tensor.dtype)
+    return tensor if dtype is None else tensor.to(dtype)
 
 
-def above_rounding(product: list[Tensor], rounding: Tensor | float) -> list[Tensor]:
+def above_rounding(
+    product: list[Tensor], rounding: Tensor | float, *, read: bool = False
+) -> list[Tensor]:
     """The product, or zeros if its norm is within what sums in another order differ by.
 
     Args:
         product: a difference of gradients over its width.
         rounding: the rounding unit times the norm of the terms, over the same width.
+        read: whether the comparison may be read, which saves a pass over the product; default no,
+            as in a recording, which has no values.
     """
     noise = squared_norm(product).sqrt() <= ROUNDING * rounding
+    if read:
+        return [torch.zeros_like(p) for p in product] if noise else product
     return [torch.where(noise, 0, p) for p in product]

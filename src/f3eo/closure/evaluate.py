@@ -1,7 +1,6 @@
 """One evaluation of a closure, with checks of what it returns."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -46,22 +45,17 @@ def evaluate(
             depend on no parameter, or weights that are negative or not finite.
         RuntimeError: the closure called `backward`.
     """
-    with (
-        torch.set_grad_enabled(enable_grad),
-        _without_grads(problem.parameters),
-        ExitStack() as stack,
-    ):
-        if differentiable or mode is not None:
-            stack.enter_context(eager_execution(differentiable=differentiable))
-        with mode or (Decomposed(differentiable=True) if differentiable else nullcontext()):
+    with torch.set_grad_enabled(enable_grad), _WithoutGrads(problem.parameters):
+        if mode is None and not differentiable:  # with as few contexts as may be: many steps do so
             result = problem.closure(*problem.batch)
-            likelihood, weights = None, None
-            if isinstance(result, Likelihood):
-                likelihood, losses, weights = result, result.losses(), result.weights()
-            elif isinstance(result, Weighted):
-                losses, weights = result.per_sample()
-            else:
-                losses = result
+            losses, likelihood, weights = _read(result)
+        else:
+            with (
+                eager_execution(differentiable=differentiable),
+                mode or Decomposed(differentiable=True),
+            ):
+                result = problem.closure(*problem.batch)
+                losses, likelihood, weights = _read(result)
         _check_no_grads(problem.parameters)
     losses = _check_losses(losses, problem, per_sample, enable_grad)
     if isinstance(result, Weighted) and not problem.repeatable:  # values are unknown in a recording
@@ -73,19 +67,34 @@ def evaluate(
     return output
 
 
-@contextmanager
-def _without_grads(parameters: Sequence[Tensor]) -> Iterator[None]:
-    """Set every .grad to None, and back at the end: a `backward()` in the closure then shows."""
-    grads = [p.grad for p in parameters]
-    for p, g in zip(parameters, grads, strict=True):
-        if g is not None:
+def _read(result: Any) -> tuple[Any, Likelihood | None, Tensor | None]:
+    """Losses, the likelihood if it is one, and weights if there are any."""
+    if isinstance(result, Tensor):
+        return result, None, None
+    if isinstance(result, Likelihood):
+        return result.losses(), result, result.weights()
+    if isinstance(result, Weighted):
+        losses, weights = result.per_sample()
+        return losses, None, weights
+    return result, None, None
+
+
+class _WithoutGrads:
+    """Sets every .grad to None, and back at the end: a `backward()` in the closure then shows."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._grads = [(p, g) for p in parameters if (g := p.grad) is not None]
+        self._parameters = parameters
+
+    def __enter__(self) -> None:
+        for p, _ in self._grads:
             p.grad = None
-    try:
-        yield
-    finally:
-        for p, g in zip(parameters, grads, strict=True):
-            if p.grad is not g:
-                p.grad = g
+
+    def __exit__(self, *exc: Any) -> None:
+        for p in self._parameters:
+            p.grad = None
+        for p, g in self._grads:
+            p.grad = g
 
 
 def _check_no_grads(parameters: Sequence[Tensor]) -> None:

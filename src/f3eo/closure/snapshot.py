@@ -7,7 +7,7 @@ from pickle import dumps
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from f3eo.closure.problem import Problem
 
@@ -75,7 +75,8 @@ class Snapshot:
         # A forward pass may write into a buffer or put a new tensor in its place.
         self._buffers = [
             (module, name, b, None if b is None else b.detach().clone())
-            for module in (problem.model.modules() if problem.model is not None else ())
+            for module in all_modules(problem.model)
+            if module._buffers
             for name, b in module._buffers.items()
         ]
         self._grads = [(p, p.grad) for p in problem.parameters]
@@ -121,9 +122,21 @@ class Snapshot:
         self._random.restore()
 
 
+def all_modules(model: nn.Module | None) -> list[nn.Module]:
+    """The model and every module in it, each once, as `model.modules()` but in less time."""
+    found = {} if model is None else {id(model): model}
+    waiting = list(found.values())
+    while waiting:
+        for module in waiting.pop()._modules.values():
+            if module is not None and id(module) not in found:
+                found[id(module)] = module
+                waiting.append(module)
+    return list(found.values())
+
+
 def accelerators(problem: Problem) -> set[torch.device]:
     """Devices of the parameters, without the CPU."""
-    return {p.device for p in problem.parameters if p.device.type != "cpu"}
+    return {p.device for p in problem.parameters if not p.is_cpu}
 
 
 def _torch_states(devices: set[torch.device]) -> list[tuple[torch.device, Tensor]]:

@@ -7,7 +7,7 @@ import torch
 
 from f3eo.direction.rule import InnerProducts, Rule
 from f3eo.strength import Strength
-from f3eo.tensors import Vector, fetched, inners, multiplied, plus, scaled, squares
+from f3eo.tensors import Vector, add_to, inners, multiplied, norms, scaled, stacked
 
 ROUNDING = 16
 """A squared d below this many rounding units of ⟨h, h⟩ is rounding noise."""
@@ -24,18 +24,20 @@ def inner_products(
         metric: D, a diagonal; None is the identity.
     """
     if metric is None:
-        gg = squares(gradient)
-        rest = [] if structure is None else [*inners(structure, gradient), *squares(structure)]
+        parts = [stacked(norms(gradient)).square()]
+        if structure is not None:
+            parts.append(stacked(inners(structure, gradient)))
+            parts.append(stacked(norms(structure)).square())
     else:
         g = multiplied(gradient, metric)
-        gg, rest = inners(gradient, g), []
+        parts = [stacked(inners(gradient, g))]
         if structure is not None:
-            h = multiplied(structure, metric)
-            rest = [*inners(structure, g), *inners(structure, h)]
-    values = fetched([*gg, *rest])
+            parts.append(stacked(inners(structure, g)))
+            parts.append(stacked(inners(structure, multiplied(structure, metric))))
+    count = len(gradient)
+    values = torch.cat(parts).tolist() if len(parts) > 1 else parts[0].tolist()
     if structure is None:
         return [InnerProducts(value, 0.0, 0.0) for value in values]
-    count = len(gradient)
     columns = values[:count], values[count : 2 * count], values[2 * count :]
     return list(map(InnerProducts, *columns))
 
@@ -63,12 +65,15 @@ class Update:
         """d = h − c g; h itself where c is 0."""
         if not any(self.shares):
             return structure
-        return plus(structure, scaled(gradient, self.shares), -1.0)
+        direction = scaled(gradient, [-c for c in self.shares])
+        add_to(direction, structure)
+        return direction
 
     def joined(self, gradient: Vector, structure: Vector) -> Vector:
         """g + λ d as (1 − λ c) g + λ h, in two passes over the tensors."""
-        rest = scaled(gradient, [1 - self.strength * c for c in self.shares])
-        return plus(rest, structure, self.strength)
+        total = scaled(gradient, [1 - self.strength * c for c in self.shares])
+        add_to(total, structure, self.strength)
+        return total
 
 
 def combine(

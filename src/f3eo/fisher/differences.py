@@ -121,11 +121,12 @@ def second_pass(
     weight = shares.total
     gradient = by_parameter(kept.totals, problem.parameters)
     structure = _difference(passes, gradient, problem, steps.share)
+    rounding = kept.unit * euclidean.sqrt() * steps.share
     return Gradients(
         loss=loss,
         weight=weight,
         gradient=gradient,
-        structure=above_rounding(structure, kept.unit * euclidean.sqrt() * steps.share),
+        structure=above_rounding(structure, rounding, read=not problem.repeatable),
         trace=trace,
         error=steps.width.error,
     )

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f3eo.tensors import plus, scaled
+from f3eo.tensors import add_to, scaled
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,10 @@ def _mean(
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         sums = iter([_share(a, u) + _share(b, v) for u, v in present])
     else:
-        sums = iter(plus(scaled(us, a), vs, b) if present else [])
+        products = scaled(us, a) if present else []
+        if present:
+            add_to(products, vs, b)
+        sums = iter(products)
     means: list[Tensor | None] = []
     for u, v in pairs:
         if u is not None and v is not None:

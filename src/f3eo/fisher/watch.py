@@ -4,6 +4,7 @@ from operator import attrgetter
 from typing import Any
 
 from f3eo.closure.problem import Problem
+from f3eo.closure.snapshot import all_modules
 
 SHAPES = 64
 """Largest number of batch shapes that are remembered."""
@@ -38,7 +39,6 @@ class Watch:
 
 def module_states(problem: Problem) -> tuple[Any, ...]:
     """What users change in modules between two steps: mode and number of hooks, per module."""
-    modules = problem.model.modules() if problem.model is not None else ()
     return tuple(
         (
             m.training,
@@ -47,7 +47,7 @@ def module_states(problem: Problem) -> tuple[Any, ...]:
             len(m._backward_hooks),
             len(m._backward_pre_hooks),
         )
-        for m in modules
+        for m in all_modules(problem.model)
     )
 
 

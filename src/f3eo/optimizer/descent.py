@@ -69,13 +69,16 @@ def prepare(measured: Measured) -> Descent:
         measured: gradients of a batch; a group that maximizes has −g.
     """
     trained, gradients, scale = measured.trained, measured.gradients, measured.change.factor
-    pairs = zip(gradients.gradient, trained.signs, strict=True)
-    gradient = [-g if g is not None and sign < 0 else g for g, sign in pairs]
-    pairs = list(zip(gradient, trained.structured, strict=True))
-    own = [g for g, s in pairs if s]
-    others = [g for g, s in pairs if g is not None and not s]
-    dense = filled(own, trained.chosen)
-    structure = gradients.structure
+    gradient, others = gradients.gradient, list[Tensor]()
+    if trained.turned:
+        pairs = zip(gradient, trained.signs, strict=True)
+        gradient = [-g if g is not None and sign < 0 else g for g, sign in pairs]
+    own = gradient
+    if len(trained.chosen) < len(gradient):
+        pairs = list(zip(gradient, trained.structured, strict=True))
+        own = [g for g, s in pairs if s]
+        others = [g for g, s in pairs if g is not None and not s]
+    dense, structure = filled(own, trained.chosen), gradients.structure
     if structure is not None and scale != 1:
         structure = scaled(structure, scale)
     loss, *squares = fetched([gradients.loss, *inners(others, others)])

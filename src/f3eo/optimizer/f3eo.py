@@ -29,7 +29,7 @@ from f3eo.optimizer.descent import descend, prepare
 from f3eo.optimizer.measured import Measured
 from f3eo.optimizer.nonfinite import check_policy, skip
 from f3eo.optimizer.notices import Notices
-from f3eo.optimizer.parameters import Trained, trained_parameters
+from f3eo.optimizer.parameters import Groups, Trained
 from f3eo.optimizer.state import blank_state, wants_blank_state
 from f3eo.optimizer.wrapper import Wrapper
 from f3eo.strength import Observation, Strength
@@ -126,6 +126,7 @@ class F3EO(Wrapper):
         super().__init__(build_base(base, model, options), module, generator)
         self._coupling = Coupling()
         self._notices = Notices(self.strength)
+        self._groups = Groups()
         self._error: Tensor | None = None
         self._reduction: Reduction = SingleProcess()
         if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
@@ -157,14 +158,14 @@ class F3EO(Wrapper):
         if closure is None and self._accumulated is None and wants_blank_state(self):
             self._blank = blank_state(self.base)
             return torch.zeros(())
-        trained = trained_parameters(groups)
+        trained = self._groups(groups)
         scheduled = self.strength.scheduled(self.steps)
         check_alone(groups)
         # 1 to 3: losses, per-sample gradients, second pass.
         if closure is not None and self._accumulated is None:
             check_closure(closure)
             measured = self._measure(closure, batch, trained, scheduled > 0)
-            trained_parameters(groups).check_same(trained)
+            self._groups(groups).check_same(trained)
         else:
             if closure is not None:
                 call_without_losses(self._problem(closure, batch, trained))
@@ -215,7 +216,7 @@ class F3EO(Wrapper):
             ValueError: a second micro-batch with an estimator that is no mean over samples.
         """
         check_closure(closure)
-        trained = trained_parameters(self.param_groups)
+        trained = self._groups(self.param_groups)
         check_alone(self.param_groups)
         before = self._read_accumulated(trained, stacklevel=2)
         accumulated = self._accumulated if before is not None else None

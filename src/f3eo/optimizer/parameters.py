@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,7 @@ class Trained:
         signs: for each, −1 where its group maximizes, else 1.
         learning_rates: for each.
         names: for each, as `named_parameters()` gave it; None where the groups have none.
+        turned: whether any sign is −1.
         frozen: parameters of the groups that require no gradient.
         chosen: the structured parameters.
         rates: their learning rates, in units of the largest.
@@ -27,6 +29,7 @@ class Trained:
     signs: list[int]
     learning_rates: list[float]
     names: list[str] | None
+    turned: bool
     frozen: list[Tensor]
     chosen: list[Tensor]
     rates: list[float]
@@ -40,6 +43,8 @@ class Trained:
         Raises:
             RuntimeError: with the cure.
         """
+        if self is measured:
+            return
         same = list(map(id, self.parameters)) == list(map(id, measured.parameters))
         if not same or measured.structured != self.structured:
             raise RuntimeError(
@@ -76,7 +81,39 @@ def trained_parameters(groups: Sequence[dict[str, Any]]) -> Trained:
         signs=signs,
         learning_rates=learning_rates,
         names=names if len(names) == len(parameters) else None,
+        turned=-1 in signs,
         frozen=frozen,
         chosen=[parameters[k] for k in inside],
         rates=[learning_rates[k] / largest if largest > 0 else 1.0 for k in inside],
     )
+
+
+class Groups:
+    """What steps with the same groups train, read again only where a group has changed.
+
+    A copy knows nothing.
+    """
+
+    def __init__(self) -> None:
+        self._settings: list[Any] = []
+        self._parameters: list[Tensor] = []
+        self._trained: Trained | None = None
+
+    def __reduce__(self) -> Any:
+        return Groups, ()
+
+    def __call__(self, groups: Sequence[dict[str, Any]]) -> Trained:
+        """See `trained_parameters`."""
+        settings, parameters = [], list[Tensor]()
+        for group in groups:
+            parameters += group["params"]
+            names = group.get("param_names")
+            names = None if names is None else list(names)
+            lr, flags = float(group.get("lr", 1.0)), (group["structure"], group.get("maximize"))
+            settings.append((lr, flags, names, len(group["params"])))
+        settings.append([p.requires_grad for p in parameters])
+        same = settings == self._settings and all(map(is_, parameters, self._parameters))
+        if self._trained is None or not same:
+            self._trained = trained_parameters(groups)
+            self._settings, self._parameters = settings, parameters
+        return self._trained
