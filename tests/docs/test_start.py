@@ -9,7 +9,7 @@ from torch.optim import SGD
 
 from dense import relative
 from docs.pages import block, names, prose, run
-from f3eo import F3EO, Cap, Fitted, Fixed, Ratio, fisher_trace
+from f3eo import F3EO, Cap, Cap, Fitted, Fixed, Ratio, fisher_trace
 
 WHOLE = {"fraction": 1, "every": 1}
 
@@ -95,7 +95,7 @@ def test_what_to_look_at_is_there(capsys):
     run(block("start.md", containing="print(optimizer.trace)"))
     shown = capsys.readouterr().out
     assert (
-        "F3EO(SGD(lr=0.1), PerSample(metric=ByRow(vectors=1.0), hold_residuals=True), Decoupled(), "
+        "F3EO(SGD(lr=0.1), PerSample(metric=ByRow(), hold_residuals=True), Decoupled(), "
         "Sensitivity(), fraction=None, every=5)" in shown
     )
     assert "\n1 0\n" in shown and "\n1.05" in shown
@@ -117,7 +117,7 @@ def test_at_the_same_loss_a_larger_strength_gives_a_smaller_trace(seed):
         return fisher_trace(model, losses, x, y)[1]
 
     assert "at the same loss, before the training set is fitted" in prose("start.md")
-    assert trained(Fitted(0.2)) < trained(Fitted(0.04)) < trained(Fitted(0.0))
+    assert trained(Cap(2.0)) < trained(Cap(0.5)) < trained(Cap(0.0))
 
 
 def test_fisher_trace_gives_losses_and_trace_both_differentiable():

@@ -6,7 +6,7 @@ from f3eo.strength import Fitted, Sensitivity, Strength
 
 def default_estimator() -> Estimator:
     """The trace in the units of the weights, of the outputs' Jacobian alone."""
-    return PerSample(metric=ByRow(vectors=1.0), hold_residuals=True)
+    return PerSample(metric=ByRow(), hold_residuals=True)
 
 
 def default_strength(estimator: Estimator) -> Strength:

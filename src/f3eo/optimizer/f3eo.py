@@ -67,7 +67,7 @@ class F3EO(Wrapper):
             reached by `optimizer.base`: a schedule-free one wants `optimizer.base.train()` before
             training and `optimizer.base.eval()` before evaluation.
         estimator: how g, the trace and h are measured; default
-            `PerSample(metric=ByRow(vectors=1), hold_residuals=True)`.
+            `PerSample(metric=ByRow(), hold_residuals=True)`.
         rule: gives d from g and h; default `Decoupled()`.
         strength: gives λ; default `Sensitivity()` where the estimator's metric is in the units of
             the parameters, so that λ has none, and otherwise `Fitted(0.04)`, a distance like SAM's
