@@ -9,7 +9,7 @@ from torch.optim import SGD
 
 from dense import relative
 from docs.pages import block, names, prose, run
-from f3eo import F3EO, Cap, Cap, Fitted, Fixed, Ratio, fisher_trace
+from f3eo import F3EO, Cap, Fitted, Fixed, Ratio, fisher_trace
 
 WHOLE = {"fraction": 1, "every": 1}
 
