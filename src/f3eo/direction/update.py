@@ -14,10 +14,7 @@ ROUNDING = 16
 
 
 def inner_products(
-    gradient: Vector,
-    structure: Vector | None,
-    metric: Vector | None,
-    squared: Sequence[float] | None = None,
+    gradient: Vector, structure: Vector | None, metric: Vector | None
 ) -> list[InnerProducts]:
     """⟨g, g⟩, ⟨g, h⟩, ⟨h, h⟩ of every tensor, with one synchronisation of the device.
 
@@ -25,14 +22,12 @@ def inner_products(
         gradient: g.
         structure: h; None is zero.
         metric: D, a diagonal; None is the identity.
-        squared: ⟨h, h⟩ of every tensor, where it is known; default None.
     """
     if metric is None:
         parts = [stacked(norms(gradient)).square()]
         if structure is not None:
             parts.append(stacked(inners(structure, gradient)))
-            if squared is None:
-                parts.append(stacked(norms(structure)).square())
+            parts.append(stacked(norms(structure)).square())
     else:
         g = multiplied(gradient, metric)
         parts = [stacked(inners(gradient, g))]
@@ -43,8 +38,8 @@ def inner_products(
     values = torch.cat(parts).tolist() if len(parts) > 1 else parts[0].tolist()
     if structure is None:
         return [InnerProducts(value, 0.0, 0.0) for value in values]
-    own = values[2 * count :] or squared or []
-    return list(map(InnerProducts, values[:count], values[count : 2 * count], own))
+    columns = values[:count], values[count : 2 * count], values[2 * count :]
+    return list(map(InnerProducts, *columns))
 
 
 def together(products: Sequence[InnerProducts]) -> InnerProducts:

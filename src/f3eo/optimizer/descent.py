@@ -14,7 +14,6 @@ from f3eo.direction import (
     is_diagonal,
     metric,
 )
-from f3eo.optimizer.lengths import Lengths
 from f3eo.optimizer.measured import Measured
 from f3eo.optimizer.parameters import Trained
 from f3eo.strength import Strength
@@ -65,15 +64,12 @@ class Descent:
         return 1.0 if max_norm is None else min(1.0, max_norm / (self.squared**0.5 + 1e-6))
 
 
-def prepare(
-    measured: Measured, stored: dict[Tensor, Tensor] | None, lengths: Lengths
-) -> Descent:
+def prepare(measured: Measured, stored: dict[Tensor, Tensor] | None) -> Descent:
     """Turn g uphill, take a stored direction where h was not measured, and measure both.
 
     Args:
         measured: gradients of a batch; a group that maximizes has −g.
         stored: structure directions of an earlier step; None if none is wanted.
-        lengths: of these directions.
     """
     trained, gradients, scale = measured.trained, measured.gradients, measured.change.factor
     gradient, others = gradients.gradient, list[Tensor]()
@@ -85,18 +81,15 @@ def prepare(
         pairs = list(zip(gradient, trained.structured, strict=True))
         own = [g for g, s in pairs if s]
         others = [g for g, s in pairs if g is not None and not s]
-    dense, structure, squared = filled(own, trained.chosen), gradients.structure, None
+    dense, structure = filled(own, trained.chosen), gradients.structure
     if structure is None and stored is not None and trained.chosen:
         # A parameter that the loss does not use in this step stays where it is.
         rows = zip(trained.chosen, own, strict=True)
-        kept = [None if g is None else stored[p] for p, g in rows]
-        structure = filled(kept, trained.chosen)
-        if scale == 1 and not any([d is None for d in kept]):
-            squared = lengths.squares(structure)
+        structure = filled([None if g is None else stored[p] for p, g in rows], trained.chosen)
     if structure is not None and scale != 1:
         structure = scaled(structure, scale)
     loss, *squares = fetched([gradients.loss, *inners(others, others)])
-    products = inner_products(dense, structure, None, squared)
+    products = inner_products(dense, structure, None)
     upward = all([sign < 0 for sign in trained.signs])
     return Descent(
         trained=trained,

@@ -25,7 +25,6 @@ from f3eo.optimizer.checks import (
     in_range,
 )
 from f3eo.optimizer.descent import descend, prepare
-from f3eo.optimizer.lengths import Lengths
 from f3eo.optimizer.measured import Measured
 from f3eo.optimizer.nonfinite import check_policy, skip
 from f3eo.optimizer.notices import Notices
@@ -120,7 +119,7 @@ class F3EO(Wrapper):
         super().__init__(build_base(base, model, options), module, generator)
         self._coupling = Coupling()
         self._notices = Notices(self.strength)
-        self._groups, self._lengths = Groups(), Lengths()
+        self._groups = Groups()
         self._error: Tensor | None = None
         self._reduction: Reduction = SingleProcess()
         if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
@@ -170,7 +169,7 @@ class F3EO(Wrapper):
                     "step() without a closure needs accumulate(closure, *batch) before it"
                 )
         # 4: combine g and h.
-        found = prepare(measured, self._stored if scheduled > 0 else None, self._lengths)
+        found = prepare(measured, self._stored if scheduled > 0 else None)
         if what := found.not_finite():
             skip(what, self, measured.snapshot)
             return measured.gradients.loss
