@@ -1,15 +1,10 @@
 """Groups are read again where they changed, and only there."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD
 
-from f3eo import F3EO
 from f3eo.optimizer.parameters import Groups, trained_parameters
-from optimizer.helpers import batches, network
 
 
 def _added(groups):
@@ -52,12 +47,3 @@ def test_every_change_of_a_group_is_seen(change):
         if name in ("parameters", "frozen", "chosen"):
             own, value = list(map(id, own)), list(map(id, value))
         assert own == value, name
-
-
-def test_copies_of_an_optimizer_read_their_own_groups():
-    row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1)
-    optimizer.step(row.losses, *batches(1)[0])
-    twin = copy.deepcopy(optimizer)
-    ours, theirs = (o._groups(o.param_groups).parameters for o in (optimizer, twin))
-    assert not set(map(id, ours)) & set(map(id, theirs))
