@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from closure.helpers import problem, run, state
-from f3eo.closure.snapshot import RandomStates, Snapshot
+from f3eo.closure.snapshot import RandomStates, Snapshot, all_modules
 
 
 def test_a_snapshot_restores_buffers_random_states_and_grads():
@@ -93,3 +93,13 @@ def test_numpy_is_not_covered_unless_asked():
     recorded = RandomStates([])
     draw_numpy()
     assert not recorded.numpy_changed()
+
+
+def test_every_module_is_found_once():
+    shared = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    model = torch.nn.Sequential(shared, torch.nn.Sequential(torch.nn.ReLU(), shared))
+    model.register_module("missing", None)
+    model[1].append(model[0][0])
+    found = all_modules(model)
+    assert len(found) == len(set(found)) and set(found) == set(model.modules())
+    assert all_modules(None) == []

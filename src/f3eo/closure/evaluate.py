@@ -98,7 +98,7 @@ class _WithoutGrads:
 
 
 def _check_no_grads(parameters: Sequence[Tensor]) -> None:
-    if any(p.grad is not None for p in parameters):
+    if any([p.grad is not None for p in parameters]):
         raise RuntimeError(
             "the closure called backward(): F3EO differentiates by itself; return the "
             "per-sample losses and remove backward() and zero_grad() from the closure; where a "
@@ -150,13 +150,13 @@ def check_reached(reached: Iterable[Any], parameters: Sequence[Tensor]) -> None:
     Raises:
         ValueError: every entry is None, or one is a sparse tensor.
     """
-    reached = list(reached)
-    if any(isinstance(item, Tensor) and item.is_sparse for item in reached):
+    present = [item for item in reached if item is not None]
+    if any([isinstance(item, Tensor) and item.is_sparse for item in present]):
         raise ValueError(
             "an operation gives sparse gradients, which have no Hessian products here: use its "
             "dense form (an Embedding with sparse=False)"
         )
-    if all(item is None for item in reached):
+    if not present:
         raise ValueError(
             f"the losses depend on none of the {len(parameters)} parameters: does the closure run "
             f"the model that was handed over, on the batch that it is given?"

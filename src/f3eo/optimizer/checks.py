@@ -117,18 +117,18 @@ def check_alone(groups: list[dict[str, Any]]) -> None:
             f"F3EO does not average over processes, and this is one of {count}: each would train "
             f"on its own gradient; train on one process (without torchrun or init_process_group)"
         )
-    if any(_is_sharded(p) for group in groups for p in group["params"]):
+    kinds = {type(p) for group in groups for p in group["params"]}
+    if any([_is_sharded(kind) for kind in kinds]):
         raise RuntimeError(
             "parameters have become DTensors, which F3EO does not train: train on one process, "
             "without fully_shard, parallelize_module or distribute_module"
         )
 
 
-def _is_sharded(parameter: Any) -> bool:
+def _is_sharded(kind: type) -> bool:
+    """Whether parameters of this class are DTensors."""
     # By name: to import torch.distributed.tensor takes longer than all else here.
-    return type(parameter) is not nn.Parameter and any(
-        kind.__name__ == "DTensor" for kind in type(parameter).__mro__
-    )
+    return kind is not nn.Parameter and any(base.__name__ == "DTensor" for base in kind.__mro__)
 
 
 def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> None:
@@ -149,7 +149,7 @@ def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> N
             place = f"parameter {i} of group {g} (shape {tuple(p.shape)})"
             if names := group.get("param_names"):
                 place = f"{names[i]}, {place},"
-            if _is_sharded(p):
+            if _is_sharded(type(p)):
                 raise ValueError(
                     f"{place} is a DTensor, which F3EO does not train: train on one process, "
                     f"without fully_shard, parallelize_module or distribute_module"

@@ -89,18 +89,12 @@ def trained_parameters(groups: Sequence[dict[str, Any]]) -> Trained:
 
 
 class Groups:
-    """What steps with the same groups train, read again only where a group has changed.
-
-    A copy knows nothing.
-    """
+    """What steps with the same groups train, read again only where a group has changed."""
 
     def __init__(self) -> None:
         self._settings: list[Any] = []
         self._parameters: list[Tensor] = []
         self._trained: Trained | None = None
-
-    def __reduce__(self) -> Any:
-        return Groups, ()
 
     def __call__(self, groups: Sequence[dict[str, Any]]) -> Trained:
         """See `trained_parameters`."""
