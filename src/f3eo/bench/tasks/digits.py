@@ -7,6 +7,7 @@ import torch
 
 from f3eo.bench.methods.bases import over
 from f3eo.bench.models.mlp import mlp
+from f3eo.bench.tasks.corruption import IMAGES, flat
 from f3eo.bench.tasks.task import Data, Samples, Task
 
 TRAIN = 600  # a third: few enough to overfit; 1,197 scans remain for a precise test
@@ -32,6 +33,7 @@ MLP = Task(
     budget=6_000,
     splits=2,
     target=0.96,
+    corruptions=flat(IMAGES, 1, 8, 8),
     options={
         # best of 8 settings on held-out samples in results/study, at three times the budget
         "sgd": {"lr": 0.128, "weight_decay": 2.33e-3},

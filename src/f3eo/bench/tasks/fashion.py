@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from f3eo.bench.models.mlp import mlp
+from f3eo.bench.tasks.corruption import IMAGES
 from f3eo.bench.tasks.data import FASHION, images
 from f3eo.bench.tasks.noise import noisy
 from f3eo.bench.tasks.task import Data, Samples, Task
@@ -66,6 +67,7 @@ CNN = Task(
     evaluations=20,
     probe=200,
     curve_test=1_000,
+    corruptions=IMAGES,
 )
 
 
@@ -89,6 +91,7 @@ MLP = Task(
     target=0.845,
     probe=500,
     curve_test=2_000,
+    corruptions=IMAGES,
 )
 
 FULL_BATCH = replace(

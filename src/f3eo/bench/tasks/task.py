@@ -1,6 +1,6 @@
 """A task: data, model, batch size, budget, score and tuned hyper-parameters, as one record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from f3eo.bench.models.model import seeded
+from f3eo.bench.tasks.corruption import Corruption
 
 
 class Samples(NamedTuple):
@@ -88,6 +89,7 @@ class Task:
         probe: number of training samples for the training loss and Tr F; default 1000.
         curve_test: number of test samples, from the first on, for the points of the curve; the end
             of a run is measured on all. Default None, all.
+        corruptions: of the test inputs, for the end of a run; default none, as for texts.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Task:
     evaluations: int = 25
     probe: int = 1000
     curve_test: int | None = None
+    corruptions: Sequence[Corruption] = ()
 
     @property
     def column(self) -> str:
