@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F

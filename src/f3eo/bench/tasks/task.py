@@ -82,6 +82,8 @@ class Task:
             default, or "adamw" for transformers.
         decay: range (low, high) in which Adam's weight decay is searched, where the literature on
             the task uses another than `f3eo.bench.plan.spaces`; default None, the range there.
+        rates: factor on the learning rates that are searched, of every method; default 1, below 1
+            for fine-tuning.
         score: the quantity that ranks trials and results, "accuracy" or "loss"; default "accuracy".
         options: hyper-parameters by method, tuned for comparisons; default none, all defaults.
         loss: per-sample loss, (logits, y) -> (N,); default `cross_entropy`.
@@ -103,6 +105,7 @@ class Task:
     splits: int = 1
     base: Literal["sgd", "adamw"] = "sgd"
     decay: tuple[float, float] | None = None
+    rates: float = 1.0
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
     evaluations: int = 25
