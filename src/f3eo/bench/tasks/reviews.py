@@ -180,6 +180,6 @@ TASK = Task(
     evaluations=5,
     probe=20,
 )
-"""Eleven epochs of a plain optimizer; the learning rates that are searched are a tenth of the usual ones."""
+"""Eleven epochs of a plain optimizer; learning rates are searched around a tenth of the usual."""
 
 TASKS = (TASK,)
