@@ -56,6 +56,9 @@ def row(
         "calibration_error": 0.02 + (1 - accuracy[-1]) / 4,
         "top_eigenvalue": 300 * loss[-1],
         "gap": 0.4 * loss[-1],
+        "clean_accuracy": accuracy[-1],
+        "corrupted_accuracy": 0.8 * accuracy[-1],
+        "int4_accuracy": 0.9 * accuracy[-1],
     }
     return {
         "key": f"{kind} {task} {method} {variant} {seed} {options}",

@@ -53,15 +53,16 @@ def test_its_records_are_those_of_the_study(rival):
 
 
 def test_its_ranks_and_its_goal_are_those_of_the_study():
-    said, ranks, goal = prose("README.md"), SUMMARY["ranks"], SUMMARY["goals"][0]
+    said, ranks = prose("README.md"), SUMMARY["ranks"]
+    classics = [g for g in SUMMARY["goals"] if g["rival"] in ("sgd", "adamw", "muon")]
+    at_once = set.intersection(*(set(goal["held"]) for goal in classics))
     ours, sam = ranks["average"]["f3eo"], ranks["average"]["sam"]
     assert f"average rank is {ours:.2f}, SAM's is {sam:.2f}; the difference is chance" in said
     assert abs(ours - sam) < ranks["critical_difference"]
-    assert goal["claim"].startswith("significantly better than SGD, AdamW and Muon, each")
-    assert not goal["reached"]
-    wanted = f"at once on {goal['wanted']:.0%} of the tasks, is not reached".replace("%", " %")
-    assert wanted in said and f"F3EO does so on {len(goal['held'])}." in said
-    assert goal["total"] == 12 and "twelve tasks and ten seeds" in said
+    assert len(classics) == 3 and len(at_once) < 0.8 * 12
+    assert "SGD, AdamW and Muon at once on 80 % of the tasks, is not reached" in said
+    assert f"F3EO does so on {len(at_once)}." in said
+    assert {goal["total"] for goal in classics} == {12} and "twelve tasks and ten seeds" in said
     assert {difference["n"] for difference in SUMMARY["differences"]} == {10}
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -104,3 +105,17 @@ def test_a_task_may_have_its_own_range_for_adams_weight_decay():
     for method in ("sgd", "ivon", "adahessian"):
         assert space(method, "adamw", decay) == space(method, "adamw")
     assert space("sam", "sgd", decay) == space("sam", "sgd")
+
+
+@pytest.mark.parametrize("method", TUNED)
+def test_fine_tuning_searches_smaller_rates_of_every_method_and_nothing_else(method, monkeypatch):
+    whole = tuning.draw("wine", method, 6)
+    monkeypatch.setitem(TASKS, "wine", replace(TASKS["wine"], rates=0.1))
+    tuning._points.cache_clear()
+    small = tuning.draw("wine", method, 6)
+    tuning._points.cache_clear()
+    for one, other in zip(whole, small, strict=True):
+        assert other["lr"] == pytest.approx(one["lr"] / 10, rel=5e-3)
+        assert {k: v for k, v in one.items() if k != "lr"} == {
+            k: v for k, v in other.items() if k != "lr"
+        }

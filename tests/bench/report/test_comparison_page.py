@@ -1,4 +1,5 @@
 import base64
+import copy
 import re
 
 import pytest
@@ -54,6 +55,19 @@ def test_the_table_holds_means_and_intervals(page):
     # accuracies 90, 91, 92 %: mean 91, half width 4.3027 * 1 / sqrt(3) = 2.48
     assert "91.0 <small>± 2.5</small>" in page
     assert "1.090 <small>± 0.025</small>" in page
+
+
+def test_calibration_is_judged_where_it_was_measured(rows):
+    for row in (rows := copy.deepcopy(rows)):
+        if row["final"]:
+            row["final"]["calibration_error"] = 0.3 - row["final"]["test_accuracy"] / 5
+    sentence = "F3EO has the lowest mean expected calibration error"
+    assert sentence in render(rows, "x")
+    for row in rows:
+        if row["final"]:
+            del row["final"]["calibration_error"]
+    page = render(rows, "x")
+    assert sentence not in page and "calibration" not in page
 
 
 def test_verdicts_are_plain_sentences(page):

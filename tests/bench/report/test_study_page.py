@@ -18,8 +18,9 @@ from f3eo.bench.report.study_data import StudyData, load
 from f3eo.bench.report.study_page import render, report
 
 SECTIONS = (
-    "goals", "protocol", "scores", "records", "matrix", "ranks", "targets", "profile", "curves",
-    "costs", "others", "ablation", "sensitivity", "settings", "failures", "machine",
+    "goals", "protocol", "scores", "records", "matrix", "ranks", "loss", "calibration",
+    "robustness", "targets", "profile", "curves", "costs", "others", "ablation", "sensitivity",
+    "settings", "failures", "machine",
 )  # fmt: skip
 
 
@@ -67,20 +68,80 @@ def test_every_section_method_and_task_is_there(page):
 
 def test_pictures_lie_beside_the_page(folder):
     names = {path.stem for path in (folder / "pictures").iterdir()}
-    assert names == {"records", "ranks", "profile", "sensitivity-mnist1d-mlp"} | {
+    ranks = {"ranks", "ranks-loss", "ranks-calibration"}
+    assert names == ranks | {"records", "profile", "sensitivity-mnist1d-mlp"} | {
         f"curves-{task}" for task in TASKS
     }
     assert sum(path.stat().st_size for path in (folder / "pictures").iterdir()) < 600_000
 
 
 def test_the_goals_are_counted_and_printed(page, summary):
-    held = [(len(goal["held"]), goal["total"], goal["reached"]) for goal in summary["goals"]]
-    assert held == [(9, 11, True), (11, 11, True), (10, 11, True)]
-    assert summary["goals"][0]["missed"] == {"wine": ["sgd"], "modular-addition": ["muon"]}
+    held = {
+        goal["rival"]: (len(goal["held"]), goal["total"], goal["reached"])
+        for goal in summary["goals"]
+    }
+    assert held == {
+        "sam": (10, 11, True), "muon": (10, 11, False), "sgd": (10, 11, True),
+        "adamw": (11, 11, True),
+    }  # fmt: skip
+    assert summary["goals"][1]["worse"] == ["modular-addition"]
+    by = {level["claim"]: (level["found"], level["reached"]) for level in summary["levels"]}
+    rank = summary["ranks"]["average"]["f3eo"]
+    assert by["average rank by score"] == (rank, True) and rank < 2
+    assert by["average rank by test loss"] == (summary["ranks_by_loss"]["average"]["f3eo"], True)
+    calibrated = summary["ranks_by_calibration"]["average"]["f3eo"]
+    assert by["average rank by calibration"] == (calibrated, True)
+    assert by["test accuracy (%) on fashion-cnn"] == (pytest.approx(93, abs=1), True)
+    assert by["accuracy lost to 4-bit weights, over that of its bases"] == (None, None)
     text = plain(page)
     assert (
-        "each of them not on modular-addition ( Muon ), wine ( SGD ) 80 % of tasks 9 of 11" in text
+        "better than Muon on at least 50 % of the tasks, worse on none worse on modular-addition "
+        "10 of 11, worse on 1 10 of 11, worse on 1 not reached" in text
     )
+    assert f"average rank by score: at most 3, and the first {rank:.4g} reached" in text
+
+
+@pytest.mark.parametrize("name", ["loss", "calibration"])
+def test_loss_and_calibration_are_judged_like_the_score(name, page, folder):
+    column = {"loss": "test_loss", "calibration": "calibration_error"}[name]
+    factor = {"loss": 1, "calibration": 100}[name]
+    start = page.index(f'<section id="{name}">')
+    text = plain(page[start : page.index("</section>", start)])
+    rows = [r for r in results(tasks=("digits-mlp",)) if r["method"] == "sgd"]
+    mean = sum(r["final"][column] for r in rows) * factor / 10
+    assert f"SGD {mean:.{4 if factor == 1 else 2}f} ▼" in text  # the smaller the better
+    analysis = Analysis(load(folder))
+    view = analysis.by_loss if name == "loss" else analysis.by_calibration
+    better = next(r for r in view.records if r.rival == "adamw").better
+    assert len(better) == len(TASKS) and "AdamW 11 0 0 11 –" in text
+    muon = view.tasks["modular-addition"].values["muon"]
+    assert muon[0] == pytest.approx(
+        factor * next(r["final"][column] for r in results(1, ("modular-addition",), ("muon",)))
+    )
+
+
+def test_a_section_judges_by_its_own_quantity():
+    rows = results(5, ("digits-mlp",), ("adamw", "f3eo"))
+    for r in rows:
+        if r["method"] == "f3eo":
+            r["final"]["test_loss"] = 1.5 + 0.01 * r["seed"]
+    html = render(Analysis(StudyData("x", rows)), {})
+    found = {}
+    for name in ("records", "loss", "calibration"):
+        start = html.index(f'<section id="{name}">')
+        text = plain(html[start : html.index("</section>", start)])
+        found[name] = re.search(r"worse on AdamW (\d) (\d) (\d) (\d) (\S+)", text).groups()
+    assert found["records"] == found["calibration"] == ("1", "0", "0", "1", "–")
+    assert found["loss"] == ("0", "0", "1", "0", "digits-mlp")
+
+
+def test_rows_of_earlier_versions_have_no_robustness(tmp_path):
+    rows = results(5, ("wine",), FEW)
+    for r in rows:
+        for column in ("clean_accuracy", "corrupted_accuracy", "int4_accuracy"):
+            del r["final"][column]
+    text = plain(render(Analysis(StudyData("x", rows)), {}))
+    assert "These runs are of a version that did not measure it." in text
 
 
 def test_a_goal_that_is_missed_is_said_to_be_missed():
@@ -251,8 +312,10 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
 
 def test_the_summary_is_a_table_that_can_be_committed(folder):
     text = (folder / "summary.md").read_text()
-    assert "| F3EO is significantly better than SGD, AdamW and Muon" in text
-    assert "9 of 11 | 9 of 11 | reached |" in text
+    assert "| significantly better than SGD on at least 75 % of the tasks, worse on none |" in text
+    assert "10 of 11 | 10 of 11 | reached |" in text
+    assert "Test loss in nats; bold" in text and "Expected calibration error in %; bold" in text
+    assert "Robustness, means over tasks; bold: best." in text
     assert re.search(r"\| Muon \|.* \*\*98\.\d\d\*\* ▲ \|", text)
     assert "critical difference 4.55" in text
     assert len(text) + (folder / "summary.json").stat().st_size < 60_000

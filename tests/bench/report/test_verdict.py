@@ -1,7 +1,7 @@
 import pytest
 
 from f3eo.bench.report.verdict import judge, names, relations, summary
-from f3eo.bench.run.metrics import ACCURACY, TEST_LOSS
+from f3eo.bench.run.metrics import ACCURACY, CALIBRATION, TEST_LOSS
 from f3eo.bench.statistics.frames import finals
 from f3eo.bench.statistics.welch import Difference
 
@@ -67,6 +67,20 @@ def test_relations_read_the_sign_and_the_direction(larger):
     assert relations(pairs, "a", larger) == {good: ["b"], bad: [], "level": ["c"]}
     assert relations(pairs, "b", larger) == {good: [], bad: ["a"], "level": []}
     assert relations(pairs, "c", larger) == {good: [], bad: [], "level": ["a"]}
+
+
+def test_what_a_row_does_not_have_is_not_judged(make_row):
+    """Rows of an earlier version lack a measure, some of them or all."""
+    rows = [make_row(0.5, method=m, seed=s) for m in ("sgd", "sam") for s in range(4)]
+    for row in rows:
+        row["final"]["calibration_error"] = 0.1 + 0.01 * row["seed"]
+    del rows[0]["final"]["calibration_error"], rows[4]["final"]["calibration_error"]
+    some = judge(finals(rows), CALIBRATION)
+    assert set(some.order) == {"sgd", "sam"} and some.pairs["sgd", "sam"].mean == 0
+    for row in rows:
+        row["final"].pop("calibration_error", None)
+    none = judge(finals(rows), CALIBRATION)
+    assert none.order == [] and none.leaders == set()
 
 
 def test_names_make_a_list_in_a_sentence():

@@ -8,6 +8,7 @@ from torch import nn
 
 from f3eo.bench.models.mlp import mlp
 from f3eo.bench.run import measure as module
+from f3eo.bench.run import tested
 from f3eo.bench.run.calibration import calibration_error
 from f3eo.bench.run.eigenvalue import top_eigenvalue
 from f3eo.bench.run.measure import conclude, measure
@@ -104,8 +105,14 @@ def test_positions_count_each_for_itself_and_chunks_do_not_matter(monkeypatch):
     assert whole["fisher_trace"] == pytest.approx(sum(norms) / 7, rel=1e-4)
     end = conclude(model, cross_entropy, samples, samples, whole)
     monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(tested, "CHUNK", 3)
     assert measure(model, cross_entropy, samples, samples) == pytest.approx(whole, rel=1e-5)
-    assert conclude(model, cross_entropy, samples, samples, whole) == pytest.approx(end, rel=1e-5)
+    chunked = conclude(model, cross_entropy, samples, samples, whole)
+    empty = {name for name, value in end.items() if value is None}
+    assert empty == {"corrupted_accuracy", "corrupted_loss"}  # characters are not corrupted
+    assert {name for name, value in chunked.items() if value is None} == empty
+    for name in end.keys() - empty:
+        assert chunked[name] == pytest.approx(end[name], rel=1e-5, abs=1e-6)
     assert end["calibration_error"] == pytest.approx(calibration_error(logits, samples.y))
 
 
@@ -135,7 +142,12 @@ def test_a_run_ends_with_the_whole_test_and_what_costs_more(make_run, monkeypatc
     monkeypatch.setitem(TASKS, "digits-mlp", task)
     result = train(make_run(budget=60, probe=300))
     final, curve = result.final, result.curve
-    assert set(final) == {*curve, "calibration_error", "top_eigenvalue", "gap"}
+    ends = {"calibration_error", "top_eigenvalue", "gap"}
+    ends |= {"temperature", "scaled_calibration_error", "scaled_loss", "weight_noise_response"}
+    parts = ("clean", "corrupted", "int8", "int4", "pruned50", "pruned80")
+    ends |= {f"{part}_{kind}" for part in parts for kind in ("accuracy", "loss")}
+    assert set(final) == {*curve, *ends} and None not in final.values()
+    assert final["corrupted_accuracy"] < final["clean_accuracy"]
     assert 0 <= final["calibration_error"] < 0.5 and final["top_eigenvalue"] > 0
     assert final["gap"] == final["test_loss"] - final["train_loss"]
     for name in ("step", "gradients", "seconds", "train_loss", "fisher_trace"):

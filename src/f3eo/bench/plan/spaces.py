@@ -7,7 +7,8 @@ Options without a range keep their defaults. All methods get the same number of 
 Wrappers (sharpness-aware methods, averages, the last-layer penalty and F3EO) search the learning
 rate and weight decay of their base (`Study.base`) in the base's own ranges. F3EO, which has one
 strength for all tasks, and Schedule-Free have nothing else to search. A task may have its own range
-for Adam's weight decay (`Task.decay`).
+for Adam's weight decay (`Task.decay`), and a factor on every method's learning rates
+(`Task.rates`), as fine-tuning needs.
 """
 
 from collections.abc import Mapping
@@ -59,13 +60,19 @@ TUNED = (
 """The methods with a search space."""
 
 
-def space(method: str, base: str = "sgd", decay: tuple[float, float] | None = None) -> Space:
+def space(
+    method: str,
+    base: str = "sgd",
+    decay: tuple[float, float] | None = None,
+    rates: float = 1.0,
+) -> Space:
     """The search space of a method.
 
     Args:
         method: one of TUNED.
         base: base optimizer of a wrapper, ignored for other methods; default "sgd".
         decay: range (low, high) of Adam's weight decay; default None, that of ADAM_LIKE.
+        rates: factor on both ends of the range of learning rates; default 1.
 
     Raises:
         ValueError: the method has no search space.
@@ -74,4 +81,5 @@ def space(method: str, base: str = "sgd", decay: tuple[float, float] | None = No
         raise ValueError(f"no search space for {method!r}; choose from {', '.join(TUNED)}")
     ranges = OWN[method] if method in OWN else {**BASES[base], **WRAPPERS[method]}
     usual = ADAM_LIKE["weight_decay"]
-    return {name: _log(*decay) if decay and d is usual else d for name, d in ranges.items()}
+    found = {name: _log(*decay) if decay and d is usual else d for name, d in ranges.items()}
+    return found | {"lr": _log(rates * found["lr"].low, rates * found["lr"].high)}

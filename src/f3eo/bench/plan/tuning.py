@@ -1,7 +1,8 @@
 """The settings that tuning tries, drawn before the first run.
 
 They depend on the names of task and method alone, so runs may happen in any order and resume after
-a crash. The first setting is the method's default. The others are points of a scrambled Sobol
+a crash. The first setting is the method's default, its learning rate
+times `Task.rates`. The others are points of a scrambled Sobol
 sequence (optuna's QMCSampler) whose seed is a hash of the names. Every setting is scored on
 held-out training samples, with seeds that no result uses: on one split, or on several where samples
 are few (`Task.splits`).
@@ -45,11 +46,12 @@ def draw(task: str, method: str, trials: int, base: str = "") -> list[dict[str, 
     if method in WRAPPERS and base != defaults["base"]:  # start from the rates of this base
         defaults = {**defaults, **METHODS[base].defaults}
     first = {name: defaults[name] for name in searched}
+    first["lr"] *= TASKS[task].rates
     return [first, *map(dict, _points(task, method, base, trials)[1:])][:trials]
 
 
 def _space(task: str, method: str, base: str) -> Space:
-    return space(method, base, TASKS[task].decay)
+    return space(method, base, TASKS[task].decay, TASKS[task].rates)
 
 
 @lru_cache

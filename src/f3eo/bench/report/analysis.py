@@ -6,8 +6,20 @@ from functools import cached_property
 from itertools import combinations
 
 from f3eo.bench.report.study_data import StudyData
+from f3eo.bench.run.metrics import CALIBRATION, INT4_LOST, TEST_LOSS, Metric
 from f3eo.bench.run.row import Row
-from f3eo.bench.statistics.goals import OURS, Goal, Record, goals, records
+from f3eo.bench.statistics.goals import (
+    OURS,
+    Goal,
+    Level,
+    Record,
+    bits_level,
+    goals,
+    rank_levels,
+    records,
+    score_levels,
+)
+from f3eo.bench.statistics.means import means
 from f3eo.bench.statistics.paired import Paired, Relation, corrected, difference
 from f3eo.bench.statistics.profiles import Ratios, ratios, time_to_target
 from f3eo.bench.statistics.ranks import Ranks, rank
@@ -23,17 +35,32 @@ class Analysis:
 
     Args:
         study: the rows of the study.
+        judged: the quantity that methods are compared by; default None, the score of each task.
 
     Attributes:
         tasks: the scores, by task.
     """
 
     study: StudyData
+    judged: Metric | None = None
     tasks: dict[str, Scores] = field(init=False)
 
     def __post_init__(self) -> None:
-        tasks = {task: scores(self.on(task), self.study.metric(task)) for task in self.study.tasks}
+        tasks = {
+            task: scores(self.on(task), self.judged or self.study.metric(task))
+            for task in self.study.tasks
+        }
         object.__setattr__(self, "tasks", tasks)
+
+    @cached_property
+    def by_loss(self) -> "Analysis":
+        """The same runs, compared by test loss on every task."""
+        return Analysis(self.study, TEST_LOSS)
+
+    @cached_property
+    def by_calibration(self) -> "Analysis":
+        """The same runs, compared by calibration error on every task."""
+        return Analysis(self.study, CALIBRATION)
 
     def on(self, task: str) -> list[Row]:
         """The results of the methods on one task."""
@@ -78,18 +105,30 @@ class Analysis:
         goodness = {
             task: {method: scored.sign * mean for method, mean in scored.means.items()}
             for task, scored in self.tasks.items()
+            if scored.values
         }
         return rank(goodness)
 
     @cached_property
     def goals(self) -> list[Goal]:
         """The goals, with p-values corrected over all tasks."""
-        return goals(self.ours, self.tasks)
+        return goals(self.ours)
 
     @cached_property
     def goals_by_task(self) -> list[Goal]:
         """The goals, with p-values corrected within each task."""
-        return goals(self.ours_by_task, self.tasks)
+        return goals(self.ours_by_task)
+
+    @cached_property
+    def levels(self) -> list[Level]:
+        """The numbers that OURS must reach, in the order of the goals."""
+        views = {
+            "score": self.ranks,
+            "test loss": self.by_loss.ranks,
+            "calibration": self.by_calibration.ranks,
+        }
+        lost, bases = means(self.study.rows, INT4_LOST), self.study.bases(OURS)
+        return [*rank_levels(views), *score_levels(self.tasks), bits_level(lost, bases)]
 
     @cached_property
     def records(self) -> list[Record]:

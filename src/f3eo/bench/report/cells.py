@@ -59,8 +59,8 @@ def markdown(table: Table, first: str = "", names: Sequence[str] | None = None) 
 
 
 def format_score(value: float, metric: Metric) -> str:
-    """A mean score: two decimals for an accuracy in %, four for a loss."""
-    return f"{value:.2f}" if metric.larger_is_better else f"{value:.4f}"
+    """A mean score: two decimals in %, four for a loss."""
+    return f"{value:.2f}" if metric.percent else f"{value:.4f}"
 
 
 def format_interval(spread: Range, metric: Metric | None) -> str:
@@ -70,7 +70,7 @@ def format_interval(spread: Range, metric: Metric | None) -> str:
     if metric is None:
         digits = 3 if abs(spread.high) >= 0.1 else 2
         return f"{number(spread.low, digits)}–{number(spread.high, digits)}"
-    digits = 1 if metric.larger_is_better else 3
+    digits = 1 if metric.percent else 3
     return f"{spread.low:.{digits}f}–{spread.high:.{digits}f}"
 
 

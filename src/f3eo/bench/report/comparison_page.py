@@ -13,7 +13,7 @@ from f3eo.bench.report.drawing import FEW, data_uri
 from f3eo.bench.report.provenance import commands, environments
 from f3eo.bench.report.standings import EQUALS, standings
 from f3eo.bench.report.verdict import judge, summary
-from f3eo.bench.run.metrics import ACCURACY, TEST_LOSS
+from f3eo.bench.run.metrics import ACCURACY, CALIBRATION, TEST_LOSS
 from f3eo.bench.run.row import Row, equal
 from f3eo.bench.run.run import Equal
 from f3eo.bench.statistics.frames import curves, finals
@@ -72,14 +72,15 @@ def _task(rows: Sequence[Row], name: str, kind: Equal) -> dict[str, Any]:
     """The template's variables of one task, at equal cost or at equal time."""
     mine = [row for row in rows if (row["task"], equal(row)) == (name, kind)]
     frame = finals(mine)
-    accuracy, loss = verdicts = [judge(frame, metric) for metric in (ACCURACY, TEST_LOSS)]
+    verdicts = [judge(frame, metric) for metric in (ACCURACY, TEST_LOSS, CALIBRATION)]
+    accuracy, loss, _ = verdicts
     methods = _distinct(mine, "method")
     ranked = accuracy.order
     return {
         "name": name if kind == "cost" else f"{name}, equal time",
         "equal": kind,
         "description": TASKS[name].description if name in TASKS else "",
-        "summaries": [summary(verdict) for verdict in verdicts] if ranked else ["No run finished."],
+        "summaries": [summary(v) for v in verdicts if v.order] if ranked else ["No run finished."],
         "table": [
             _line(frame, mine, method)
             | {"best_accuracy": method in accuracy.leaders, "best_loss": method in loss.leaders}

@@ -24,8 +24,10 @@ def pictures(analysis: Analysis) -> dict[str, bytes]:
         drawn["records"] = study_figures.records_figure(
             {r.rival: (len(r.better), len(r.level), len(r.worse)) for r in analysis.records}
         )
-    if len(analysis.ranks.average) > 1:
-        drawn["ranks"] = study_figures.ranks_figure(analysis.ranks)
+    views = {"": analysis, "-loss": analysis.by_loss, "-calibration": analysis.by_calibration}
+    for name, view in views.items():
+        if len(view.ranks.average) > 1:
+            drawn[f"ranks{name}"] = study_figures.ranks_figure(view.ranks)
     if any(analysis.ratios.values()):
         drawn["profile"] = study_figures.profile_figure(analysis.ratios)
     for task, scores in analysis.tasks.items():

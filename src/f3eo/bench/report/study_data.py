@@ -79,6 +79,12 @@ class StudyData:
         names = dict.fromkeys(row["method"] for row in self.rows)
         return sorted(names, key=lambda name: [*order, name].index(name))
 
+    def bases(self, method: str) -> dict[str, str]:
+        """The base optimizer that a method wraps, by task; empty for one that wraps none."""
+        own = [row for row in self.rows if row["method"] == method]
+        options = {row["task"]: row["config"]["options"] for row in own}
+        return {task: found["base"] for task, found in options.items() if found.get("base")}
+
     def metric(self, task: str) -> Metric:
         """The score of a task; accuracy for an unknown task."""
         return TEST_LOSS if self._property(task, "score") == "loss" else ACCURACY

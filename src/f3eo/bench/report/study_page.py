@@ -15,6 +15,7 @@ from f3eo.bench.report.drawing import data_uri
 from f3eo.bench.report.gaps import gaps
 from f3eo.bench.report.pictures import pictures
 from f3eo.bench.report.provenance import commands, environments
+from f3eo.bench.report.robustness import robustness_table
 from f3eo.bench.report.study_data import StudyData, load
 from f3eo.bench.report.study_tables import (
     common_options,
@@ -26,8 +27,27 @@ from f3eo.bench.report.study_tables import (
     score_table,
     target_table,
 )
-from f3eo.bench.report.summary import facts, text
-from f3eo.bench.run.metrics import ACCURACY, CALIBRATION, EIGENVALUE, GAP, TEST_LOSS, TRACE, Metric
+from f3eo.bench.report.summary import (
+    claim_of_goal,
+    claim_of_level,
+    facts,
+    found_of_goal,
+    found_of_level,
+    text,
+)
+from f3eo.bench.run.metrics import (
+    ACCURACY,
+    CORRUPTED,
+    EIGENVALUE,
+    GAP,
+    INT4_LOST,
+    NOISE,
+    PRUNED80_LOST,
+    SCALED_CALIBRATION,
+    SCALED_LOSS,
+    TRACE,
+    Metric,
+)
 from f3eo.bench.statistics.goals import OURS, SHARPNESS
 from f3eo.bench.statistics.paired import FEWEST
 from f3eo.bench.statistics.profiles import LIMIT, profile_score
@@ -35,8 +55,12 @@ from f3eo.bench.statistics.significance import LEVEL
 
 OTHERS: Sequence[tuple[Metric, bool]] = (
     (ACCURACY, True),
-    (TEST_LOSS, True),
-    (CALIBRATION, True),
+    (SCALED_LOSS, True),
+    (SCALED_CALIBRATION, True),
+    (CORRUPTED, True),
+    (INT4_LOST, True),
+    (PRUNED80_LOST, True),
+    (NOISE, False),
     (GAP, False),
     (TRACE, False),
     (EIGENVALUE, False),
@@ -92,6 +116,9 @@ def render(analysis: Analysis, drawn: Mapping[str, bytes]) -> str:
         scores=score_table(analysis),
         metrics={task: study.metric(task) for task in study.tasks},
         differences=difference_table(analysis),
+        goals=_goals(analysis),
+        views=_views(analysis),
+        robustness=robustness_table(analysis),
         matrix=matrix(analysis),
         targets=target_table(analysis, lambda task, time: time * study.second(task)),
         unit=study.unit,
@@ -119,6 +146,45 @@ def render(analysis: Analysis, drawn: Mapping[str, bytes]) -> str:
         ours=OURS,
         sharpness=[method for method in SHARPNESS if method in study.methods],
     )
+
+
+def _goals(analysis: Analysis) -> list[dict[str, Any]]:
+    """The goals in words: numbers to reach, then claims of significance."""
+    numbers = [
+        {"claim": claim_of_level(g), "found": found_of_level(g), "reached": g.reached}
+        for g in analysis.levels
+    ]
+    claims = [
+        {
+            "claim": claim_of_goal(goal),
+            "found": found_of_goal(goal),
+            "within": found_of_goal(within),
+            "worse": goal.worse,
+            "reached": goal.reached,
+        }
+        for goal, within in zip(analysis.goals, analysis.goals_by_task, strict=True)
+    ]
+    return [{"within": "", "worse": []} | entry for entry in numbers] + claims
+
+
+def _views(analysis: Analysis) -> list[dict[str, Any]]:
+    """The comparisons by test loss and by calibration error that have data."""
+    views = {
+        "loss": ("Test loss", "in nats", analysis.by_loss),
+        "calibration": ("Calibration", "expected calibration error in %", analysis.by_calibration),
+    }
+    return [
+        {
+            "name": name,
+            "title": title,
+            "unit": unit,
+            "analysis": view,
+            "scores": score_table(view),
+            "differences": difference_table(view),
+        }
+        for name, (title, unit, view) in views.items()
+        if any(scored.values for scored in view.tasks.values())
+    ]
 
 
 def _others(analysis: Analysis) -> list[tuple[Metric, bool, Table]]:

@@ -19,6 +19,7 @@ from f3eo.bench.run.metrics import Metric
 from f3eo.bench.run.row import Row
 from f3eo.bench.statistics.bootstrap import bootstrap
 from f3eo.bench.statistics.goals import OURS
+from f3eo.bench.statistics.means import finished
 
 
 def score_table(analysis: Analysis) -> Table:
@@ -55,12 +56,7 @@ def metric_table(
     Returns:
         None if no row holds the metric.
     """
-    values: dict[tuple[str, str], list[float]] = {}
-    for row in analysis.study.rows:
-        metric = metric_on(row["task"])
-        value = (row.get(entry) or {}).get(metric.column)
-        if row["status"] == "finished" and value is not None and math.isfinite(value):
-            values.setdefault((row["task"], row["method"]), []).append(value * metric.factor)
+    values = finished(analysis.study.rows, metric_on, entry)
     if not values:
         return None
 

@@ -42,12 +42,14 @@ def judge(finals: pl.DataFrame, metric: Metric) -> Verdict:
     """Compare every pair of methods by one metric.
 
     Args:
-        finals: the finished runs of one task, from `statistics.frames.finals`.
+        finals: the finished runs of one task, from `statistics.frames.finals`; those without the
+            quantity do not count.
         metric: the compared quantity.
     """
     samples: dict[str, list[float]] = {}
-    if not finals.is_empty():
-        for (method,), part in finals.group_by("method", maintain_order=True):
+    if metric.column in finals.columns:  # rows of earlier versions lack what was not measured then
+        known = finals.drop_nulls(metric.column)
+        for (method,), part in known.group_by("method", maintain_order=True):
             samples[str(method)] = (part[metric.column] * metric.factor).to_list()
     means = {method: interval(values).mean for method, values in samples.items()}
     order = sorted(means, key=means.__getitem__, reverse=metric.larger_is_better)

@@ -1,33 +1,21 @@
 """Measurements of a model, during a run and at its end; none draws random numbers or trains."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from f3eo import fisher_trace
 from f3eo.bench.run.calibration import calibration_error
 from f3eo.bench.run.eigenvalue import top_eigenvalue
+from f3eo.bench.run.robustness import robustness
+from f3eo.bench.run.temperature import temperature_scaled
+from f3eo.bench.run.tested import CHUNK, Loss, tested
 from f3eo.bench.tasks import Samples
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits, y) -> per-sample losses (N,)."""
-
-CHUNK = 250
-"""Samples in a forward pass; bounds memory."""
+from f3eo.bench.tasks.corruption import Corruption
 
 SHARP = 200
 """Number of probe samples for the Hessian's largest eigenvalue."""
-
-
-class Tested(NamedTuple):
-    """The mean loss in nats, the accuracy in [0, 1], and the logits (N, …, C)."""
-
-    loss: float
-    accuracy: float
-    logits: Tensor
 
 
 def measure(model: nn.Module, loss: Loss, probe: Samples, test: Samples) -> dict[str, float]:
@@ -44,20 +32,25 @@ def measure(model: nn.Module, loss: Loss, probe: Samples, test: Samples) -> dict
         `train_loss` and `fisher_trace` are NaN if the test loss is not finite.
     """
     model.eval()
-    tested = _tested(model, loss, test)
-    finite = math.isfinite(tested.loss)
+    end = tested(model, loss, test)
+    finite = math.isfinite(end.loss)
     train_loss, trace = _trained(model, loss, probe) if finite else (math.nan, math.nan)
     model.train()
     return {
         "train_loss": train_loss,
-        "test_loss": tested.loss,
-        "test_accuracy": tested.accuracy,
+        "test_loss": end.loss,
+        "test_accuracy": end.accuracy,
         "fisher_trace": trace,
     }
 
 
 def conclude(
-    model: nn.Module, loss: Loss, probe: Samples, test: Samples, point: dict[str, float]
+    model: nn.Module,
+    loss: Loss,
+    probe: Samples,
+    test: Samples,
+    point: dict[str, float],
+    corruptions: Sequence[Corruption] = (),
 ) -> dict[str, float | None]:
     """Values at the end of a run.
 
@@ -65,34 +58,33 @@ def conclude(
         model, loss, probe: as for `measure`.
         test: all test samples.
         point: the last point on the curve; gives the values that are not measured again.
+        corruptions: of the inputs, for `f3eo.bench.run.robustness`; default none.
 
     Returns:
         `train_loss` and `fisher_trace` of the point; `test_loss`, `test_accuracy`;
-        `calibration_error` (see `f3eo.bench.run.calibration`); `gap`, test loss minus training
-        loss; `top_eigenvalue` of the Hessian of the mean loss on the first 200 probe samples, None
-        if Lanczos does not converge.
+        `calibration_error` (see `f3eo.bench.run.calibration`), and what is left of it after
+        temperature scaling (`f3eo.bench.run.temperature`); `gap`, test loss minus training loss;
+        `top_eigenvalue` of the Hessian of the mean loss on the first 200 probe samples, None if
+        Lanczos does not converge; and the entries of `f3eo.bench.run.robustness`, on the first
+        1,000 test samples.
     """
     model.eval()
-    tested = _tested(model, loss, test)
+    end = tested(model, loss, test)
     sharp = Samples(probe.x[:SHARP], probe.y[:SHARP])
     eigenvalue = top_eigenvalue(model, lambda x, y: loss(model(x), y), *sharp)
+    disturbed = robustness(model, loss, test, corruptions)
     model.train()
     return {
         "train_loss": point["train_loss"],
-        "test_loss": tested.loss,
-        "test_accuracy": tested.accuracy,
+        "test_loss": end.loss,
+        "test_accuracy": end.accuracy,
         "fisher_trace": point["fisher_trace"],
-        "calibration_error": calibration_error(tested.logits, test.y),
+        "calibration_error": calibration_error(end.logits, test.y),
         "top_eigenvalue": eigenvalue,
-        "gap": tested.loss - point["train_loss"],
+        "gap": end.loss - point["train_loss"],
+        **temperature_scaled(end.logits, test.y),
+        **disturbed,
     }
-
-
-@torch.no_grad()
-def _tested(model: nn.Module, loss: Loss, test: Samples) -> Tested:
-    logits = torch.cat([model(x) for x in test.x.split(CHUNK)])
-    accuracy = (logits.argmax(-1) == test.y).double().mean().item()
-    return Tested(loss(logits, test.y).mean().item(), accuracy, logits)
 
 
 def _trained(model: nn.Module, loss: Loss, probe: Samples) -> tuple[float, float]:

@@ -131,7 +131,8 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
         finite = total.isfinite() and all(map(math.isfinite, point.values()))
         position = {"step": step, "gradients": step * cost, "seconds": seconds}
         if finite and stop == steps:
-            final = position | conclude(model, task.loss, probe, data.test, point)
+            end = conclude(model, task.loss, probe, data.test, point, task.corruptions)
+            final = position | end
         stepper.resume()
         if not finite:
             return result(None)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from f3eo.bench.statistics.means import complete
 from f3eo.bench.statistics.significance import LEVEL
 
 
@@ -51,7 +52,7 @@ def rank(goodness: Mapping[str, Mapping[str, float]]) -> Ranks:
         goodness: mean score by task and method, larger is better.
     """
     methods = list(dict.fromkeys(method for means in goodness.values() for method in means))
-    tasks = [task for task, means in goodness.items() if len(means) == len(methods)]
+    tasks = complete(goodness)
     left_out = [task for task in goodness if task not in tasks]
     if not tasks:
         return Ranks({}, [], left_out, math.nan, math.nan)

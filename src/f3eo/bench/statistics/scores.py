@@ -99,8 +99,7 @@ def scores(rows: Sequence[Row], metric: Metric) -> Scores:
 
 
 def _final(row: Row, metric: Metric) -> float | None:
-    value = (row["final"] or {}).get(metric.column) if row["status"] == "finished" else None
-    return value * metric.factor if value is not None and math.isfinite(value) else None
+    return metric.read(row["final"]) if row["status"] == "finished" else None
 
 
 def _floor(rows: Sequence[Row], metric: Metric) -> float:

@@ -9,6 +9,7 @@ from f3eo.bench.tasks import (
     fashion,
     mnist1d,
     modular_addition,
+    reviews,
     shakespeare,
     wine,
 )
@@ -22,6 +23,7 @@ TASKS: Mapping[str, Task] = {
         fashion,
         cifar10,
         shakespeare,
+        reviews,
         modular_addition,
         wine,
         breast_cancer,

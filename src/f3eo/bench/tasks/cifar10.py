@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from f3eo.bench.models.resnet import build
 from f3eo.bench.tasks import data
+from f3eo.bench.tasks.corruption import IMAGES
 from f3eo.bench.tasks.task import Data, Samples, Task
 
 
@@ -43,6 +44,7 @@ SMALL = Task(
     evaluations=20,
     probe=100,
     curve_test=500,
+    corruptions=IMAGES,
 )
 """Sixteen epochs, ten seconds of training; with fewer epochs no method overfits."""
 
@@ -56,6 +58,7 @@ WHOLE = Task(
     target=0.82,
     probe=1_000,
     curve_test=2_000,
+    corruptions=IMAGES,
 )
 """Thirty epochs: hours on a CPU, minutes on a GPU."""
 

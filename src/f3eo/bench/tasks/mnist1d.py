@@ -7,6 +7,7 @@ from torch import nn
 
 from f3eo.bench.methods.bases import over
 from f3eo.bench.models.mlp import mlp
+from f3eo.bench.tasks.corruption import TABLE
 from f3eo.bench.tasks.task import Data, Samples, Task
 
 
@@ -42,6 +43,7 @@ MLP = Task(
     batch=100,
     budget=10_000,
     target=0.72,
+    corruptions=TABLE,
     options={  # best of 8 settings in results/study, at three times the budget
         "sgd": {"lr": 0.562, "weight_decay": 3.29e-4},
         "adamw": {"lr": 7.66e-3, "weight_decay": 0.134},
@@ -62,6 +64,7 @@ CNN = Task(
     budget=2_500,
     target=0.97,
     probe=500,
+    corruptions=TABLE,
 )
 
 TASKS = (MLP, CNN)

@@ -1,6 +1,6 @@
 """A task: data, model, batch size, budget, score and tuned hyper-parameters, as one record."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from f3eo.bench.models.model import seeded
+from f3eo.bench.tasks.corruption import Corruption
 
 
 class Samples(NamedTuple):
@@ -86,6 +87,8 @@ class Task:
             default, or "adamw" for transformers.
         decay: range (low, high) in which Adam's weight decay is searched, where the literature on
             the task uses another than `f3eo.bench.plan.spaces`; default None, the range there.
+        rates: factor on the learning rates that are searched, of every method; default 1, below 1
+            for fine-tuning.
         score: the quantity that ranks trials and results, "accuracy" or "loss"; default "accuracy".
         options: hyper-parameters by method, tuned for comparisons; default none, all defaults.
         loss: per-sample loss, (logits, y) -> (N,); default `cross_entropy`.
@@ -93,6 +96,7 @@ class Task:
         probe: number of training samples for the training loss and Tr F; default 1000.
         curve_test: number of test samples, from the first on, for the points of the curve; the end
             of a run is measured on all. Default None, all.
+        corruptions: of the test inputs, for the end of a run; default none, as for texts.
     """
 
     name: str
@@ -106,11 +110,13 @@ class Task:
     splits: int = 1
     base: Literal["sgd", "adamw"] = "sgd"
     decay: tuple[float, float] | None = None
+    rates: float = 1.0
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
     evaluations: int = 25
     probe: int = 1000
     curve_test: int | None = None
+    corruptions: Sequence[Corruption] = ()
 
     @property
     def column(self) -> str:

@@ -3,6 +3,7 @@
 from functools import partial
 
 from f3eo.bench.models.mlp import mlp
+from f3eo.bench.tasks.corruption import TABLE
 from f3eo.bench.tasks.tabular import split
 from f3eo.bench.tasks.task import Data, Task
 
@@ -24,6 +25,7 @@ TASK = Task(
     budget=3_000,
     target=0.02,
     score="loss",  # accuracy is too coarse on so few samples
+    corruptions=TABLE,
 )
 
 TASKS = (TASK,)
