@@ -49,10 +49,12 @@ def truth(
     *batch: Tensor,
     power: float = 2,
     diagonal: Tensor | float = 1.0,
+    held: bool = False,
 ) -> Truth:
     """Every ∇ℓ_i from a forward pass of its own, h = (1/B) Σ_i ‖D ∇ℓ_i‖^(p−2) H_i D² ∇ℓ_i from two.
 
-    `diagonal` is D of all parameters in a row, constant.
+    `diagonal` is D of all parameters in a row, constant. With `held`, ∂ℓ_i/∂f_i is constant, too, f
+    what the module returns: H_i = Σ_c (∂ℓ_i/∂f_ic) ∇²f_ic.
     """
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else list(model)
     parameters = [p for p in parameters if p.requires_grad]
@@ -61,8 +63,14 @@ def truth(
     structure = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
     for i in range(count):
         with sdpa_kernel(SDPBackend.MATH), Differentiable():
-            loss = closure(*(t[i : i + 1] for t in batch)).mean()
-        g = flat(torch.autograd.grad(loss, parameters, **_graph))
+            sample = [t[i : i + 1] for t in batch]
+            if held:
+                loss, f = _with_output(model, closure, sample)
+                (residuals,) = torch.autograd.grad(loss, f, retain_graph=True)
+                linear = (residuals * f).sum()
+            else:
+                loss = linear = closure(*sample).mean()
+        g = flat(torch.autograd.grad(linear, parameters, **_graph))
         if g.requires_grad and (diagonal * g).any():  # ‖0‖⁻¹ · 0 is none
             moved = diagonal * g.detach()
             along = diagonal * moved * moved.norm() ** (power - 2) / count
@@ -70,6 +78,13 @@ def truth(
         losses.append(loss.detach())
         gradients.append(g.detach())
     return Truth(torch.stack(losses), torch.stack(gradients), structure)
+
+
+def _with_output(model: Any, closure: Callable[..., Tensor], batch: Sequence[Tensor]) -> Any:
+    """The mean loss, and what the module returned on the way to it."""
+    seen = []
+    with model.register_forward_hook(lambda _, given, output: seen.append(output)):
+        return closure(*batch).mean(), seen[-1]
 
 
 def hessian(parameters: Sequence[Tensor], value: Tensor) -> Tensor:

@@ -159,7 +159,6 @@ def everything(model: nn.Module, optimizer: F3EO) -> dict[str, Any]:
         "buffers": bits(dict(model.named_buffers())),
         "grads": {name: bits(p.grad) for name, p in model.named_parameters()},
         "base": bits(optimizer.base.state_dict()),
-        "own": bits(list(optimizer._stored.values())),
         "trace": bits(optimizer.trace),
         "steps": optimizer.steps,
         "random": bits(torch.get_rng_state()),
@@ -204,15 +203,15 @@ ESTIMATORS = {
 DIFFERENCES = ("exact, differences", "sign, differences", "batch, differences")
 
 
-def stepped(model, forward, batch, estimator, lr=0.0, **options):
-    """An optimizer of `model` after one step whose .grad is g + h."""
+def stepped(model, forward, batch, estimator, lr=0.0, rule=None, **options):
+    """An optimizer of `model` after one step whose .grad is g + h, or h alone with `Direct`."""
     generator = torch.Generator().manual_seed(1)
     optimizer = F3EO(
         model,
         o.SGD,
         lr=lr,
         estimator=estimator,
-        rule=Coupled(),
+        rule=rule or Coupled(),
         strength=Fixed(1.0),
         generator=generator,
         **WHOLE | options,
@@ -223,11 +222,6 @@ def stepped(model, forward, batch, estimator, lr=0.0, **options):
 
 def grads(model):
     return flat(p.grad for p in model.parameters())
-
-
-def structure(optimizer):
-    """h, which an optimizer with every > 1 keeps."""
-    return flat(optimizer.state[p]["structure"] for p in optimizer.param_groups[0]["params"])
 
 
 def plain(model, x):

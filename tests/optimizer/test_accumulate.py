@@ -17,10 +17,11 @@ def parts(batch, sizes):
     return zip(*(t.split(sizes) for t in batch), strict=True)
 
 
+@pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("base", [SGD, Adam])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_micro_batches_of_unequal_sizes_equal_the_big_batch(name, sizes, base):
+def test_micro_batches_of_unequal_sizes_equal_the_big_batch(name, sizes, base, every):
     found = []
     for split in (False, True):
         row = case(name)
@@ -30,7 +31,7 @@ def test_micro_batches_of_unequal_sizes_equal_the_big_batch(name, sizes, base):
             lr=0.05,
             estimator=PerSample(DoubleBackward(), power=2),
             fraction=1,
-            every=1,
+            every=every,
         )
         values = []
         for _ in range(3):

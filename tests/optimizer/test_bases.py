@@ -96,7 +96,7 @@ def test_loss_and_trace_fall_and_the_trace_below_that_of_the_base_alone(name):
     row, traces = BASES[name], []
     for strength in (Ratio(0), Ratio(0.7)):
         case = network(row)
-        optimizer = row.wrapped(case.model, strength=strength)
+        optimizer = row.wrapped(case.model, estimator=PerSample(), strength=strength)
         first, start = fisher_trace(case.model, case.losses, *case.batch)
         for _ in range(20):
             optimizer.step(case.losses, *case.batch)

@@ -1,4 +1,4 @@
-"""The promise: the structure term leaves the loss to first order and descends Tr F."""
+"""The promise: the structure term leaves the loss to first order and descends the trace."""
 
 import copy
 
@@ -9,11 +9,14 @@ from torch.optim import SGD, Adam, AdamW
 
 from cases import WHOLE, case
 from dense import truth
-from f3eo import F3EO, Coupled, Decoupled, ModelSampled, Ratio, Sign
+from f3eo import F3EO, Coupled, Decoupled, Fitted, ModelSampled, PerSample, Ratio, Sign
 from f3eo.extend import DecoupledPerTensor, Direct
 from optimizer.helpers import batches, flat, gradient, losses, network, weights
+from optimizer.reference import diagonal
 
 LR = 1e-3
+EUCLIDEAN = {"estimator": PerSample(), "strength": Fitted(0.04)}
+"""For which the trace is that of the dense truth."""
 BASE = {"sgd": (SGD, {"lr": LR}), "adam": (Adam, {"lr": LR}), "adamw": (AdamW, {"lr": LR})}
 NETS = ["mlp", "cnn", "attention", "sequence_first"]
 
@@ -49,14 +52,42 @@ def moved(row, model, direction):
     return copied(row, other)
 
 
-def slopes(row, before, part, step=1e-4):
-    """Slopes of L and of Tr F along `part`, by central differences of real values."""
-    unit = part / part.norm()
+def of_trace(row, before):
+    """The trace as a function of the weights."""
+    return lambda there: truth(there.model, there.losses, *there.batch).trace
+
+
+def of_outputs(row, before):
+    """(1/B) Σ_i ‖D Jᵢᵀ rᵢ‖ as a function of the weights, with D and rᵢ = ∂ℓ_i/∂f_i of `before`."""
+    size = diagonal(before.parameters())
+    samples = [[t[i : i + 1] for t in row.batch] for i in range(len(row.batch[0]))]
+    outputs, residuals = [], []
+    hook = before.register_forward_hook(lambda _, given, output: outputs.append(output))
+    for sample in samples:
+        loss = copied(row, before).losses(*sample).mean()
+        residuals.append(torch.autograd.grad(loss, outputs.pop())[0])
+    hook.remove()
+
+    def quantity(there):
+        total = 0.0
+        for (x, *_), r in zip(samples, residuals, strict=True):
+            linear = (there.model(x) * r).sum()
+            parameters = list(there.model.parameters())
+            g = torch.autograd.grad(linear, parameters, materialize_grads=True)
+            total += (size * flat(g)).norm() / len(samples)
+        return total
+
+    return quantity
+
+
+def slopes(row, before, part, quantity=of_trace, step=1e-4):
+    """Slopes of L and of a quantity along `part`, by central differences of real values."""
+    unit, of = part / part.norm(), quantity(row, before)
     values = []
     for sign in (1, -1):
         there = moved(row, before, sign * step * unit)
         t = truth(there.model, there.losses, *there.batch)
-        values.append((float(t.losses.mean()), float(t.trace)))
+        values.append((float(t.losses.mean()), float(of(there))))
     (l1, t1), (l0, t0) = values
     return (l1 - l0) / (2 * step), (t1 - t0) / (2 * step)
 
@@ -67,7 +98,7 @@ def slopes(row, before, part, step=1e-4):
 def test_the_structure_part_descends_the_trace_and_leaves_the_loss(net, base, warm):
     """On real values before and after a small move; a flipped sign turns the slope's."""
     row = case(net)
-    before, part = structure_part(row, base, warm)
+    before, part = structure_part(row, base, warm, **EUCLIDEAN)
     at = copied(row, before)
     here = truth(before, at.losses, *row.batch)
     first_order = float(here.gradient @ part / (here.gradient.norm() * part.norm()))
@@ -78,10 +109,28 @@ def test_the_structure_part_descends_the_trace_and_leaves_the_loss(net, base, wa
     assert abs(loss) < 1e-4 * float(here.gradient.norm())
 
 
+@pytest.mark.parametrize("warm", [0, 3])
+@pytest.mark.parametrize("base", BASE)
+@pytest.mark.parametrize("net", NETS)
+def test_that_of_the_default_descends_its_own_quantity_and_leaves_the_loss(net, base, warm):
+    """In units of the weights, of the outputs' Jacobian alone."""
+    row = case(net)
+    before, part = structure_part(row, base, warm)
+    at, size = copied(row, before), diagonal(before.parameters())
+    here = truth(before, at.losses, *row.batch, power=1, diagonal=size, held=True)
+    first_order = float(here.gradient @ part / (here.gradient.norm() * part.norm()))
+    assert abs(first_order) < 1e-6
+    loss, quantity = slopes(row, before, part, of_outputs)
+    assert quantity < -1e-2 * float(here.structure.norm())
+    assert quantity == pytest.approx(float(here.structure @ part / part.norm()), rel=1e-2)
+    assert abs(loss) < 1e-4 * float(here.gradient.norm())
+
+
 @pytest.mark.parametrize("rule", [Coupled(), Decoupled(), DecoupledPerTensor(), Direct()])
 def test_every_rule_descends_the_trace(rule):
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=LR, rule=rule, strength=Ratio(3.0), fraction=1, every=1)
+    options = {"estimator": PerSample(), "rule": rule, "strength": Ratio(3.0), **WHOLE}
+    optimizer = F3EO(row.model, SGD, lr=LR, **options)
     before = copy.deepcopy(row.model)
     optimizer.step(row.losses, *row.batch)
     _, trace = slopes(row, before, weights(row.model) - weights(before))
@@ -120,7 +169,7 @@ def test_per_tensor_is_orthogonal_in_every_tensor_and_another_method():
     found = {}
     for rule in (Decoupled(), DecoupledPerTensor()):
         row = network()
-        optimizer = F3EO(row.model, SGD, lr=0.1, rule=rule, fraction=1, every=1)
+        optimizer = F3EO(row.model, SGD, lr=0.1, rule=rule, **EUCLIDEAN, **WHOLE)
         before = gradient(row.model, row.batch)
         optimizer.step(row.losses, *row.batch)
         parts = [p.grad - g for p, g in zip(row.model.parameters(), before, strict=True)]
@@ -133,7 +182,7 @@ def test_per_tensor_is_orthogonal_in_every_tensor_and_another_method():
 
 def test_per_tensor_in_a_metric_is_orthogonal_in_every_tensor_of_it():
     row = network()
-    before, part = structure_part(row, "adam", 2, rule=DecoupledPerTensor())
+    before, part = structure_part(row, "adam", 2, rule=DecoupledPerTensor(), **EUCLIDEAN)
     sizes = [p.numel() for p in before.parameters()]
     g = gradient(before, row.batch)
     for a, b in zip(g, part.split(sizes), strict=True):
@@ -145,7 +194,8 @@ def test_a_structure_gradient_along_the_loss_gradient_adds_nothing():
     theta = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
     other = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
     x = torch.tensor([[0.3], [-0.4]], dtype=torch.float64)
-    optimizer = F3EO([theta], SGD, lr=0.1, strength=Ratio(1.0), fraction=1, every=1)
+    options = {"estimator": PerSample(), "strength": Ratio(1.0), **WHOLE}
+    optimizer = F3EO([theta], SGD, lr=0.1, **options)
     plain = SGD([other], lr=0.1)
     for _ in range(5):
         plain.zero_grad()
@@ -164,7 +214,7 @@ def test_a_step_in_float32_descends_the_trace_as_well(base):
     for p, g in zip(plain.parameters(), gradient(plain, batch), strict=True):
         p.grad = g
     kind(plain.parameters(), lr=0.05).step()
-    F3EO(model, kind, lr=0.05, fraction=1, every=1).step(losses(model), *batch)
+    F3EO(model, kind, lr=0.05, **EUCLIDEAN, **WHOLE).step(losses(model), *batch)
     part = weights(model) - weights(plain)
     before = network()
     row = copied(before, before.model)

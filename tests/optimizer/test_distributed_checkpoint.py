@@ -97,28 +97,61 @@ def test_training_goes_on_bit_for_bit(base, every, steps, estimator, way, stored
 
 
 def test_the_state_of_every_parameter_is_all_there_under_its_name():
-    model, optimizer = pair(every=5)
+    model, optimizer = pair(every=5)  # of which nothing is kept
     run(model, optimizer, batches(2))
     state = get_optimizer_state_dict(model, optimizer)["state"]
     assert state.keys() == {name for name, _ in model.named_parameters()}
     entry = state["0.weight"]
+    assert entry.keys() == {"base", "f3eo"}
     assert entry["base"].keys() == {"step", "exp_avg", "exp_avg_sq"}
-    assert torch.equal(entry["structure"], optimizer.state[model[0].weight]["structure"])
     assert (entry["f3eo"]["steps"], float(entry["f3eo"]["trace"])) == (2, float(optimizer.trace))
 
 
-def test_state_dicts_without_the_state_of_single_parameters_load_as_ever():
-    """As F3EO saved them before: "state" holds directions alone."""
+def first_form(state):
+    """As the first state dicts were: "state" holds directions alone."""
+    state["state"] = {k: {"structure": torch.full((2,), torch.nan)} for k in state["state"]}
+    del state["f3eo"]["trace"]
+    return state
+
+
+def second_form(state):
+    """As those of version 0.2: a direction stands beside the state of the base and the counters."""
+    for entry in state["state"].values():
+        entry["structure"] = torch.full((2,), torch.nan)
+    return state
+
+
+@pytest.mark.parametrize("form", [first_form, second_form])
+def test_state_dicts_with_directions_load_and_the_directions_are_dropped(form):
     model, optimizer = pair(every=3)
     run(model, optimizer, batches(2))
-    state = copy.deepcopy(optimizer.state_dict())
-    state["state"] = {k: {"structure": e["structure"]} for k, e in state["state"].items()}
-    del state["f3eo"]["trace"]
-    other, resumed = pair(every=3)
+    state = form(copy.deepcopy(optimizer.state_dict()))
+    other, resumed = pair(every=3, seed=4)
     other.load_state_dict(model.state_dict())
     resumed.load_state_dict(state)
-    run(model, optimizer, batches(4)[2:])
-    run(other, resumed, batches(4)[2:])
+    assert {key for e in resumed.state_dict()["state"].values() for key in e} == {"base", "f3eo"}
+    run(model, optimizer, batches(7)[2:])
+    run(other, resumed, batches(7)[2:])
+    assert torch.equal(weights(model), weights(other))
+    assert bits(resumed.base.state_dict()) == bits(optimizer.base.state_dict())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_checkpoints_of_single_parameters_with_directions_load_too(way):
+    model, optimizer = pair(every=3)
+    run(model, optimizer, batches(2))
+    state = copy.deepcopy(quiet(get_optimizer_state_dict, model, optimizer, options=WAYS[way]))
+    if way == "flat":
+        state |= {f"state.{name}.structure": p.detach() for name, p in model.named_parameters()}
+    else:
+        for name, p in model.named_parameters():
+            state["state"][name]["structure"] = p.detach()
+    other, resumed = pair(every=3, seed=4)
+    other.load_state_dict(model.state_dict())
+    quiet(set_optimizer_state_dict, other, resumed, state, options=WAYS[way])
+    run(model, optimizer, batches(7)[2:])
+    run(other, resumed, batches(7)[2:])
+    assert everything(other, resumed)["base"] == everything(model, optimizer)["base"]
     assert torch.equal(weights(model), weights(other))
 
 
@@ -177,15 +210,14 @@ def test_state_that_is_assigned_goes_to_base_and_optimizer_and_no_other_is_taken
     model, optimizer = pair(every=5)
     run(model, optimizer, batches(1))
     p = model[0].weight
-    entry = optimizer.state[p]
-    optimizer.state[p] = {"base": {"step": torch.tensor(9.0)}, "structure": 2 * entry["structure"]}
+    optimizer.state[p] = {"base": {"step": torch.tensor(9.0)}, "structure": p}
     assert optimizer.base.state[p] == {"step": torch.tensor(9.0)}
-    assert torch.equal(optimizer.state[p]["structure"], 2 * entry["structure"])
+    assert optimizer.state[p].keys() == {"base", "f3eo"}  # a direction of version 0.2 is dropped
     for key, value in (("own", {}), (p, {"slow": p})):
         with pytest.raises(TypeError, match=r"wrap F3EO around.*F3EO\(model, other\)"):
             optimizer.state[key] = value
     del optimizer.state[p]
-    assert p not in optimizer.base.state and "structure" not in optimizer.state[p]
+    assert p not in optimizer.base.state
     optimizer.load_state_dict(pair(every=5)[1].state_dict())
     assert len(optimizer.state) == 0
 

@@ -1,4 +1,7 @@
-"""What makes a step cheaper or smaller: every, fraction, chunk; and the stated cost."""
+"""What makes a step cheaper or smaller: fraction, chunk; and the stated cost.
+
+For every: test_every.py.
+"""
 
 import copy
 from itertools import combinations
@@ -20,8 +23,8 @@ from f3eo import (
     PerSample,
     Ratio,
     Sign,
-    Warmup,
 )
+from f3eo.extend import Direct
 from optimizer.helpers import (
     Counting,
     batches,
@@ -29,57 +32,8 @@ from optimizer.helpers import (
     gradient,
     losses,
     network,
-    structure_term,
     weights,
 )
-
-# Every.
-
-
-@pytest.mark.parametrize("base", [SGD, Adam])
-@pytest.mark.parametrize("every", [1, 2, 3])
-def test_h_is_measured_each_so_many_steps_only(every, base):
-    row = network()
-    counting = Counting()
-    calls = []
-    optimizer = F3EO(row.model, base, lr=0.05, every=every, estimator=counting, fraction=1)
-
-    def closure(x, y):
-        calls.append(len(x))
-        return row.losses(x, y)
-
-    traces = []
-    for batch in batches(7):
-        optimizer.step(closure, *batch)
-        traces.append(float(optimizer.trace))
-    assert len(counting.sizes) == len(range(0, 7, every))
-    assert len(calls) == 7  # one forward pass a step in any case
-    assert len(set(traces)) == len(range(0, 7, every))
-
-
-def test_between_measurements_the_direction_is_used_again_off_the_new_gradient():
-    row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.05, every=3, strength=Ratio(0.3), fraction=1)
-    first, second, third = batches(3)
-    d, _ = structure_term(row, first, optimizer)
-    for batch in (second, third):
-        part, g = structure_term(row, batch, optimizer)
-        off = d - (d @ g) / (g @ g) * g
-        assert abs(part @ g) < 1e-12 * part.norm() * g.norm()
-        assert relative(part, 0.3 * g.norm() / off.norm() * off) < 1e-9
-
-
-def test_a_delay_does_not_leave_every_without_a_direction():
-    row = network()
-    counting = Counting()
-    strength = Ratio(0.3, Warmup(1, delay=3))
-    optimizer = F3EO(
-        row.model, SGD, lr=0.05, every=2, strength=strength, estimator=counting, fraction=1
-    )
-    lengths = [float(structure_term(row, batch, optimizer)[0].norm()) for batch in batches(6)]
-    assert [length > 1e-6 for length in lengths] == [False] * 3 + [True] * 3
-    assert len(counting.sizes) == 2  # at step 3, for want of a direction, and at step 4
-
 
 # Fraction.
 
@@ -183,6 +137,7 @@ COSTS = {  # gradient equivalents = forward passes / 3
     "batch": ({"estimator": MiniBatch()}, 3.0),
     "sign": ({"estimator": Sign()}, 3.0),
     "sign, differences": ({"estimator": Sign(FiniteDifference())}, 2.0),
+    "direct, every 4": ({"rule": Direct(), "every": 4}, 2.0),
 }
 
 

@@ -10,11 +10,13 @@ from cases import WHOLE, case
 from dense import relative, truth
 from f3eo import (
     F3EO,
+    ByRow,
     Cap,
     Coupled,
     Decoupled,
     DoubleBackward,
     FiniteDifference,
+    Fitted,
     Fixed,
     MiniBatch,
     PerSample,
@@ -49,12 +51,13 @@ def trained(model, base="sgd", steps=5, closure=None, parameters=None, **options
 
 @pytest.mark.parametrize("rule", [Decoupled(), Coupled(), Direct()])
 @pytest.mark.parametrize("base", BASE)
-def test_maximizing_mirrors_minimizing_the_negative(base, rule):
+@pytest.mark.parametrize("parts", [{"power": 2}, {"metric": ByRow(), "hold_residuals": True}])
+def test_maximizing_mirrors_minimizing_the_negative(base, rule, parts):
     """Squared norms do not know the sign of the loss: both descend the same trace."""
     up, down = network().model, network().model
     options = {
         "rule": rule,
-        "estimator": PerSample(DoubleBackward(), power=2),
+        "estimator": PerSample(DoubleBackward(), **parts),
         "strength": Cap(0.04),
     }
     trained(up, base, maximize=True, **options)
@@ -64,9 +67,9 @@ def test_maximizing_mirrors_minimizing_the_negative(base, rule):
 
 @pytest.mark.parametrize("base", BASE)
 def test_maximizing_the_likelihood_weighs_as_minimizing_its_negative(base):
-    """The default strength takes the probability of the labels, whichever way it is put."""
+    """`Fitted` takes the probability of the labels, whichever way it is put."""
     up, down = network().model, network().model
-    exact = {"estimator": PerSample(DoubleBackward(), power=1)}
+    exact = {"estimator": PerSample(DoubleBackward()), "strength": Fitted(0.04)}
     trained(up, base, maximize=True, closure=lambda x, y: -losses(up)(x, y), **exact)
     trained(down, base, **exact)
     assert relative(weights(up), weights(down)) < 1e-12
@@ -74,9 +77,8 @@ def test_maximizing_the_likelihood_weighs_as_minimizing_its_negative(base):
 
 def test_maximizing_raises_the_loss_and_descends_the_trace():
     row = network()
-    optimizer = F3EO(
-        row.model, SGD, lr=0.05, maximize=True, strength=Cap(0.04), fraction=1, every=1
-    )
+    options = {"estimator": PerSample(), "strength": Cap(0.04), **WHOLE}
+    optimizer = F3EO(row.model, SGD, lr=0.05, maximize=True, **options)
     g = flat(gradient(row.model, row.batch))
     h = truth(row.model, row.losses, *row.batch).structure
     before = weights(row.model)
@@ -90,7 +92,8 @@ def test_groups_may_pull_in_opposite_directions():
     row = network()
     first, last = row.model[0], nn.Sequential(*row.model[1:])
     groups = [{"params": list(first.parameters()), "maximize": True}, {"params": last.parameters()}]
-    optimizer = F3EO(groups, SGD, lr=0.1, strength=Ratio(0.5), fraction=1, every=1)
+    options = {"estimator": PerSample(), "strength": Ratio(0.5), **WHOLE}
+    optimizer = F3EO(groups, SGD, lr=0.1, **options)
     g = gradient(row.model, row.batch)
     before = weights(row.model)
     optimizer.step(row.losses, *row.batch)
@@ -119,15 +122,20 @@ def test_frozen_parameters_stay_and_the_rest_is_trained_as_if_they_were_constant
 
 
 def test_a_parameter_that_thaws_joins_in():
+    """In the loss at once, in the structure term at the next measurement."""
     row = case("partly_frozen")
-    optimizer = F3EO(row.model, Adam, lr=0.02, every=2, fraction=1)
+    thawed = row.model[2].weight
+    optimizer = F3EO(row.model, SGD, lr=0.02, every=2, fraction=1, strength=Ratio(0.3))
     optimizer.step(row.losses, *row.batch)
-    row.model[2].weight.requires_grad_(True)
-    frozen = row.model[2].weight.detach().clone()
-    optimizer.step(row.losses, *row.batch)
-    optimizer.step(row.losses, *row.batch)
-    assert not torch.equal(row.model[2].weight, frozen)
-    assert "structure" in optimizer.state[row.model[2].weight]
+    thawed.requires_grad_(True)
+    for measured in (False, True):
+        before = thawed.detach().clone()
+        (own,) = torch.autograd.grad(row.losses(*row.batch).mean(), thawed)
+        optimizer.step(row.losses, *row.batch)
+        assert not torch.equal(thawed, before)
+        assert torch.equal(thawed.grad, own) == (not measured)
+        if measured:
+            assert relative(thawed.grad, own) > 1e-2
 
 
 @pytest.mark.parametrize("rule", [Decoupled(), Coupled(), Direct()])
@@ -290,7 +298,8 @@ def test_learning_rates_of_groups_belong_to_the_metric(kind, last):
             {"params": model[2:].parameters(), "lr": last},
         ]
 
-    optimizer = F3EO(groups(row.model), kind, strength=Ratio(0.5), fraction=1, every=1)
+    options = {"estimator": PerSample(), "strength": Ratio(0.5), **WHOLE}
+    optimizer = F3EO(groups(row.model), kind, **options)
     plain = kind(groups(alone.model))
     g = gradient(alone.model, row.batch)
     for p, value in zip(alone.model.parameters(), g, strict=True):
@@ -306,9 +315,8 @@ def test_learning_rates_of_groups_belong_to_the_metric(kind, last):
 
 def test_a_bare_list_of_tensors_is_a_model():
     weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    optimizer = F3EO(
-        [weight], SGD, lr=0.1, strength=Fixed(0.1), rule=Coupled(), fraction=1, every=1
-    )
+    options = {"estimator": PerSample(), "strength": Fixed(0.1), "rule": Coupled(), **WHOLE}
+    optimizer = F3EO([weight], SGD, lr=0.1, **options)
     x, y = batches(1)[0]
     g = torch.autograd.grad(F.cross_entropy(x @ weight, y), weight)[0]
     optimizer.step(lambda x, y: F.cross_entropy(x @ weight, y, reduction="none"), x, y)

@@ -8,7 +8,7 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim import lr_scheduler as lr
 
 from cases import WHOLE
-from f3eo import F3EO, Cap, Warmup
+from f3eo import F3EO, Cap, PerSample, Warmup
 from optimizer.helpers import batches, losses, network, weights
 
 
@@ -183,12 +183,14 @@ def test_step_works_under_no_grad():
 
 def test_repr_is_the_method_in_a_line():
     _, optimizer = made(momentum=0.25)
-    parts = "PerSample(), Decoupled(), Fitted(0.04)"
+    estimator = "PerSample(metric=ByRow(vectors=1.0), hold_residuals=True)"
+    parts = f"{estimator}, Decoupled(), Cap(1.0, limit=3.0)"
     assert repr(optimizer) == f"F3EO(SGD(lr=0.1, momentum=0.25), {parts}, fraction=1, every=1)"
     model = network().model
     groups = [{"params": model[0].parameters()}, {"params": model[2:].parameters(), "lr": 0.5}]
     groups[1]["structure"] = False
-    optimizer = F3EO(groups, Adam, lr=0.01, max_norm=2.0, strength=Cap(1, schedule=Warmup(3)))
+    parts = {"estimator": PerSample(), "strength": Cap(1, schedule=Warmup(3))}
+    optimizer = F3EO(groups, Adam, lr=0.01, max_norm=2.0, **parts)
     assert repr(optimizer).splitlines() == [
         "F3EO(Adam(lr=0.01), PerSample(), Decoupled(), Cap(1, schedule=Warmup(3)), fraction=None, "
         "every=5, max_norm=2.0)",

@@ -105,24 +105,26 @@ def test_fitted_is_a_strength_times_the_probability_of_the_whole_batchs_labels(p
 
 
 @pytest.mark.parametrize("base", [SGD, Adam])
-def test_fitted_on_a_kept_direction_takes_the_loss_of_every_step(base):
-    """Where everything is fitted it is `Cap`, where nothing is it is the base alone."""
+def test_fitted_takes_the_loss_of_the_measured_step(base):
+    """Where everything is fitted there it is `Cap`, where nothing is it is the base alone."""
     found = {}
-    for loss in (-100.0, 15.0):  # a constant on the losses leaves all gradients alone
+    for loss in (-100.0, 17.0):  # a constant on the losses leaves all gradients alone
         for strength in (Fitted(0.3), Cap(0.3), Fixed(0.0)):
             row = network()
-            optimizer = F3EO(row.model, base, lr=0.1, strength=strength, every=2, fraction=1)
-            for x, y in batches(4):
-                optimizer.step(lambda x, y, m=row, c=loss: m.losses(x, y) + c, x, y)
+            options = {"estimator": PerSample(), "strength": strength, "every": 2, "fraction": 1}
+            optimizer = F3EO(row.model, base, lr=0.1, **options)
+            for k, (x, y) in enumerate(batches(4)):
+                level = -83.0 - loss if k % 2 else loss  # the other one between measurements
+                optimizer.step(lambda x, y, m=row, c=level: m.losses(x, y) + c, x, y)
             found[loss, type(strength)] = weights(row.model)
     assert torch.equal(found[-100.0, Fitted], found[-100.0, Cap])
-    assert relative(found[15.0, Fitted], found[15.0, Fixed]) < 1e-6
-    assert relative(found[15.0, Cap], found[15.0, Fixed]) > 1e-4
+    assert relative(found[17.0, Fitted], found[17.0, Fixed]) < 1e-6
+    assert relative(found[17.0, Cap], found[17.0, Fixed]) > 1e-4
 
 
 def test_fitted_says_of_a_training_whose_loss_no_classifier_has_that_it_does_nothing():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.1, fraction=1, every=1)
+    optimizer = F3EO(row.model, SGD, lr=0.1, strength=Fitted(0.04), fraction=1, every=1)
     with pytest.warns(UserWarning, match=r"Fitted\(0.04\).*: .*Cap\(0.04\)") as warned:
         for x, y in batches(3):
             optimizer.step(lambda x, y: row.losses(x, y) + 40, x, y)

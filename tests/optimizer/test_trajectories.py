@@ -1,31 +1,23 @@
 """Whole trajectories: closed forms on a quadratic, the source's listing, golden numbers."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import vector_to_parameters
 from torch.optim import SGD, Adam
 
 from cases import WHOLE
-from dense import relative, truth
+from dense import relative
 from f3eo import (
     F3EO,
     Cap,
-    Compiled,
     Coupled,
     Decoupled,
     DoubleBackward,
     FiniteDifference,
-    Fitted,
     Fixed,
     MiniBatch,
-    ModelSampled,
     PerSample,
     Ratio,
-    Sign,
-    Warmup,
 )
 from f3eo.extend import DecoupledPerTensor, Direct
 from optimizer.helpers import batches, network, weights
@@ -197,132 +189,3 @@ def test_one_sample_makes_the_batch_the_fisher_trace():
             found[size, type(estimator)] = weights(case.model)
     assert relative(found[1, MiniBatch], found[1, PerSample]) < 1e-12
     assert relative(found[6, MiniBatch], found[6, PerSample]) > 1e-3
-
-
-def golden_network():
-    """Weights and data without random numbers."""
-    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
-    with torch.no_grad():
-        for k, p in enumerate(model.parameters()):
-            steps = torch.arange(p.numel(), dtype=p.dtype).view_as(p)
-            p.copy_(torch.sin(1.7 * steps + k))
-    x = torch.cos(0.9 * torch.arange(28, dtype=torch.float64)).view(7, 4)
-    return model, (x, torch.tensor([0, 2, 1, 1, 0, 2, 2]))
-
-
-GOLDEN = {
-    "defaults, SGD": (SGD, {"lr": 0.1, "momentum": 0.9}, {}),
-    "defaults, Adam": (Adam, {"lr": 0.01}, {}),
-    "per tensor, fixed": (SGD, {"lr": 0.1}, {"rule": DecoupledPerTensor(), "strength": Fixed(0.5)}),
-    "coupled, capped, every 2": (
-        Adam,
-        {"lr": 0.01},
-        {"rule": Coupled(), "strength": Cap(1.0, 0.5, Warmup(3)), "every": 2},
-    ),
-}
-NUMBERS = {  # losses of five steps, then Tr F at the last, sum and norm of the weights after it
-    "defaults, SGD": [
-        *(1.6919568217019727, 1.6182709344430137, 1.4892583199963325, 1.3295500088656949),
-        *(1.1652098020340158, 3.8540087847894453, -0.5933298072066684, 4.475952084486523),
-    ],
-    "defaults, Adam": [
-        *(1.6919568217019727, 1.6499086444978315, 1.604621483414505, 1.560845255918015),
-        *(1.518633427458424, 4.87113688118468, 0.7904440855402839, 4.52765802569686),
-    ],
-    "per tensor, fixed": [
-        *(1.6919568217019723, 1.6204107342584388, 1.556237591935604, 1.4978659857660719),
-        *(1.4442157528344306, 4.34849604943284, 0.8274153606357781, 4.512836239467615),
-    ],
-    "coupled, capped, every 2": [
-        *(1.6919568217019723, 1.6654365094579708, 1.616044630144216, 1.570031089332169),
-        *(1.5273571265925483, 4.28985455439706, 2.4561702741207507, 4.638960983124291),
-    ],
-}
-
-
-def test_the_defaults_are_these():
-    optimizer = F3EO(nn.Linear(2, 2), SGD, lr=0.1)
-    assert type(optimizer.estimator) is PerSample and optimizer.estimator.power == 1
-    assert type(optimizer.estimator.engine) is FiniteDifference
-    assert type(optimizer.rule) is Decoupled
-    assert repr(optimizer.strength) == "Fitted(0.04)" and optimizer.strength.limit == 1
-    assert (optimizer.fraction, optimizer.every) == (None, 5)
-
-
-PARTS_NAMED = {
-    "estimator": [PerSample(), Compiled(PerSample()), Compiled(backend=None)],
-    "rule": [Decoupled()],
-    "strength": [Fitted(0.04)],
-    "fraction": [0.25],
-    "every": [5],
-}
-
-
-@pytest.mark.parametrize(("part", "value"), [(k, v) for k, vs in PARTS_NAMED.items() for v in vs])
-def test_naming_a_part_that_is_the_default_changes_nothing(part, value):
-    """`Compiled` is the same method to rounding: nothing of it is compiled in the first steps."""
-    found = []
-    for given in ({}, {part: value}):
-        row = network()
-        row.model.float()
-        generator = torch.Generator().manual_seed(3)
-        optimizer = F3EO(row.model, SGD, lr=0.1, generator=generator, **given)
-        for x, y in batches(7, 16, torch.float32):
-            optimizer.step(row.losses, x, y)
-        found.append(weights(row.model))
-    assert relative(found[1], found[0]) < 1e-6
-
-
-@pytest.mark.parametrize("estimator", [PerSample(power=2), Sign(), MiniBatch(), ModelSampled()])
-def test_naming_an_estimator_changes_no_other_part(estimator):
-    optimizer = F3EO(nn.Linear(2, 2), SGD, lr=0.1, estimator=estimator)
-    assert repr(optimizer.strength) == "Fitted(0.04)" and type(optimizer.rule) is Decoupled
-    assert (optimizer.fraction, optimizer.every) == (None, 5)
-
-
-@pytest.mark.parametrize(
-    ("engine", "tolerance"),
-    [(DoubleBackward(), 1e-9), (FiniteDifference(), 1e-6)],
-    ids=["exact", "default"],
-)
-@pytest.mark.parametrize("name", GOLDEN)
-def test_golden_trajectory(name, engine, tolerance):
-    """The method as released: whoever changes these numbers changes the method, and says so.
-
-    The numbers are those of the exact h, which the default engine follows within its error.
-    """
-    base, options, ours = GOLDEN[name]
-    estimator = PerSample(engine, power=1 if "defaults" in name else 2)
-    model, batch = golden_network()
-    criterion = nn.CrossEntropyLoss(reduction="none")
-    optimizer = F3EO(model, base, estimator=estimator, **options, **WHOLE | ours)
-    found = [float(optimizer.step(lambda x, y: criterion(model(x), y), *batch)) for _ in range(5)]
-    found += [float(optimizer.trace), float(weights(model).sum()), float(weights(model).norm())]
-    assert found == pytest.approx(NUMBERS[name], rel=tolerance)
-
-
-@pytest.mark.parametrize("name", ["defaults, SGD", "defaults, Adam"])
-def test_the_golden_numbers_are_those_of_the_formulas(name):
-    """The method written out once more, on one long vector, with g and h from the dense truth."""
-    model, batch = golden_network()
-    criterion = nn.CrossEntropyLoss(reduction="none")
-    theta = weights(model)
-    mean, square, found = torch.zeros_like(theta), torch.zeros_like(theta), []
-    for t in range(1, 6):
-        vector_to_parameters(theta, model.parameters())
-        here = truth(model, lambda x, y: criterion(model(x), y), *batch, power=1)
-        found.append(float(here.losses.mean()))
-        g, h = here.gradient, here.structure
-        square = 0.999 * square + 0.001 * g**2
-        metric = 1 / ((square / (1 - 0.999**t)).sqrt() + 1e-8) if "Adam" in name else 1.0
-        d = h - (h @ (metric * g)) / (g @ (metric * g)) * g
-        value = 0.04 * math.exp(-found[-1])
-        d = min(value, ((g @ (metric * g)) / (d @ (metric * d))).sqrt()) * d
-        if "Adam" in name:
-            mean = 0.9 * mean + 0.1 * g
-            theta = theta - 0.01 * metric * (mean / (1 - 0.9**t) + d)
-        else:
-            mean = 0.9 * mean + g + d
-            theta = theta - 0.1 * mean
-    found += [float(here.trace), float(theta.sum()), float(theta.norm())]
-    assert found == pytest.approx(NUMBERS[name], rel=1e-9)
