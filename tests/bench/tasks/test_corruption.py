@@ -67,7 +67,7 @@ def test_images_are_turned_one_to_each_side():
     torch.testing.assert_close(turned[1::2], torch.rot90(x[1::2], -1, (2, 3)), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("corrupt", [*IMAGES, *TABLE], ids=repr)
+@pytest.mark.parametrize("corrupt", [*IMAGES, *TABLE])
 def test_shapes_stay_and_the_inputs_are_not_changed(corrupt):
     x = images()
     before = x.clone()
