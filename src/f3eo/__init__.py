@@ -19,6 +19,7 @@ from f3eo.fisher import (
     ModelSampled,
     PerSample,
     Sign,
+    Uniform,
     fisher_trace,
 )
 from f3eo.optimizer import F3EO
@@ -49,6 +50,7 @@ __all__ = [
     "PerSample",
     "Ratio",
     "Sign",
+    "Uniform",
     "Warmup",
     "Weighted",
     "fisher_trace",
