@@ -3,8 +3,8 @@
     python tests/step_path.py           # the files, with the changes into each
     python tests/step_path.py --calls   # every stretch of calls inside one file
 
-Two kinds of step alternate: one measures the structure term, the next `every − 1` use it again. The
-network has two linear layers, and layouts are known.
+Two kinds of step alternate: one measures the structure term, the next `every − 1` are those of the
+base. The network has two linear layers, and layouts are known.
 """
 
 import sys
@@ -26,7 +26,7 @@ Stretch = tuple[str, list[str]]
 
 
 def paths() -> dict[str, list[Stretch]]:
-    """The path of a step that measures h, and of one that uses it again."""
+    """The path of a step that measures h, and of one between two measurements."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
     optimizer = F3EO(model, SGD, lr=0.1)
@@ -56,7 +56,7 @@ def paths() -> dict[str, list[Stretch]]:
 
     for _ in range(optimizer.every):
         optimizer.step(losses, *batch)
-    return {"measures h": step(), "uses h again": step()}
+    return {"measures h": step(), "has no h": step()}
 
 
 def changes(path: list[Stretch]) -> int:

@@ -4,11 +4,17 @@ import pytest
 
 import f3eo
 from f3eo import (
+    ByFit,
+    ByMisfit,
+    ByRow,
     Cap,
     Compiled,
     Coupled,
     Decoupled,
     DoubleBackward,
+    Elementwise,
+    Euclidean,
+    Factored,
     FiniteDifference,
     Fitted,
     Fixed,
@@ -17,6 +23,7 @@ from f3eo import (
     PerSample,
     Ratio,
     Sign,
+    Uniform,
     Warmup,
     extend,
 )
@@ -26,6 +33,9 @@ from f3eo.shown import Shown
 PARTS = {
     "PerSample()": PerSample(FiniteDifference(), power=1),
     "PerSample(DoubleBackward(), power=2)": PerSample(DoubleBackward(), power=2, memory=2**28),
+    "PerSample(metric=ByRow(vectors=1.0), hold_residuals=True)": PerSample(
+        metric=ByRow(vectors=1.0), hold_residuals=True
+    ),
     "PerSample(FiniteDifference(central=True), memory=1000)": PerSample(
         FiniteDifference(central=True), memory=1000
     ),
@@ -40,6 +50,13 @@ PARTS = {
     "MiniBatch(FiniteDifference(step=0.5))": MiniBatch(FiniteDifference(step=0.5)),
     "DoubleBackward()": DoubleBackward(),
     "FiniteDifference(central=True, step=0.1)": FiniteDifference(central=True, step=0.1),
+    "Euclidean()": Euclidean(),
+    "ByRow()": ByRow(vectors=None),
+    "Factored(vectors=0.0)": Factored(vectors=0.0),
+    "Elementwise(vectors=2)": Elementwise(vectors=2),
+    "Uniform()": Uniform(),
+    "ByFit()": ByFit(),
+    "ByMisfit()": ByMisfit(),
     "Decoupled()": Decoupled(),
     "DecoupledPerTensor()": DecoupledPerTensor(),
     "Coupled()": Coupled(),

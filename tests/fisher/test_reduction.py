@@ -5,7 +5,7 @@ from itertools import product as tuples
 import pytest
 import torch
 
-from cases import case
+from cases import WHOLE, case
 from dense import flat, relative, truth
 from f3eo import F3EO, DoubleBackward, ModelSampled, PerSample, Ratio, Sign, Weighted
 from f3eo.closure.problem import Problem
@@ -137,9 +137,8 @@ def test_a_step_takes_the_estimates_of_all_processes(structure):
 
     def step(reduction, *batch):
         c = case("mlp")
-        optimizer = F3EO(
-            c.model, torch.optim.SGD, lr=0.1, strength=Ratio(0.3 * structure), fraction=1, every=1
-        )
+        options = {"estimator": PerSample(), "strength": Ratio(0.3 * structure), **WHOLE}
+        optimizer = F3EO(c.model, torch.optim.SGD, lr=0.1, **options)
         optimizer._reduction = reduction or optimizer._reduction
         optimizer.step(c.losses, *batch)
         return flat([p.detach() for p in c.model.parameters()])
