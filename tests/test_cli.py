@@ -103,7 +103,7 @@ def test_the_commands_are_listed(typed):
     [
         (
             ["--tasks", "nope"],
-            "unknown task 'nope'; choose from digits-mlp, large-batch-digits, mnist1d-mlp",
+            "unknown task 'nope'; choose from digits-mlp, large-batch-digits, digits-few",
         ),
         (["--methods", "adamax"], "unknown method 'adamax'; choose from sgd"),
         (["--set", "sgd.lr"], "METHOD.OPTION=VALUE, e.g. sgd.lr=0.1, got 'sgd.lr'"),

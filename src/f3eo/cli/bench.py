@@ -28,7 +28,7 @@ def bench(
     Methods that `f3eo tune` has not tuned under this name are tuned first. Every run gets the same
     time: each step counts at its price, measured once per task for all methods together, so cheap
     methods take more steps. The rows are in FOLDER/NAME/results.jsonl and results.parquet;
-    for a page of them see `f3eo report`. The defaults take about fourteen hours on two cores,
+    for a page of them see `f3eo report`. The defaults take about sixteen hours on two cores,
     --quick less than a quarter of an hour. Ctrl-C keeps finished runs; the same command resumes.
     """
     study = option.study_asked(
