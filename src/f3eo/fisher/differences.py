@@ -26,7 +26,7 @@ from f3eo.fisher.ghost import FirstPass, Ghost
 from f3eo.fisher.ghost.evidence import Probe
 from f3eo.fisher.ghost.second_pass.replay import SecondPass
 from f3eo.fisher.ghost.second_pass.shifted import Shifted
-from f3eo.fisher.metric import Diagonals, in_units, times
+from f3eo.fisher.metric import Diagonals, length, times
 from f3eo.fisher.parameters import by_parameter
 from f3eo.fisher.quantity import Quantity
 from f3eo.fisher.single_samples import CHECKED, SampleStructure, refuse_wrong_structure
@@ -136,13 +136,12 @@ def _steps(
     first: FirstPass, problem: Problem, engine: FiniteDifference, quantity: Quantity
 ) -> _Steps:
     parameters, shares, unit = problem.structured_parameters, first.shares, first.gradients.unit
-    length = squared_norm(in_units(parameters, parameters, first.diagonals)).sqrt()
     squared = shares.squared_norms(first.gradients.squared)
     powers = quantity.factors(squared, first.losses)
     lengths = squared if powers is None else powers.square() * squared
     norms = squared.sqrt().to(first.losses)
     loss, norm, moved = shares.means_or_zero(first.losses.abs(), norms, lengths)
-    best = width(engine, length, loss, norm, unit)
+    best = width(engine, length(parameters, first.diagonals), loss, norm, unit)
     moved = moved.sqrt()
     epsilon = best.distance / torch.where(moved == 0, 1, moved)
     return _Steps(

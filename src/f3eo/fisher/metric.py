@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from f3eo.shown import Shown
+from f3eo.tensors import squared_norm
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,13 @@ class Diagonal:
                 values = values * factor
         return values
 
-    def into(self, values: Tensor) -> Tensor:
-        """v / D for v in the parameter's shape; 0 where D is."""
+    def squared_length(self, values: Tensor) -> Tensor:
+        """‖v / D‖² for v in the parameter's shape, 0 where D is; a scalar."""
+        if self.rows is not None and self.columns is None and self.full is None:
+            lengths, rows = _row_norms(values), self.rows.flatten()
+            return (lengths / torch.where(rows > 0, rows, torch.inf)).square().sum()
         ones = self.times(torch.ones_like(values))
-        return torch.where(ones > 0, values / torch.where(ones > 0, ones, 1), 0)
+        return (values / torch.where(ones > 0, ones, torch.inf)).square().sum()
 
 
 Diagonals = Mapping[int, Diagonal]
@@ -60,10 +64,15 @@ def times(values: Sequence[Tensor], parameters: Sequence[Tensor], of: Diagonals)
     return [v if (d := of.get(id(p))) is None else d.times(v) for v, p in pairs]
 
 
-def in_units(values: Sequence[Tensor], parameters: Sequence[Tensor], of: Diagonals) -> list[Tensor]:
-    """v / D, 0 where D is, for a tensor v in the shape of every parameter."""
-    pairs = zip(values, parameters, strict=True)
-    return [v if (d := of.get(id(p))) is None else d.into(v) for v, p in pairs]
+def length(parameters: Sequence[Tensor], of: Diagonals) -> Tensor:
+    """‖θ / D‖ over all parameters, without places where D is 0; a scalar."""
+    if not of:
+        return squared_norm(list(parameters)).sqrt()
+    squares = []
+    for p in parameters:
+        d = of.get(id(p))
+        squares.append(p.square().sum() if d is None else d.squared_length(p))
+    return torch.stack([s.to(squares[0]) for s in squares]).sum().sqrt()
 
 
 class Metric(Shown, ABC):
@@ -145,7 +154,8 @@ class ByRow(Metric):
 
     def matrix(self, parameter: Tensor) -> Diagonal:
         """See `Metric.matrix`."""
-        return Diagonal(rows=_mean_square(parameter, _places(parameter)).sqrt())
+        norms = _row_norms(parameter) / parameter[0].numel() ** 0.5
+        return Diagonal(rows=norms.view(-1, *(1,) * (parameter.ndim - 1)))
 
 
 class Factored(Metric):
@@ -163,6 +173,11 @@ class Factored(Metric):
         rows = _mean_square(parameter, _places(parameter))
         columns, mean = _mean_square(parameter, [0]), rows.mean()
         return Diagonal(rows.sqrt(), (columns / torch.where(mean > 0, mean, 1)).sqrt())
+
+
+def _row_norms(parameter: Tensor) -> Tensor:
+    """‖θ_k‖ of every row, (m,)."""
+    return torch.linalg.vector_norm(parameter.flatten(1), dim=1)
 
 
 def _places(parameter: Tensor) -> list[int]:
