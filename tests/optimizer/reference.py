@@ -29,7 +29,7 @@ class Method:
     Args:
         strength: λ.
         power: p.
-        by_rows: whether D is the root mean square of each row of a matrix, and 1 for vectors.
+        by_rows: whether D is the root mean square of each row of a matrix, and |θ| for vectors.
         held: whether ∂ℓ_i/∂f_i is constant.
         projected: "all" takes from h its part along g, "tensors" does so for each tensor.
         every: steps from one measurement to the next.
@@ -43,7 +43,12 @@ class Method:
     every: int = 1
 
 
-DEFAULT = Method(lambda s: min(1.0, 3 * float(s.g / s.d)), by_rows=True, held=True)
+def sensitivity(s: Seen) -> float:
+    """min(1, (√Tr(D F D)/(0.6 L))⁴), and no longer than g."""
+    return min(min(1.0, (s.trace**0.5 / (0.6 * s.loss)) ** 4), float(s.g / s.d))
+
+
+DEFAULT = Method(sensitivity, by_rows=True, held=True)
 """The default of F3EO, with h from the whole batch at every step."""
 
 
@@ -91,10 +96,10 @@ def adamw(lr: float, decay: float = 0.0) -> Any:
 
 
 def diagonal(parameters: Any) -> Tensor:
-    """D: √(mean of θ² over a row's places) for matrices and filters, 1 for vectors."""
+    """D: √(mean of θ² over a row's places) for matrices and filters, |θ| for vectors."""
     found = []
     for p in parameters:
-        size = torch.ones_like(p).detach()
+        size = p.detach().abs()
         if p.ndim > 1:
             for row, values in zip(size, p.detach(), strict=True):
                 row.fill_(values.square().mean().sqrt())

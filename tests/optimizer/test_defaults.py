@@ -11,7 +11,6 @@ from dense import relative
 from f3eo import (
     F3EO,
     ByRow,
-    Cap,
     Compiled,
     Decoupled,
     DoubleBackward,
@@ -19,6 +18,7 @@ from f3eo import (
     MiniBatch,
     ModelSampled,
     PerSample,
+    Sensitivity,
     Sign,
 )
 from optimizer.helpers import batches, losses, network, weights
@@ -29,22 +29,22 @@ def test_the_defaults_are_these():
     optimizer = F3EO(nn.Linear(2, 2), SGD, lr=0.1)
     estimator, metric = optimizer.estimator, optimizer.estimator.metric
     assert type(estimator) is PerSample and estimator.power == 1 and estimator.hold_residuals
-    assert type(metric) is ByRow and metric.vectors == 1
+    assert type(metric) is ByRow and metric.vectors is None
     assert type(estimator.engine) is FiniteDifference
     assert repr(estimator.emphasis) == "Uniform()"
     assert type(optimizer.rule) is Decoupled
-    assert repr(optimizer.strength) == "Cap(1.0, limit=3.0)"
+    assert repr(optimizer.strength) == "Sensitivity()"
     assert (optimizer.fraction, optimizer.every) == (None, 5)
 
 
 def default():
-    return PerSample(metric=ByRow(vectors=1.0), hold_residuals=True)
+    return PerSample(metric=ByRow(), hold_residuals=True)
 
 
 PARTS_NAMED = {
     "estimator": [default(), Compiled(default()), Compiled(default(), backend=None)],
     "rule": [Decoupled()],
-    "strength": [Cap(1.0, limit=3.0)],
+    "strength": [Sensitivity()],
     "fraction": [0.25],
     "every": [5],
 }
@@ -73,10 +73,10 @@ ESTIMATORS = {  # and the strength that F3EO takes with them
     "sign": (Sign(), "Fitted(0.04)"),
     "batch": (MiniBatch(), "Fitted(0.04)"),
     "model": (ModelSampled(), "Fitted(0.04)"),
-    "in units": (PerSample(metric=ByRow()), "Cap(1.0, limit=3.0)"),
+    "in units": (PerSample(metric=ByRow()), "Sensitivity()"),
     "in units, compiled": (
         Compiled(PerSample(metric=ByRow()), backend=None),
-        "Cap(1.0, limit=3.0)",
+        "Sensitivity()",
     ),
 }
 
@@ -89,14 +89,14 @@ def test_the_default_strength_has_the_units_of_the_estimator_and_no_other_part_c
     assert (optimizer.fraction, optimizer.every) == (None, 5)
 
 
-def test_the_default_does_not_know_the_level_of_the_loss():
-    """Losses in other units than nats, or far above chance, are trained as any."""
+def test_the_default_does_not_know_the_unit_of_the_loss():
+    """Losses times 40 at a fortieth of the rate are trained alike."""
     found = []
-    for level in (0.0, 40.0):
+    for unit in (1.0, 40.0):
         row = network()
-        optimizer = F3EO(row.model, SGD, lr=0.1, estimator=exact(), fraction=1)
+        optimizer = F3EO(row.model, SGD, lr=0.1 / unit, estimator=exact(), fraction=1)
         for batch in batches(3):
-            optimizer.step(lambda x, y, m=row, c=level: m.losses(x, y) + c, *batch)
+            optimizer.step(lambda x, y, m=row, c=unit: m.losses(x, y) * c, *batch)
         found.append(weights(row.model))
     assert relative(*found) < 1e-12
 
@@ -105,7 +105,7 @@ def test_the_default_does_not_know_the_level_of_the_loss():
 
 
 def exact():
-    return PerSample(DoubleBackward(), metric=ByRow(vectors=1.0), hold_residuals=True)
+    return PerSample(DoubleBackward(), metric=ByRow(), hold_residuals=True)
 
 
 def mlp():
@@ -143,7 +143,7 @@ ENGINES = {"exact": (exact, 1e-10), "default": (lambda: None, 1e-6)}
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("make", [mlp, filters])
 def test_the_default_step_is_that_of_the_formulas(make, base, every, engine, caplog):
-    """Rows of weights as units, residuals held, λ = min(1, 3 ‖g‖/‖d‖), `every` times as strong."""
+    """Rows of weights as units, residuals held, λ by the sensitivity, `every` times as strong."""
     caplog.set_level(logging.INFO, logger="f3eo")
     kind, options, formula = BASES[base]
     estimator, tolerance = ENGINES[engine]

@@ -10,10 +10,21 @@ from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Muon
 
 from cases import WHOLE
-from f3eo import F3EO, Compiled, Coupled, FiniteDifference, Fixed, MiniBatch
+from f3eo import (
+    F3EO,
+    Cap,
+    Compiled,
+    Coupled,
+    Factored,
+    FiniteDifference,
+    Fitted,
+    Fixed,
+    MiniBatch,
+    PerSample,
+)
 from f3eo.bench.methods import METHODS, bases
 from f3eo.bench.methods.bases import BASES
-from f3eo.bench.methods.f3eo import ESTIMATORS, RULES, STRENGTHS
+from f3eo.bench.methods.f3eo import ESTIMATORS, METRICS, RESIDUALS, RULES, STRENGTHS
 
 pytestmark = pytest.mark.filterwarnings("ignore:F3EO knows no metric")
 
@@ -149,6 +160,9 @@ PARTS = [
     {"estimator": "exact", "power": 2.0},
     *({"rule": name} for name in RULES),
     *({"strength": name} for name in STRENGTHS),
+    *({"metric": name} for name in METRICS),
+    *({"residuals": name} for name in RESIDUALS),
+    {"strength": "cap", "limit": 0.01},
     {"every": 2},
     {"fraction": 0.25},
     {"base": "adamw"},
@@ -156,6 +170,8 @@ PARTS = [
 ]
 DEFAULT = {
     "estimator": "per_sample",
+    "metric": "rows",
+    "residuals": "held",
     "rule": "decoupled",
     "strength": "ratio",
     "fraction": 1.0,
@@ -178,22 +194,60 @@ def test_every_part_of_f3eo_is_reached_by_name(model, batch, part):
 
 @pytest.mark.parametrize("name", ["per_sample", "exact"])
 def test_a_compiled_estimator_is_that_estimator_compiled(name):
-    plain = ESTIMATORS[name](1.5)
-    compiled = ESTIMATORS["compiled" if name == "per_sample" else f"compiled_{name}"](1.5)
+    parts = {"power": 1.5, "metric": Factored(), "hold_residuals": True}
+    plain = ESTIMATORS[name](**parts)
+    compiled = ESTIMATORS["compiled" if name == "per_sample" else f"compiled_{name}"](**parts)
     assert isinstance(compiled, Compiled)
-    assert type(compiled.estimator.engine) is type(plain.engine)
-    assert compiled.estimator.power == plain.power == 1.5
+    assert repr(compiled.estimator) == repr(plain)
+    assert "power=1.5" in repr(plain) and "metric=Factored()" in repr(plain)
 
 
-def test_the_data_says_what_the_object_is(model, batch):
-    parts = {"estimator": "batch", "rule": "coupled", "strength": "fixed", "value": 0.7}
-    ours = stepped(model, "f3eo", batch, fraction=1.0, lr=0.1, **parts)
+OBJECTS = {
+    "batch": (
+        {"estimator": "batch", "rule": "coupled", "strength": "fixed", "value": 0.7},
+        {
+            "estimator": MiniBatch(FiniteDifference()),
+            "rule": Coupled(),
+            "strength": Fixed(0.7),
+        },
+    ),
+    "per sample": (
+        {"metric": "factored", "residuals": "free", "strength": "cap", "value": 9, "limit": 0.2},
+        {"estimator": PerSample(metric=Factored()), "strength": Cap(9, limit=0.2)},
+    ),
+    "every 2": (
+        {"metric": "euclidean", "strength": "fitted", "value": 0.5, "limit": 7, "every": 2},
+        {
+            "estimator": PerSample(hold_residuals=True),
+            "strength": Fitted(0.5, limit=7),
+            "every": 2,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_the_data_says_what_the_object_is(model, batch, name):
+    data, parts = OBJECTS[name]
+    ours = stepped(model, "f3eo", batch, steps=3, lr=0.1, **WHOLE | data)
     rest = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
-    estimator = MiniBatch(FiniteDifference())
-    F3EO(model, SGD, estimator=estimator, rule=Coupled(), strength=Fixed(0.7), **WHOLE | rest).step(
-        losses_of(model), *batch
-    )
+    optimizer = F3EO(model, SGD, **WHOLE | parts | rest)
+    for _ in range(3):
+        optimizer.step(losses_of(model), *batch)
     assert torch.equal(ours, flat(model))
+
+
+def test_the_defaults_are_those_of_the_library(model):
+    method = METHODS["f3eo"]
+    ours = method.build(model, method.options(), 0).optimizers[0]
+    theirs = F3EO(model, SGD, lr=0.1)
+    assert repr(ours.strength) == repr(theirs.strength) and ours.every == theirs.every
+    assert type(ours.rule) is type(theirs.rule) and method.defaults["fraction"] == 0.25
+    for part in ("metric", "engine"):
+        of = [type(getattr(o.estimator, part)) for o in (ours, theirs)]
+        assert of[0] is of[1]
+    assert ours.estimator.hold_residuals == theirs.estimator.hold_residuals
+    assert ours.estimator.power == theirs.estimator.power
 
 
 def test_drawn_labels_want_cross_entropy(model, batch):

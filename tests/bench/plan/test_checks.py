@@ -23,13 +23,18 @@ def asked(*texts, methods=("sgd", "f3eo"), tasks=("wine",)):
     [
         (
             ["f3eo.ratio=0.2"],
-            "f3eo.ratio=0.2 has no effect: the number of strength=fitted is f3eo",
+            "f3eo.ratio=0.2 has no effect: the number of "
+            f"strength={METHODS['f3eo'].defaults['strength']} is f3eo.value",
         ),
         (
             ["f3eo.strength=ratio", "f3eo.value=1"],
             "value=1 has no effect.* is f3eo.ratio; set that",
         ),
         (["f3eo.estimator=sign", "f3eo.power=2"], "power=2 has no effect: estimator=sign measures"),
+        (["f3eo.estimator=sign", "f3eo.metric=rows"], "metric=rows has no effect: estimator=sign"),
+        (["f3eo.estimator=sign", "f3eo.residuals=held"], "residuals=held has no effect: estimat"),
+        (["f3eo.strength=ratio", "f3eo.limit=2"], "limit=2 has no effect: strength=ratio has no"),
+        (["f3eo.rule=direct", "f3eo.every=3"], "every=3 has no effect: rule=direct measures at"),
         (["f3eo.value=0", "f3eo.every=1"], "every=1 has no effect: with f3eo.value=0 nothing is"),
         (["sam.rho=0.2"], "sam.rho has no effect: sam is not among the methods, sgd, f3eo; add it"),
         (["sgd.lr=1", "sgd.lr=2"], "sgd.lr twice"),
@@ -88,7 +93,7 @@ def test_a_study_without_its_usual_parts_is_none_of_its_faults(tmp_path):
 
 # Fixed weights and steps are compared as they are, without compiling.
 PLAIN = {"estimator": "per_sample", "every": 1, "fraction": 0.5}
-OTHER = {"max_iter": 2, "max_iterations": 1, "power": 1.5}
+OTHER = {"max_iter": 2, "max_iterations": 1, "power": 1.5, "limit": 0.01}
 """Where half of the value, or one more, is not allowed or reaches nothing on so small a model."""
 UNCOMPARABLE = {"bsam"}
 """What raises in its first step."""

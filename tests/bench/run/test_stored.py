@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from f3eo.bench.execute import archive, resume
@@ -30,6 +31,8 @@ OPTIONS = {
     "weight": "fitted",
     "ratio": 0.1,
 }
+LATER = {"metric": "euclidean", "residuals": "free", "limit": 1.0}
+"""What came later, by the values that runs had then."""
 STORED = {
     "key": "26d8b550531bc5a6",  # as version 0.1 wrote it into results/study
     "task": "mnist1d-mlp",
@@ -58,27 +61,78 @@ STORED = {
 }
 
 
+def of_version(version):
+    """The row as this version wrote it; both have one key."""
+    row = copy.deepcopy(STORED)
+    options = row["config"]["options"]
+    if version != "0.1":
+        options["strength"] = options.pop("weight")
+    return row
+
+
+VERSIONS = ("0.1", "0.2")
+
+
 def run_of(row):
     """The run that this version makes of a row's entries."""
     place = {name: row[name] for name in ("task", "method", "seed", "variant")}
     return Run(**place, **row["config"])
 
 
-def test_a_stored_row_has_the_names_of_this_version_and_its_key():
-    before = copy.deepcopy(STORED)
-    row = restore(STORED)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_stored_row_has_the_names_of_this_version_and_its_key(version):
+    stored = of_version(version)
+    before = copy.deepcopy(stored)
+    row = restore(stored)
     options = row["config"]["options"]
-    assert list(options) == list(METHODS["f3eo"].defaults)
-    assert options == {**{n: v for n, v in OPTIONS.items() if n != "weight"}, "strength": "fitted"}
+    assert options.keys() == METHODS["f3eo"].defaults.keys()
+    known = {n: v for n, v in OPTIONS.items() if n != "weight"}
+    assert options == {**known, "strength": "fitted", **LATER}
     assert row["key"] == STORED["key"] == run_of(row).key
-    assert row["variant"] == STORED["variant"] and before == STORED
+    assert row["variant"] == STORED["variant"] and before == stored
     assert restore(row) == row
 
 
-def test_the_label_of_a_variant_is_renamed_and_its_key_stays():
-    row = restore(STORED | {"variant": "weight=cap", "key": "5f725015b7972428"})
+@pytest.mark.parametrize("label", ["weight=cap", "strength=cap"])
+def test_the_label_of_a_variant_is_renamed_and_its_key_stays(label):
+    row = restore(STORED | {"variant": label, "key": "5f725015b7972428"})
     assert row["variant"] == "strength=cap"
     assert run_of(row).key == row["key"]
+
+
+def test_a_stored_row_trains_as_it_did():
+    """Parts that its options do not name are those of its version, not today's defaults."""
+    method, options = METHODS["f3eo"], restore(STORED)["config"]["options"]
+    options = {**options, "estimator": "per_sample"}  # which is not compiled
+    optimizer = method.build(torch.nn.Linear(3, 2), method.options(options), 0).optimizers[0]
+    assert repr(optimizer.estimator) == "PerSample()"
+    assert repr(optimizer.strength) == "Fitted(0.3)" and optimizer.strength.limit == 1
+
+
+TODAY = [{"metric": "rows"}, {"residuals": "held"}, {"limit": 3.0}]
+
+
+@pytest.mark.parametrize("change", TODAY, ids=str)
+def test_a_row_of_today_has_a_key_of_its_own_and_keeps_its_options(change):
+    stored = of_version("0.2")
+    stored["config"]["options"] |= {**LATER, **change}
+    row = restore(stored)
+    assert row == stored
+    assert run_of(row).key not in (STORED["key"], *(key_of(c) for c in TODAY if c != change))
+
+
+def key_of(change):
+    row = restore(STORED)
+    row["config"]["options"] |= change
+    return run_of(row).key
+
+
+def test_the_default_of_today_is_no_run_of_an_older_version():
+    """Neither under its key, nor by the price of its steps."""
+    before, place = restore(STORED), STORED["config"]
+    today = METHODS["f3eo"].options({name: OPTIONS[name] for name in ("lr", "weight_decay")})
+    run = run_of(before | {"config": {**place, "options": today}})
+    assert run.key != before["key"] and step_kind(run) != step_kind(run_of(before))
 
 
 def test_other_methods_keep_their_names():
@@ -92,12 +146,14 @@ def test_what_is_no_row_is_refused(stored):
         restore(stored)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", ["lines", "table"])
-def test_a_study_of_an_older_version_is_resumed(tmp_path, monkeypatch, kind):
+def test_a_study_of_an_older_version_is_resumed(tmp_path, monkeypatch, kind, version):
+    stored = of_version(version)
     if kind == "lines":
-        (tmp_path / "results.jsonl").write_text(json.dumps(STORED) + "\n")
+        (tmp_path / "results.jsonl").write_text(json.dumps(stored) + "\n")
     else:
-        archive.write([STORED], tmp_path / "results.parquet")
+        archive.write([stored], tmp_path / "results.parquet")
     monkeypatch.setattr(resume, "execute", lambda *_: pytest.fail("trained again"))
     run = run_of(restore(STORED))
     console = Console(file=io.StringIO())

@@ -154,6 +154,8 @@ def idle(options: Mapping[str, Any]) -> dict[str, str]:
             f"it out, or choose f3eo.estimator={' or '.join(PER_SAMPLE)}"
         )
         found |= dict.fromkeys(("power", "metric", "residuals"), reason)
+    if options["rule"] == "direct":
+        found["every"] = "rule=direct measures at every step; choose another f3eo.rule with it"
     if options[number] == 0:
         off = f"with f3eo.{number}=0 nothing is measured; set a number above 0"
         parts = ("estimator", "rule", "power", "metric", "residuals", "limit", "fraction", "every")

@@ -47,7 +47,7 @@ TRACE = {"power": 2.0, "strength": "ratio"}
 A ratio has no scale.
 """
 ABLATION: Sequence[Variant] = (
-    _part("estimator", "per_sample"),
+    _part("estimator", "compiled"),
     _part("estimator", "exact"),
     _part("estimator", "sign", **TRACE),
     _part("estimator", "batch", fraction=1.0, **TRACE),
@@ -56,7 +56,7 @@ ABLATION: Sequence[Variant] = (
     _part("rule", "coupled"),
     _part("rule", "per_tensor"),
     _part("rule", "direct", strength="ratio", ratio=1.0),
-    _part("strength", "cap"),
+    _part("strength", "fitted"),
     _part("strength", "fixed"),
     _part("strength", "ratio"),
     _part("fraction", 1.0),

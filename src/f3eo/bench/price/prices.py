@@ -8,13 +8,14 @@ from typing import Any
 from f3eo.bench.execute import disk
 from f3eo.bench.price.step_times import step_times
 from f3eo.bench.price.variants import RATE
+from f3eo.bench.run.names import without_later
 from f3eo.bench.run.place import Place
 from f3eo.bench.run.run import Run
 
 FREE = frozenset(
     (
         *("lr", "weight_decay", "momentum", "rho", "alpha", "gamma", "strength", "ratio", "value"),
-        *("ess", "hess_init", "num_data", "p"),
+        *("ess", "hess_init", "num_data", "p", "limit"),
         *("horizon", "weight_penalty", "activation_penalty"),
     )
 )
@@ -34,7 +35,7 @@ def step_kind(run: Run) -> str:
 
 def _priced_options(run: Run) -> dict[str, Any]:
     off = {name for name in OFF_AT_ZERO if run.options.get(name) == 0}
-    options = sorted(run.options.items())
+    options = sorted(without_later(run.method, run.options).items())
     return {name: value for name, value in options if name not in FREE or name in off}
 
 

@@ -22,10 +22,13 @@ def current(method: str, variant: str, options: Mapping[str, Any]) -> tuple[str,
 
 def first(method: str, variant: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A variant's label and options in the names of version 0.1."""
-    label, renamed = _renamed(method, variant, options, CURRENT, FIRST)
-    if method == METHOD:
-        renamed = {k: v for k, v in renamed.items() if LATER.get(k, ()) != v}
-    return label, renamed
+    return _renamed(method, variant, without_later(method, options), CURRENT, FIRST)
+
+
+def without_later(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options but for later ones at the value that rows without them had."""
+    later = LATER if method == METHOD else {}
+    return {name: value for name, value in options.items() if later.get(name, ()) != value}
 
 
 def _renamed(
