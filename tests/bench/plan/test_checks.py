@@ -82,25 +82,31 @@ def test_a_study_refuses_what_has_no_effect(tmp_path, changes, message):
     names = ("name", "tasks", "methods", "trials", "seeds", "scale", "base", "parts")
     given = [changes.get(name) for name in names]
     with pytest.raises(ValueError, match=message):
-        study_asked(False, 1, tmp_path, None, *given)
+        study_asked(False, 1, "cpu", tmp_path, None, *given)
 
 
 def test_a_study_without_its_usual_parts_is_none_of_its_faults(tmp_path):
     names = ("name", "tasks", "methods", "trials", "seeds", "scale", "base", "parts")
     given = [{"tasks": ("wine",), "methods": ("sgd",), "base": "usual"}.get(name) for name in names]
-    assert isinstance(study_asked(False, 1, tmp_path, None, *given), Study)
+    assert isinstance(study_asked(False, 1, "cpu", tmp_path, None, *given), Study)
 
 
 # Fixed weights and steps are compared as they are, without compiling.
 PLAIN = {"estimator": "per_sample", "every": 1, "fraction": 0.5}
-OTHER = {"max_iter": 2, "max_iterations": 1, "power": 1.5, "limit": 0.01}
+OTHER = {
+    "max_iter": 2,
+    "max_iterations": 1,
+    "power": 1.5,
+    "limit": 0.01,
+    "horizon": 3.0,
+}
 """Where half of the value, or one more, is not allowed or reaches nothing on so small a model."""
 UNCOMPARABLE = {"bsam"}
 """What raises in its first step."""
 
 
 def end(method, options):
-    """Parameters of a small model after some steps."""
+    """Parameters of a small model after some steps, as they are measured."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
     stepper = METHODS[method].build(model, METHODS[method].options(options), 0)
@@ -108,6 +114,7 @@ def end(method, options):
     for _ in range(12):
         x, y = torch.randn(8, 6, generator=draw), torch.randint(3, (8,), generator=draw)
         stepper.step(lambda x, y: F.cross_entropy(model(x), y, reduction="none"), x, y)
+    stepper.rest()
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 

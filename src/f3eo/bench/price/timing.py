@@ -173,7 +173,9 @@ def clock_for(threads: int, place: Place = PROCESSOR) -> Clock:
     Processor time excludes waiting for the processor on a busy machine, but adds up over threads.
     The wall time is read once all work on the GPU is done.
     """
-    return time.process_time if (threads, place.device) == (1, "cpu") else place.clock
+    if place.device != "cpu":
+        return place.clock
+    return time.process_time if threads == 1 else time.perf_counter
 
 
 def _keep_memory() -> None:
