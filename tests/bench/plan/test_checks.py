@@ -38,8 +38,14 @@ def asked(*texts, methods=("sgd", "f3eo"), tasks=("wine",)):
         (["f3eo.value=0", "f3eo.every=1"], "every=1 has no effect: with f3eo.value=0 nothing is"),
         (["sam.rho=0.2"], "sam.rho has no effect: sam is not among the methods, sgd, f3eo; add it"),
         (["sgd.lr=1", "sgd.lr=2"], "sgd.lr twice"),
-        (["f3eo.strength=nope"], "f3eo.strength is one of ratio, fixed, cap, fitted, got 'nope'"),
-        (["f3eo.strength=0.2"], "f3eo.strength is one of ratio, fixed, cap, fitted, got 0.2"),
+        (
+            ["f3eo.strength=nope"],
+            "f3eo.strength is one of ratio, fixed, cap, fitted, sensitivity, got 'nope'",
+        ),
+        (
+            ["f3eo.strength=0.2"],
+            "f3eo.strength is one of ratio, fixed, cap, fitted, sensitivity, got 0.2",
+        ),
         (["f3eo.base=adam"], "f3eo.base is one of sgd, adamw, muon, got 'adam'"),
         (["f3eo.every=2.5"], "f3eo.every takes a whole number, e.g. its default 5, got 2.5"),
         (["sgd.lr=NaN"], "sgd.lr takes a number, e.g. its default 0.3, got nan"),
