@@ -209,7 +209,7 @@ def test_the_command_is_in_every_row(small, trained, console):
     [
         (
             {"tasks": ("digit",)},
-            "unknown task 'digit'; choose from digits-mlp, large-batch-digits, digits-few, mnist1d-mlp",
+            "unknown task 'digit'; choose from digits-mlp, large-batch-digits, digits-few",
         ),
         ({"methods": ("adamax",)}, "unknown method 'adamax'; choose from sgd, adam, adamw"),
         ({"equal": ("steps",)}, "unknown kind of equality 'steps'; choose from cost, time"),
