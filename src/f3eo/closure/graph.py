@@ -1,6 +1,7 @@
 """Inspects the autograd graph behind a tensor: dtypes and custom functions."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,12 @@ def refuse_once_differentiable(values: Sequence[Tensor], gradients: Sequence[Ten
 
 def nodes(*tensors: Tensor) -> Iterator[Any]:
     """Every node of the graph behind the tensors, each once."""
-    stack, visited = [tensor.grad_fn for tensor in tensors], set()
+    return reached([tensor.grad_fn for tensor in tensors])
+
+
+def reached(starts: Iterable[Any]) -> Iterator[Any]:
+    """Every node of a graph from these on, each once; None stands for no node."""
+    stack, visited = list(starts), set()
     while stack:
         node = stack.pop()
         if node is None or node in visited:
@@ -73,6 +79,11 @@ def nodes(*tensors: Tensor) -> Iterator[Any]:
         visited.add(node)
         yield node
         stack.extend(input_node for input_node, _ in node.next_functions)
+
+
+def operation(node: Any) -> str:
+    """Name of the operation of a node, without "Backward0"."""
+    return re.sub(r"Backward\d*$", "", node.name())
 
 
 def coarsest_unit(dtypes: set[torch.dtype]) -> float:

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from f3eo.closure.graph import operation
+
 MAX_NODES = 200
 """Largest number of graph nodes that are read."""
 
@@ -112,7 +114,7 @@ def _leaves(node: Any, path: tuple[Any, ...], budget: list[int]) -> Iterator[_Le
     budget[0] -= 1  # shared by all branches
     if budget[0] < 0 or node is None:
         return
-    name = re.sub(r"Backward\d*$", "", node.name())
+    name = operation(node)
     inputs = [n for n, _ in node.next_functions if n is not None]
     if name == "Mul" and len(inputs) > 1:
         if inputs[0] is inputs[1]:

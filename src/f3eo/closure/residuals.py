@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from f3eo.closure.graph import operation, reached
 from f3eo.closure.loss_kind import LINEAR, MAX_NODES, NATS
 
 LOSSES = re.compile(f"{NATS.pattern}|HuberLoss|L1Loss|Log|LogSigmoid|MseLoss|Pow|SmoothL1Loss")
@@ -74,16 +75,8 @@ def _nested(edges: Iterable[Edge]) -> bool:
     starts = {node for node, _ in edges}
     if len(starts) < 2:
         return False
-    waiting = [n for start in starts for n, _ in start.next_functions]
-    visited = set[Any]()
-    while waiting:
-        node = waiting.pop()
-        if node in starts:
-            return True
-        if node is not None and node not in visited:
-            visited.add(node)
-            waiting.extend(n for n, _ in node.next_functions)
-    return False
+    behind = reached(n for start in starts for n, _ in start.next_functions)
+    return any(node in starts for node in behind)
 
 
 def _output(edge: Edge) -> Edge:
@@ -91,23 +84,19 @@ def _output(edge: Edge) -> Edge:
     inner = edge
     while len(inputs := _inputs(inner)) == 1 and _is_linear(inner, inputs):
         inner = inputs[0]
-    return _output(inputs[0]) if INNER.fullmatch(_name(inner)) and inputs else edge
+    return _output(inputs[0]) if INNER.fullmatch(operation(inner[0])) and inputs else edge
 
 
 def _is_loss(edge: Edge, inputs: Sequence[Edge]) -> bool:
-    square = _name(edge) == "Mul" and len(inputs) == 2 and inputs[0] == inputs[1]
-    return square or LOSSES.fullmatch(_name(edge)) is not None
+    square = operation(edge[0]) == "Mul" and len(inputs) == 2 and inputs[0] == inputs[1]
+    return square or LOSSES.fullmatch(operation(edge[0])) is not None
 
 
 def _is_linear(edge: Edge, inputs: Sequence[Edge]) -> bool:
     """Whether the operation is linear in all that has a gradient; no product of two such."""
-    product = _name(edge) in ("Mul", "Div") and len(inputs) > 1
-    return LINEAR.fullmatch(_name(edge)) is not None and not product
+    product = operation(edge[0]) in ("Mul", "Div") and len(inputs) > 1
+    return LINEAR.fullmatch(operation(edge[0])) is not None and not product
 
 
 def _inputs(edge: Edge) -> list[Edge]:
     return [(node, number) for node, number in edge[0].next_functions if node is not None]
-
-
-def _name(edge: Edge) -> str:
-    return re.sub(r"Backward\d*$", "", edge[0].name())

@@ -106,6 +106,8 @@ def second_pass(
     for epsilon in (steps.epsilon, -steps.epsilon) if steps.central else (steps.epsilon,):
         try:
             passes.append(replay.rerun(partial(_moved, first, problem, steps, probes, epsilon)))
+        except Differs:
+            raise
         except Exception as error:  # whatever it is, the first pass did not raise it
             raise failed_again(error) from error
     if not problem.repeatable:

@@ -154,8 +154,7 @@ class ByRow(Metric):
 
     def matrix(self, parameter: Tensor) -> Diagonal:
         """See `Metric.matrix`."""
-        norms = _row_norms(parameter) / parameter[0].numel() ** 0.5
-        return Diagonal(rows=norms.view(-1, *(1,) * (parameter.ndim - 1)))
+        return Diagonal(rows=_row_roots(parameter))
 
 
 class Factored(Metric):
@@ -170,9 +169,10 @@ class Factored(Metric):
 
     def matrix(self, parameter: Tensor) -> Diagonal:
         """See `Metric.matrix`."""
-        rows = _mean_square(parameter, _places(parameter))
-        columns, mean = _mean_square(parameter, [0]), rows.mean()
-        return Diagonal(rows.sqrt(), (columns / torch.where(mean > 0, mean, 1)).sqrt())
+        columns = parameter.square().mean(0, keepdim=True)
+        mean = columns.mean()
+        columns = (columns / torch.where(mean > 0, mean, 1)).sqrt()
+        return Diagonal(_row_roots(parameter), columns)
 
 
 def _row_norms(parameter: Tensor) -> Tensor:
@@ -180,9 +180,7 @@ def _row_norms(parameter: Tensor) -> Tensor:
     return torch.linalg.vector_norm(parameter.flatten(1), dim=1)
 
 
-def _places(parameter: Tensor) -> list[int]:
-    return list(range(1, parameter.ndim))
-
-
-def _mean_square(parameter: Tensor, dims: list[int]) -> Tensor:
-    return parameter.square().mean(dims, keepdim=True)
+def _row_roots(parameter: Tensor) -> Tensor:
+    """√(mean_j θ_kj²) of every row, (m, 1, …)."""
+    norms = _row_norms(parameter) / parameter[0].numel() ** 0.5
+    return norms.view(-1, *(1,) * (parameter.ndim - 1))

@@ -239,8 +239,7 @@ def totals(terms: Mapping[int, Term]) -> dict[int, Tensor]:
 
 def scaled(terms: Mapping[int, Term], diagonals: Diagonals) -> dict[int, Term]:
     """D ⊙ G_i of every term; G_i itself where D is the identity."""
-    found = {key: diagonals.get(key) for key in terms}
-    return {key: t if (d := found[key]) is None else t.scaled(d) for key, t in terms.items()}
+    return {k: t.scaled(diagonals[k]) if k in diagonals else t for k, t in terms.items()}
 
 
 def squared_norms(terms: Mapping[int, Term]) -> dict[int, Tensor]:
