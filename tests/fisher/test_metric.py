@@ -23,6 +23,7 @@ from f3eo import (
     fisher_trace,
 )
 from f3eo.closure.problem import Problem
+from f3eo.fisher.metric import length
 
 ENGINES = [(DoubleBackward(), 1e-10), (FiniteDifference(), 2e-5)]
 METRICS = [
@@ -186,6 +187,19 @@ def test_rows_without_weights_carry_no_noise():
         expected = truth(model, closure, *BATCH, power=1, diagonal=diagonal).structure
         h = torch.cat([t.flatten() for t in found.structure])
         assert (h - expected).norm() <= 2e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=repr)
+def test_the_length_of_the_parameters_is_in_their_units(metric):
+    """‖θ/D‖; what has D = 0, such as a row of zeros, does not count."""
+    parameters = problem_of("cnn").parameters
+    parameters[0].data[1] = 0
+    squared = 0.0
+    for p in parameters:
+        d = dense(metric, p).nan_to_num()
+        squared += (p.detach()[d > 0] / d[d > 0]).square().sum()
+    found = length(parameters, metric.of(parameters))
+    assert torch.allclose(found, squared.sqrt(), rtol=1e-10)
 
 
 @pytest.mark.parametrize("vectors", [-1.0, float("nan"), float("inf")])
