@@ -72,7 +72,8 @@ def _tune(
     """The study with its bases chosen, its trials, and the prices of all its steps."""
     if study.base == "best" and set(study.methods) & set(WRAPPERS):
         alone = replace(study, methods=tuple(BASES), base="usual", parts=("results",))
-        trials = _try(alone, console, deadline, _measure_prices(alone, console))
+        step_prices = _measure_prices(alone, console, *(replace(study, base=b) for b in BASES))
+        trials = _try(alone, console, deadline, step_prices)
         if trials.missing:
             return study, Outcome(trials.rows, [], trials.missing, trials.failure), {}
         study = choose_bases(study, trials.rows)
@@ -110,11 +111,18 @@ def _carry_out(
     return carried
 
 
-def _measure_prices(study: Study, console: Console) -> dict[str, float]:
-    """The price of every kind of step; all kinds of a task are timed together, before any run."""
+def _measure_prices(study: Study, console: Console, *others: Study) -> dict[str, float]:
+    """The price of every kind of step; all kinds of a task are timed together, before any run.
+
+    Args:
+        study: the plan.
+        console: shows the progress.
+        others: plans whose kinds are timed with them, since one of them follows.
+    """
     write_manifest(study)
     parts = tuple(dict.fromkeys(("results", *study.parts)))
-    kinds = replace(study, parts=parts, seeds=1).result_runs(study.defaults)
+    plans = [replace(plan, parts=parts, seeds=1) for plan in (study, *others)]
+    kinds = [run for plan in plans for run in plan.result_runs(plan.defaults)]
     return prices(kinds, study.path / "prices.json", console.print)
 
 

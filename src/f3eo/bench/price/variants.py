@@ -107,7 +107,8 @@ VARIANTS: Mapping[str, Variant] = {
             "between",
             "the same, a step between two measurements",
             METHODS["f3eo"],
-            {**PLAIN_SGD, "every": 10**9},
+            # value times every, the strength of the one measured step, is small
+            {**PLAIN_SGD, "every": 10**9, "value": 1e-12},
             prepared=1,
         ),
         Variant("zero", "strength 0", METHODS["f3eo"], {**PLAIN_SGD, "value": 0.0}),
