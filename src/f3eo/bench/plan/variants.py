@@ -41,12 +41,23 @@ def _over(method: str, base: str) -> Variant:
     return Variant(f"{method} over {base}", over(base), method, rates=base)
 
 
+EARLIER = {
+    "metric": "euclidean",
+    "residuals": "free",
+    "strength": "fitted",
+    "value": 0.04,
+}
+"""The default before there were metrics: a distance in parameter space."""
 TRACE = {"power": 2.0, "strength": "ratio"}
 """Options of estimators that know Tr F alone (power 2), whose strength has another scale.
 
 A ratio has no scale.
 """
 ABLATION: Sequence[Variant] = (
+    _part("metric", "elementwise"),
+    _part("metric", "factored"),
+    Variant("metric=euclidean", EARLIER),
+    _part("residuals", "free"),
     _part("estimator", "compiled"),
     _part("estimator", "exact"),
     _part("estimator", "sign", **TRACE),
@@ -69,13 +80,16 @@ ABLATION_TASKS = ("mnist1d-mlp", "fashion-cnn", "modular-addition")
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Learning rates of the grids."""
 STRENGTHS = {
-    "decoupled": ({}, (0.01, 0.03, 0.1, 0.3)),
-    "coupled": ({"strength": "fixed"}, (0.01, 0.03, 0.1, 0.3)),
-    "direct": ({"strength": "fixed", "power": 2.0}, (0.02, 0.2, 2.0, 20.0)),
+    "decoupled": ({}, (0.25, 0.5, 1.0, 2.0)),
+    "coupled": ({"strength": "fixed"}, (0.25, 0.5, 1.0, 2.0)),
+    "direct": (
+        {**EARLIER, "strength": "fixed", "power": 2.0},
+        (0.02, 0.2, 2.0, 20.0),
+    ),
 }
 """By rule: its options, and the values of the strength. All grids are over SGD.
 
-The direct rule is that of the source document, which proposes a strength of 2.
+The direct rule is that of the source document, in the Euclidean metric, with a strength of 2.
 """
 
 SENSITIVITY: Sequence[Variant] = tuple(
