@@ -52,7 +52,9 @@ def test_the_model_is_as_it_was_and_the_path_is_projected():
     trained = [p for p in c.model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in c.model.parameters()]
     plane = structure_plane(c.model, c.losses, [c.batch])
-    path = [[p + 0.3 * u - 0.2 * v for p, u, v in zip(trained, plane.along, plane.across)]]
+    path = [
+        [p + 0.3 * u - 0.2 * v for p, u, v in zip(trained, plane.along, plane.across, strict=True)]
+    ]
     found = landscape(c.model, c.losses, [c.batch], plane, reach=1, points=3, path=path)
     torch.testing.assert_close(found.path, torch.tensor([[0.3, -0.2]], dtype=torch.float64))
     assert all(torch.equal(p, b) for p, b in zip(c.model.parameters(), before, strict=True))
