@@ -9,7 +9,7 @@ tied and reused parameters included, and differentiable: ½∇ of their mean is 
 more backward pass.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +143,11 @@ class Ghost:
             return norms(self.recording, layouts, deltas, self.problem, self.memory, self.diagonals)
 
     def terms(
-        self, outputs: Tensor, cotangent: Tensor, hold: Callable[[Tensor, Term], bool]
+        self,
+        outputs: Tensor,
+        cotangent: Tensor,
+        hold: Callable[[Tensor, Term], bool],
+        wanted: Collection[int] | None = None,
     ) -> dict[int, Term] | None:
         """J_iᵀ c_i for every sample i and parameter, detached; the graph is kept.
 
@@ -151,6 +155,7 @@ class Ghost:
             outputs: see `norms`.
             cotangent: c, in the shape of the outputs.
             hold: (parameter, closed form) → whether it is kept as it is, and not written out.
+            wanted: ids of the parameters; default all.
 
         Returns:
             By the id of the parameter; None where those written out take more than `memory`.
@@ -171,9 +176,10 @@ class Ghost:
         uses, leaves = self.recording.uses, self.problem.parameters
         with torch.no_grad():
             contributions = per_use_gradients(uses, layouts, deltas, losses, attached=False)
-            return terms_of(
-                grouped(contributions, leaves), slice(0, len(losses)), self.memory, hold
-            )
+            groups = grouped(contributions, leaves)
+            if wanted is not None:
+                groups = [g for g in groups if any(id(p) in wanted for p in g.leaves)]
+            return terms_of(groups, slice(0, len(losses)), self.memory, hold)
 
     def keep(self) -> FirstPass:
         """Keep the gradients of ω_i ℓ_i and the tape; this object cannot be used afterwards.
