@@ -25,6 +25,7 @@ from f3eo.closure.residuals import residuals
 from f3eo.curvature.guard import NotRepeatable, custom
 from f3eo.fisher.ghost.evidence import Probe
 from f3eo.fisher.ghost.gradients.contribution import grouped
+from f3eo.fisher.ghost.gradients.forms import Form, forms
 from f3eo.fisher.ghost.gradients.kept import KeptGradients, keep, not_finite_kept, terms_of
 from f3eo.fisher.ghost.gradients.norms import Norms, norms, not_finite
 from f3eo.fisher.ghost.gradients.per_use import per_use_gradients
@@ -126,6 +127,28 @@ class Ghost:
             return Norms(outputs.flatten(1).sum(1) if outputs.ndim > 1 else outputs, {}, {})
         cotangent = torch.ones_like(outputs) if cotangent is None else cotangent
         return self._norms([outputs], [cotangent])
+
+    def forms(
+        self, form: Form, outputs: Tensor, cotangent: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """A form of the J_iᵀ c_i of every structured leaf that contributes, by the leaf's id.
+
+        Args:
+            form: `Squares()` or `Products(vectors)`, without D.
+            outputs, cotangent: see `norms`; at least one sample.
+
+        Raises:
+            ValueError, RuntimeError: see `norms`.
+        """
+        cotangent = torch.ones_like(outputs) if cotangent is None else cotangent
+        deltas = torch.autograd.grad(
+            outputs, self.recording.edges, cotangent, retain_graph=True, allow_unused=True
+        )
+        layouts = self.layouts.find(deltas)
+        if layouts is None:
+            leaves, samples = self.problem.structured_parameters, len(self.losses)
+            return {id(p): form.not_finite(p, samples) for p in leaves}
+        return forms(form, self.recording, layouts, deltas, self.problem, self.memory)
 
     def _norms(self, outputs: Sequence[Any], cotangents: Sequence[Tensor]) -> Norms:
         deltas = torch.autograd.grad(
