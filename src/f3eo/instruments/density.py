@@ -7,21 +7,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its standard error.
-
-    Args:
-        value: in the unit that is stated where it is returned.
-        error: standard error over probes; 0 where the value is exact, NaN with a single probe.
-    """
-
-    value: float
-    error: float
-
-    def __float__(self) -> float:
-        return self.value
+from f3eo.instruments.means import Estimate
 
 
 @dataclass(frozen=True)
@@ -44,7 +30,7 @@ class Density:
     exact: bool
 
     def trace(self, function: Callable[[Tensor], Tensor]) -> Estimate:
-        """Tr f(M) and its standard error over probes.
+        """Tr f(M) and its standard error over probes: 0 where exact, NaN with a single probe.
 
         The error of the quadrature within a probe is not counted: it falls exponentially with the
         steps where f is smooth on the spectrum (Ubaru et al. 2017, theorem 4.1).

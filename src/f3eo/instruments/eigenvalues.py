@@ -11,10 +11,11 @@ from torch import Generator, Tensor, nn
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Closure
 from f3eo.curvature.vectors import unflatten
-from f3eo.instruments.density import Density, Estimate, exact_density
+from f3eo.instruments.density import Density, exact_density
 from f3eo.instruments.factors import MEMORY
 from f3eo.instruments.gram_matrix import gram_of
 from f3eo.instruments.lanczos import lanczos
+from f3eo.instruments.means import Estimate
 from f3eo.instruments.operator import Operator
 from f3eo.instruments.passes import Data, problems
 
