@@ -47,7 +47,7 @@ def test_the_default_is_the_smaller_exact_one_and_lanczos_above(monkeypatch):
     assert spectrum(row.model, row.drawn, parts(row), top=0).method == "gram"
     wide = [tuple(t.repeat(20, *[1] * (t.ndim - 1)) for t in row.batch)]
     assert spectrum(row.model, row.drawn, wide, top=0).method == "dense"
-    monkeypatch.setattr("f3eo.instruments.eigenvalues.EXACT", 5)
+    monkeypatch.setattr("f3eo.instruments.decomposition.EXACT", 5)
     assert spectrum(row.model, row.drawn, parts(row), top=0, steps=2).method == "lanczos"
 
 

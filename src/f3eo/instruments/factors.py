@@ -15,7 +15,7 @@ from torch import Tensor
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
-from f3eo.fisher.ghost import Term
+from f3eo.fisher.ghost import Ghost, Term
 from f3eo.fisher.per_sample import PerSample
 
 MEMORY = 2**30
@@ -30,14 +30,12 @@ class Factors:
     """x_ik of one batch.
 
     Args:
-        losses: ℓ_i, (B,), detached.
         weights: w_i, (B,), float64; 1 without weights.
         cotangents: s, (K, B, …), in the shape of the outputs.
         terms: for every k the factors of each parameter, by its id; B rows each. A parameter that
             the losses do not depend on is missing.
     """
 
-    losses: Tensor
     weights: Tensor
     cotangents: Tensor
     terms: list[dict[int, Term]]
@@ -90,6 +88,33 @@ def cotangents_of(output: Output, of: str) -> Tensor:
     return roots[kept].to(f).reshape(-1, *f.shape)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded pass with the outputs and cotangents that its factors come from.
+
+    Args:
+        ghost: the pass.
+        outputs: see `outputs_of`.
+        cotangents: s, (K, B, …).
+        weights: w_i, (B,), float64; 1 without weights.
+    """
+
+    ghost: Ghost
+    outputs: Tensor
+    cotangents: Tensor
+    weights: Tensor
+
+
+def recorded(problem: Problem, of: str, recorder: PerSample) -> Recorded:
+    """Record one batch; arguments and errors are those of `factors`."""
+    with torch.enable_grad():
+        ghost = recorder.record(problem, differentiable=False)
+        outputs, cotangents = outputs_of(ghost.output, of), cotangents_of(ghost.output, of)
+    weights = ghost.output.shares.weights
+    ones = torch.ones_like(ghost.losses, dtype=torch.float64)
+    return Recorded(ghost, outputs, cotangents, ones if weights is None else weights.double())
+
+
 def factors(
     problem: Problem,
     of: str,
@@ -113,20 +138,14 @@ def factors(
         ValueError, TypeError: see `outputs_of`; samples that are coupled (BatchNorm in training).
         FloatingPointError: gradients are not finite.
     """
-    with torch.enable_grad():
-        ghost = recorder.record(problem, differentiable=False)
-        output = ghost.output
-        outputs, cotangents = outputs_of(output, of), cotangents_of(output, of)
-        terms = []
-        for cotangent in cotangents:
-            found = ghost.terms(outputs, cotangent, hold, wanted)
-            if found is None:
-                return None
-            terms.append(found)
-    weights = output.shares.weights
-    ones = torch.ones_like(output.losses, dtype=torch.float64)
-    weights = ones if weights is None else weights.double()
-    return Factors(output.losses.detach(), weights, cotangents, terms)
+    found = recorded(problem, of, recorder)
+    terms = []
+    for cotangent in found.cotangents:
+        own = found.ghost.terms(found.outputs, cotangent, hold, wanted)
+        if own is None:
+            return None
+        terms.append(own)
+    return Factors(found.weights, found.cotangents, terms)
 
 
 def combined(problem: Problem, of: str, cotangents: Tensor, coefficients: Tensor) -> list[Tensor]:
