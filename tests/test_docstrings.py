@@ -7,6 +7,7 @@ import pytest
 
 MODULES = [
     "curvature.conjugate_gradients",
+    "curvature.empirical_fisher",
     "curvature.gauss_newton",
     "curvature.hessian",
     "curvature.quadratic",
