@@ -17,6 +17,7 @@ from f3eo.instruments.free_energy import (
     Laplace,
     LogUniformPrior,
     MultiplicativeNoise,
+    RelativePrior,
     effect,
     free_energy,
 )
@@ -272,6 +273,34 @@ def test_multiplicative_noise_is_its_formula_and_the_best_is_the_lowest(metric, 
         assert value(factor * best.noise).value > best.value
 
 
+@pytest.mark.parametrize("variance", [0.5, 1.0])
+@pytest.mark.parametrize("metric", [Elementwise(), ByRow(), ByRow(vectors=0)])
+def test_a_relative_prior_is_its_gaussian_and_its_best_noise_is_the_lowest(metric, variance):
+    row = case("mlp")
+    parameters = trained(row.model)
+    rows = [p.square().mean(1, keepdim=True).sqrt().expand_as(p) for p in parameters if p.ndim > 1]
+    flat = 0.0 if metric.vectors == 0 else 1.0
+    scales = [p.abs() for p in parameters]
+    if isinstance(metric, ByRow):
+        own = iter(rows)
+        scales = [next(own) if p.ndim > 1 else flat * p.abs() for p in parameters]
+    d, theta = dense.flat(scales).detach(), dense.flat(parameters).detach()
+    theta, d = theta[d > 0], d[d > 0]
+    prior = RelativePrior(variance)
+
+    def value(alpha=None):
+        posterior = MultiplicativeNoise(alpha, metric=metric)
+        return free_energy(row.model, row.drawn, parts(row), prior, posterior=posterior)
+
+    found, q = value(0.01), Normal(theta, 0.1 * d)
+    divergence = float(kl_divergence(q, Normal(0 * theta, variance**0.5 * d)).sum())
+    assert abs(found.complexity.value - divergence) < 1e-9 * divergence
+    best = value()
+    assert best.noise < variance
+    for factor in (0.98, 1.02):
+        assert value(factor * best.noise).value > best.value
+
+
 # Data, updates.
 
 
@@ -393,7 +422,9 @@ def test_arguments_out_of_range_are_refused(call, error, message):
 def test_what_does_not_go_together_is_refused():
     row = case("mlp")
     given = row.model, row.drawn, parts(row)
-    with pytest.raises(TypeError, match="MultiplicativeNoise needs a LogUniformPrior, received"):
+    with pytest.raises(
+        TypeError, match="MultiplicativeNoise needs a LogUniformPrior or RelativePrior, received"
+    ):
         free_energy(*given, GaussianPrior(1.0), posterior=MultiplicativeNoise())
     with pytest.raises(TypeError, match="Laplace needs a GaussianPrior"):
         free_energy(*given, LogUniformPrior())

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from f3eo.bench.inspect.inspection import Extreme, Inspection, Layer
-from f3eo.bench.report.drawing import INK, STYLE, svg
-from f3eo.instruments.landscape import Landscape
+from f3eo.bench.report.drawing import STYLE, svg
+from f3eo.instruments import Landscape
 
 LEAN: dict[Any, Any] = STYLE | {"svg.fonttype": "none", "font.size": 9}
 COLOURS = ("#c2185b", "#1f6fb2")
@@ -89,8 +89,8 @@ def energy_figure(models: Sequence[Inspection]) -> bytes:
         for k, model in enumerate(models):
             places = np.arange(len(posteriors)) + (k - (len(models) - 1) / 2) * height
             energies = [model.energies[name] for name in posteriors]
-            losses = np.array([-e.accuracy / e.samples for e in energies])
-            complexities = np.array([e.complexity / e.samples for e in energies])
+            losses = np.array([-e.accuracy_per_sample.value for e in energies])
+            complexities = np.array([e.complexity_per_sample.value for e in energies])
             style: dict[str, Any] = {"height": 0.86 * height, "color": COLOURS[k]}
             axes.barh(places, losses, **style)
             axes.barh(places, complexities, left=losses, alpha=0.4, **style)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from f3eo.instruments import Alignment, Estimate, FreeEnergy, NoiseScale
-from f3eo.instruments.landscape import Landscape
+from f3eo.instruments import Alignment, Estimate, Landscape, NoiseScale
+from f3eo.instruments.free_energy import FreeEnergy
 
 
 @dataclass(frozen=True)

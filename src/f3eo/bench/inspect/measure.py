@@ -11,6 +11,8 @@ from f3eo import ByRow
 from f3eo.bench.inspect.inspection import Extreme, Inspection, Layer
 from f3eo.closure.problem import Closure
 from f3eo.instruments import (
+    Landscape,
+    Spectrum,
     alignment,
     landscape,
     memorisation,
@@ -19,12 +21,25 @@ from f3eo.instruments import (
     structure_plane,
     trace,
 )
+from f3eo.instruments.free_energy import (
+    FreeEnergy,
+    GaussianPrior,
+    IsotropicNoise,
+    Laplace,
+    MultiplicativeNoise,
+    Posterior,
+    RelativePrior,
+    free_energy,
+)
+from f3eo.instruments.free_energy.prior import Prior
 from f3eo.instruments.grouping import layers
-from f3eo.instruments.landscape import Landscape
 from f3eo.instruments.means import weighted_mean
 
 EXTREMES = 12
 """Samples that are shown."""
+F = "fisher"
+"""The curvature of all posteriors: the page speaks of one matrix."""
+MULTIPLICATIVE = "multiplicative noise"
 SPREAD = 1.2
 """Reach of the landscape over the farthest point of the path's second half."""
 
@@ -108,7 +123,7 @@ def inspected(
         eigenvalues=whole.values,
         noise=noise_scale(*parts),
         alignment=alignment(*parts),
-        energies=_energies(subject, data, precision),
+        energies=_energies(subject, data),
         landscape=_landscape(subject, data, points, trained) if points else None,
         extremes=[
             Extreme(
@@ -122,3 +137,57 @@ def inspected(
             for i in order
         ],
     )
+
+
+def _log_det(found: Spectrum, precision: float) -> float:
+    """log det(N F̂/δ + I)."""
+    return found.log_det(1.0, factor=found.samples / precision).value
+
+
+def _energies(subject: Subject, data: Sequence[Sequence[Any]]) -> dict[str, FreeEnergy]:
+    """By posterior; Gaussian priors have the precision with the smallest free energy."""
+    gaussian = GaussianPrior()
+    plans: dict[str, tuple[Prior, Posterior]] = {
+        "Laplace, full": (gaussian, Laplace("full", of=F)),
+        "Laplace, Kronecker": (gaussian, Laplace("kronecker", of=F)),
+        "Laplace, diagonal": (gaussian, Laplace("diagonal", of=F)),
+        "isotropic noise": (gaussian, IsotropicNoise(of=F)),
+        MULTIPLICATIVE: (RelativePrior(), MultiplicativeNoise(metric=ByRow(), of=F)),
+    }
+    return {
+        name: free_energy(subject.model, subject.closure, data, prior, posterior=posterior)
+        for name, (prior, posterior) in plans.items()
+    }
+
+
+def _classes(
+    subject: Subject, data: Sequence[Sequence[Any]]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Labels and the model's guesses, (N,); None where there are none, or several a sample."""
+    labels = torch.cat([batch[-1] for batch in data])
+    if subject.predict is None or labels.ndim != 1 or labels.is_floating_point():
+        return None, None
+    with torch.no_grad():
+        guesses = [subject.predict(*batch[:-1]).argmax(-1) for batch in data]
+    return labels, torch.cat(guesses)
+
+
+def _landscape(
+    subject: Subject, data: Sequence[Sequence[Any]], points: int, trained: Sequence[Tensor]
+) -> Landscape | None:
+    """The landscape as far as the second half of the path, or 5 % of ‖θ‖; None without a plane."""
+    parts = subject.model, subject.closure, data
+    try:
+        plane = structure_plane(*parts)
+    except ValueError:  # fitted exactly: no gradient
+        return None
+    sizes = [p.numel() for p in trained]
+    path = [
+        [t.view_as(p) for t, p in zip(point.split(sizes), trained, strict=True)]
+        for point in subject.path
+    ]
+    reach = 0.05 * float(sum([p.detach().square().sum() for p in trained])) ** 0.5
+    if path:
+        places = landscape(*parts, plane, reach=reach, points=1, path=path).path
+        reach = max(reach, SPREAD * float(places[len(places) // 2 :].abs().max()))
+    return landscape(*parts, plane, reach=reach, points=points, path=path)

@@ -6,7 +6,7 @@ from f3eo.instruments.free_energy.laplace import Laplace
 from f3eo.instruments.free_energy.measure import free_energy
 from f3eo.instruments.free_energy.multiplicative import MultiplicativeNoise
 from f3eo.instruments.free_energy.posterior import Posterior
-from f3eo.instruments.free_energy.prior import GaussianPrior, LogUniformPrior
+from f3eo.instruments.free_energy.prior import GaussianPrior, LogUniformPrior, RelativePrior
 from f3eo.instruments.free_energy.record import FreeEnergy
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LogUniformPrior",
     "MultiplicativeNoise",
     "Posterior",
+    "RelativePrior",
     "effect",
     "free_energy",
 ]

@@ -35,7 +35,7 @@ def free_energy(
             where the posterior has of="fisher".
         data: batches, such as a DataLoader or `[(x, y)]`.
         prior: `GaussianPrior(precision)` for `Laplace` and `IsotropicNoise`, `LogUniformPrior()`
-            for `MultiplicativeNoise`.
+            or `RelativePrior()` for `MultiplicativeNoise`.
         posterior: default `Laplace()`.
 
     Returns:

@@ -4,25 +4,31 @@ from math import isfinite, log
 
 import torch
 
-from f3eo.fisher.metric import Elementwise, Metric, times
+from f3eo.fisher.metric import Elementwise, Metric, length, times
 from f3eo.instruments.free_energy.posterior import Posterior, check_curvature, traces_of
-from f3eo.instruments.free_energy.prior import LogUniformPrior, Prior
+from f3eo.instruments.free_energy.prior import LogUniformPrior, Prior, RelativePrior
 from f3eo.instruments.free_energy.record import FreeEnergy
 from f3eo.instruments.means import Estimate
 from f3eo.instruments.operator import Operator
 
 
 class MultiplicativeNoise(Posterior):
-    """q = N(θ, α D²), D in the units of the parameters, with the log-uniform prior.
+    """q = N(θ, α D²), D in the units of the parameters.
 
-        accuracy    −N L − ½ α N Tr(D G D)  exact to second order in the noise
-        complexity  −½ P log α              for α ≪ 1, up to a constant
+        accuracy    −N L − ½ α N Tr(D G D)      exact to second order in the noise
+
+        LogUniformPrior():
+        complexity  −½ P log α                  for α ≪ 1, up to a constant
         α* = P/(N Tr(D G D))
 
-    P counts the entries with D > 0; the others carry no noise. The constant is the same for all
-    models with the same P (0.636 P at small α by the fit of Molchanov et al., eq. 14), and for
-    `ByRow()` the form of the complexity is taken over from `Elementwise()`. At α near 1 or above
-    the formula does not hold: there the parameters carry no information at all.
+        RelativePrior(s²), N(0, s² D²):
+        complexity  ½ (P (α/s² − 1 − log(α/s²)) + ‖θ/D‖²/s²)  exact
+        α* = P/(N Tr(D G D) + P/s²)
+
+    P counts the entries with D > 0; the others carry no noise. The constant of the log-uniform
+    prior is the same for all models with the same P (0.636 P at small α by the fit of Molchanov et
+    al., eq. 14), and for `ByRow()` its form is taken over from `Elementwise()`. At α near 1 or
+    above it does not hold, as where P is far above N Tr(D G D): use the other prior there.
 
     `FreeEnergy.noise` is α, without unit. The standard error of the accuracy is over
     ℓ_i + ½ α Tr(D G_i D).
@@ -40,7 +46,7 @@ class MultiplicativeNoise(Posterior):
     Source: Kingma et al. 2015 (1506.02557), section 3; Molchanov et al. 2017 (1701.05369).
     """
 
-    priors = (LogUniformPrior,)
+    priors = (LogUniformPrior, RelativePrior)
 
     def __init__(
         self,
@@ -66,19 +72,27 @@ class MultiplicativeNoise(Posterior):
         """See `Posterior.measure`."""
         fit = traces_of(operator, self.metric)
         ones = [torch.ones_like(p) for p in operator.parameters]
-        scales = times(ones, operator.parameters, self.metric.of(operator.parameters))
+        diagonals = self.metric.of(operator.parameters)
+        scales = times(ones, operator.parameters, diagonals)
         size = int(sum([(d > 0).sum() for d in scales]))
+        proper = prior.variance if isinstance(prior, RelativePrior) else None
         alpha = self.alpha
         if alpha is None:
-            if not (fit.curvature > 0 and size):
+            cost = fit.curvature + (size / proper if proper else 0.0)
+            if not (cost > 0 and size):
                 raise ValueError(
                     f"there is no best noise level where the data determine no parameter "
                     f"(N Tr(D G D) = {fit.curvature:.4g}): give MultiplicativeNoise(alpha)"
                 )
-            alpha = size / fit.curvature
+            alpha = size / cost
+        complexity = -0.5 * size * log(alpha)
+        if proper:
+            relative = alpha / proper
+            squared = float(length(operator.parameters, diagonals).detach().double() ** 2)
+            complexity = 0.5 * (size * (relative - 1 - log(relative)) + squared / proper)
         return FreeEnergy(
             fits=-fit.losses - 0.5 * alpha * fit.traces,
             weights=fit.weights,
-            complexity=Estimate(-0.5 * size * log(alpha), 0.0),
+            complexity=Estimate(complexity, 0.0),
             noise=alpha,
         )

@@ -65,3 +65,22 @@ class LogUniformPrior(Prior):
 
     Source: Kingma et al. 2015 (1506.02557); Molchanov et al. 2017 (1701.05369).
     """
+
+
+class RelativePrior(Prior):
+    """p(θ) = N(0, s² D²), D the metric of the posterior: of the parameters' own size, and proper.
+
+    D follows the parameters, so this prior does; with rows Σ (θ/D)² is P whatever they are, and
+    elementwise, too, so only the noise is paid for.
+
+    Args:
+        variance: s² > 0, without unit; default 1.
+
+    Raises:
+        ValueError: a variance that is not positive or not finite.
+    """
+
+    def __init__(self, variance: float = 1.0) -> None:
+        if not (isfinite(variance) and variance > 0):
+            raise ValueError(f"RelativePrior needs a finite variance > 0, received {variance}")
+        self.variance = variance

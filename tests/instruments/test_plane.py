@@ -7,7 +7,7 @@ from torch import nn
 from cases import case
 from dense import flat, hessian, truth
 from f3eo import Weighted
-from f3eo.instruments.landscape import Plane, landscape, structure_plane
+from f3eo.instruments.plane import Plane, landscape, structure_plane
 
 
 def halves(batch):
@@ -82,8 +82,8 @@ def test_bad_input_is_refused():
     for reach in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"finite distance > 0, received {reach}"):
             landscape(*arguments, reach=reach)
-    for points in (2, 1, 20):
-        with pytest.raises(ValueError, match=f"odd and at least 3, received {points}"):
+    for points in (2, 0, -1, 20):
+        with pytest.raises(ValueError, match=f"points must be odd, received {points}"):
             landscape(*arguments, reach=1, points=points)
     with pytest.raises(ValueError, match="the path has tensors of other shapes"):
         landscape(*arguments, reach=1, path=[plane.along[:1]])

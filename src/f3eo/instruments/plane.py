@@ -94,7 +94,7 @@ def landscape(
         model, closure, data: see `instruments.passes.problems`; data is swept points² times.
         plane: its directions are in the shapes of the parameters that require a gradient.
         reach: largest |a| and |b|, a distance in parameter space, above 0.
-        points: n, odd, so that θ is one of them; default 21.
+        points: n, odd, so that θ is one of them; default 21. 1 places the path alone.
         path: earlier parameters, each a list in the shapes of the parameters; default none.
 
     Raises:
@@ -102,8 +102,8 @@ def landscape(
     """
     if not 0 < reach < float("inf"):
         raise ValueError(f"reach must be a finite distance > 0, received {reach}")
-    if points < 3 or points % 2 == 0:
-        raise ValueError(f"points must be odd and at least 3, received {points}")
+    if points < 1 or points % 2 == 0:
+        raise ValueError(f"points must be odd, received {points}")
     every = list(model.parameters() if isinstance(model, nn.Module) else model)
     parameters = [p for p in every if p.requires_grad]
     shapes = [p.shape for p in parameters]
