@@ -11,6 +11,8 @@ MODULES = [
     "curvature.hessian",
     "curvature.quadratic",
     "curvature.vectors",
+    "instruments.grouping",
+    "instruments.memorisation",
 ]
 
 
