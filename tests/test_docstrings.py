@@ -12,6 +12,8 @@ MODULES = [
     "curvature.hessian",
     "curvature.quadratic",
     "curvature.vectors",
+    "instruments.grouping",
+    "instruments.memorisation",
 ]
 
 

@@ -17,6 +17,7 @@ from torch import nn
 import f3eo
 import f3eo.cli
 import f3eo.extend
+import f3eo.instruments
 import f3eo.second_order
 from docs.pages import PAGES, ROOT, blocks, names, prose, run, text
 from f3eo import F3EO
@@ -122,7 +123,10 @@ def test_the_calls_a_page_names_have_such_arguments(page):
             assert option in taken or nested, f"{name}({arguments})"
 
 
-@pytest.mark.parametrize("module", [f3eo, f3eo.extend, f3eo.second_order], ids=lambda m: m.__name__)
+MODULES = [f3eo, f3eo.extend, f3eo.instruments, f3eo.second_order]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_every_public_name_is_code_on_a_page(module):
     spans = (re.findall(r"```.*?```|`[^`]+`", text(page), re.S) for page in PAGES)
     said = "\n".join(span for page in spans for span in page)

@@ -78,6 +78,17 @@ def test_the_model_s_own_labels_give_its_trace(name):
             close(found[key].sum(), part.value)
 
 
+def test_the_model_s_own_labels_with_weights():
+    d = dense("attention")
+
+    def closure(x, y):
+        return Categorical(d.model(x), y, ignore_index=4, per_token=True)
+
+    found = diagonal(d.model, closure, d.data, labels="exact")
+    for key, part in trace(d.model, closure, d.data, labels="exact").by_parameter().items():
+        close(found[key].sum(), part.value)
+
+
 def test_exact_labels_are_the_dense_fisher():
     """diag Σ_i J_iᵀ (diag p − p pᵀ) J_i / N."""
     d = dense("mlp")

@@ -111,6 +111,15 @@ def test_without_bias_and_with_errors_that_hold():
     assert ((errors.square().mean(0).sqrt() / spread - 1).abs() < 0.2).all()
 
 
+def test_a_batch_without_weight_counts_for_nothing():
+    d = dense("mlp", weighted=True)
+    (x, y, w), rest = d.data
+    expected = noise_scale(d.model, d.closure, [rest])
+    found = noise_scale(d.model, d.closure, [(x, y, 0 * w), rest])
+    close(found.scale.value, expected.scale.value)
+    close(found.scale.error, expected.scale.error)
+
+
 def test_few_samples():
     d = dense("mlp")
     two = noise_scale(d.model, d.closure, [tuple(t[:2] for t in d.data[0])])

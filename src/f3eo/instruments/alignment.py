@@ -98,7 +98,5 @@ def _sums(again: Again, estimator: Estimator) -> tuple[list[Tensor], list[Tensor
         pairs = (gradient, measured.gradient), (structure, measured.structure or [])
         for sums, values in pairs:
             for p, value in zip(problem.parameters, values, strict=True):
-                total = sums.setdefault(id(p), zeros(p))
-                if weight:  # a mean over no weight is NaN
-                    add(total, value, weight)
+                add(sums.setdefault(id(p), zeros(p)), value, weight)
     return list(gradient.values()), list(structure.values())

@@ -128,8 +128,9 @@ def noise_scale(model: nn.Module | Iterable[Tensor], closure: Closure, data: Dat
     """tr Σ/‖G‖², the batch size at which a batch's gradient is half signal, half noise.
 
     From all pairs of samples, so the batches of the data play no part. The data is swept twice, for
-    Σ_i w_i ∇ℓ_i and for its products with every ∇ℓ_i; an iterator is written out as a list.
-    Measured in the mode that the model is in, which is left as it was.
+    Σ_i w_i ∇ℓ_i and for its products with every ∇ℓ_i, and must give the same samples both times (an
+    augmentation that draws from a generator of its own does not); an iterator is written out as a
+    list. Measured in the mode that the model is in, which is left as it was.
 
     Args:
         model, closure, data: see `f3eo.instruments.trace`.

@@ -13,6 +13,7 @@ from f3eo.instruments.grouping import Name, names_of
 from f3eo.instruments.labels import labels_named
 from f3eo.instruments.passes import Data, problems
 from f3eo.instruments.sums import host
+from f3eo.tensors import wide
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ def sample_norms(
 
 def by_parameter(by_leaf: dict[int, Tensor], ghost: Ghost) -> Tensor:
     """Values of every sample and parameter, (B, K); 0 where a parameter is not reached."""
-    zeros = torch.zeros_like(ghost.losses)
-    parameters = ghost.problem.parameters
-    return torch.stack([host(by_leaf.get(id(p), zeros)) for p in parameters], 1)
+    zeros = wide(torch.zeros_like(ghost.losses))
+    columns = [by_leaf.get(id(p), zeros).to(zeros) for p in ghost.problem.parameters]
+    return host(torch.stack(columns, 1))  # one transfer from the device
 
 
 def weights_of(ghost: Ghost) -> Tensor:

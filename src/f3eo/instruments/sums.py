@@ -11,8 +11,8 @@ def zeros(parameter: Tensor) -> Tensor:
 
 
 def add(total: Tensor, values: Tensor | None, factor: float = 1.0) -> None:
-    """total ← total + factor · values; None counts as zero."""
-    if values is not None:
+    """total ← total + factor · values; None counts as 0, and so does 0 · NaN, a mean over none."""
+    if values is not None and factor:
         total.add_(values.detach().to(total.device).to(total.dtype), alpha=factor)
 
 

@@ -42,7 +42,5 @@ class Again:
             measured = plain_gradient(problem, per_sample=True)
             weight = float(measured.weight)
             for p, g in zip(problem.parameters, measured.gradient, strict=True):
-                total = sums.setdefault(id(p), zeros(p))
-                if weight:  # a mean over no weight is NaN
-                    add(total, g, weight)
+                add(sums.setdefault(id(p), zeros(p)), g, weight)
         return sums
