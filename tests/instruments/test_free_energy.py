@@ -171,7 +171,7 @@ def test_laplace_torch_agrees():
         found = free_energy(
             row.model, row.drawn, loader, GaussianPrior(alpha), posterior=Laplace(structure)
         )
-        expected = float(other.log_marginal_likelihood(torch.tensor(alpha)))
+        expected = float(other.log_marginal_likelihood(torch.tensor(alpha, dtype=torch.float64)))
         assert abs(-found.value - expected) < 1e-9 * abs(expected), structure
 
 
