@@ -1,5 +1,6 @@
 """Gaussian noise relative to the parameters."""
 
+import warnings
 from math import isfinite, log
 
 import torch
@@ -21,8 +22,8 @@ class MultiplicativeNoise(Posterior):
 
     P counts the entries with D > 0; the others carry no noise. The constant is the same for all
     models with the same P (0.636 P at small α by the fit of Molchanov et al., eq. 14), and for
-    `ByRow()` the form of the complexity is taken over from `Elementwise()`. At α near 1 or above
-    the formula does not hold: there the parameters carry no information at all.
+    `ByRow()` the form of the complexity is taken over from `Elementwise()`. Above α = 1 neither
+    term holds, which is warned of: where P is far above N, α* may be there.
 
     `FreeEnergy.noise` is α, without unit. The standard error of the accuracy is over
     ℓ_i + ½ α Tr(D G_i D).
@@ -76,6 +77,13 @@ class MultiplicativeNoise(Posterior):
                     f"(N Tr(D G D) = {fit.curvature:.4g}): give MultiplicativeNoise(alpha)"
                 )
             alpha = size / fit.curvature
+        if alpha > 1:
+            warnings.warn(
+                f"the relative noise has variance {alpha:.3g}, more than the parameters "
+                f"themselves: neither the second order of the loss nor −½ P log α holds there, and the record "
+                f"is no bound; give a smaller alpha, or use IsotropicNoise()",
+                stacklevel=3,
+            )
         return FreeEnergy(
             fits=-fit.losses - 0.5 * alpha * fit.traces,
             weights=fit.weights,
