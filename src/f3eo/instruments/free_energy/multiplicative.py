@@ -80,8 +80,8 @@ class MultiplicativeNoise(Posterior):
         if alpha > 1:
             warnings.warn(
                 f"the relative noise has variance {alpha:.3g}, more than the parameters "
-                f"themselves: neither the second order of the loss nor −½ P log α holds there, and the record "
-                f"is no bound; give a smaller alpha, or use IsotropicNoise()",
+                f"themselves: neither the second order of the loss nor −½ P log α holds there, and "
+                f"the record is no bound; give a smaller alpha, or use IsotropicNoise()",
                 stacklevel=3,
             )
         return FreeEnergy(
