@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from f3eo.bench.inspect.inspection import Extreme, Inspection, Layer
 from f3eo.bench.report.drawing import STYLE, svg
@@ -18,6 +18,8 @@ from f3eo.instruments import Landscape
 LEAN: dict[Any, Any] = STYLE | {"svg.fonttype": "none", "font.size": 9}
 COLOURS = ("#c2185b", "#1f6fb2")
 """Of the first and the second model."""
+ROUNDING = 1e-9
+"""Eigenvalues below this share of the largest are rounding, and not drawn."""
 SHOWN = 18
 """The largest number of layers that have bars of their own; the others share one."""
 
@@ -56,15 +58,18 @@ def _from_smallest(axes: Axes) -> None:
     widths = [b.get_width() for b in axes.patches if b.get_width() > 0]  # pyright: ignore
     axes.set_xscale("log")
     axes.set_xlim(10 ** math.floor(math.log10(min(widths)) - 0.3), None)
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def spectrum_figure(models: Sequence[Inspection]) -> bytes:
     """Eigenvalues of F̂ by their rank, and δ/N as a dashed line."""
     with matplotlib.rc_context(LEAN):
-        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+        figure = Figure(figsize=(10.4, 3.6), layout="constrained")
         axes = figure.subplots()
         for model, colour in zip(models, COLOURS, strict=False):
-            values = model.eigenvalues[model.eigenvalues > 0].numpy()
+            largest = float(model.eigenvalues.max())
+            values = model.eigenvalues[model.eigenvalues > ROUNDING * largest].numpy()
             if len(values):
                 axes.plot(np.arange(1, len(values) + 1), values, color=colour, linewidth=1.6)
         axes.set(xscale="log", yscale="log", xlabel="rank of the eigenvalue")
@@ -73,7 +78,6 @@ def spectrum_figure(models: Sequence[Inspection]) -> bytes:
             axes.axhline(prior, color=colour, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
             axes.annotate("δ/N", (1, prior), xytext=(2, 3), textcoords="offset points")
         axes.grid(axis="y")
-        axes.set_title("Eigenvalues of F")
         return svg(figure)
 
 
@@ -108,7 +112,7 @@ def energy_figure(models: Sequence[Inspection]) -> bytes:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         axes.margins(x=0.08)
-        axes.set_title("Free energy, nats per sample: −accuracy (full) + complexity (pale)")
+        axes.set_title("nats per sample: −accuracy (full) + complexity (pale)")
         return svg(figure)
 
 

@@ -26,9 +26,7 @@ from f3eo.instruments.free_energy import (
     GaussianPrior,
     IsotropicNoise,
     Laplace,
-    MultiplicativeNoise,
     Posterior,
-    RelativePrior,
     free_energy,
 )
 from f3eo.instruments.free_energy.prior import Prior
@@ -39,7 +37,7 @@ EXTREMES = 12
 """Samples that are shown."""
 F = "fisher"
 """The curvature of all posteriors: the page speaks of one matrix."""
-MULTIPLICATIVE = "multiplicative noise"
+ISOTROPIC = "isotropic noise"
 SPREAD = 1.2
 """Reach of the landscape over the farthest point of the path's second half."""
 
@@ -151,8 +149,7 @@ def _energies(subject: Subject, data: Sequence[Sequence[Any]]) -> dict[str, Free
         "Laplace, full": (gaussian, Laplace("full", of=F)),
         "Laplace, Kronecker": (gaussian, Laplace("kronecker", of=F)),
         "Laplace, diagonal": (gaussian, Laplace("diagonal", of=F)),
-        "isotropic noise": (gaussian, IsotropicNoise(of=F)),
-        MULTIPLICATIVE: (RelativePrior(), MultiplicativeNoise(metric=ByRow(), of=F)),
+        ISOTROPIC: (gaussian, IsotropicNoise(of=F)),
     }
     return {
         name: free_energy(subject.model, subject.closure, data, prior, posterior=posterior)

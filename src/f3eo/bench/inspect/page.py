@@ -9,7 +9,7 @@ from torch import Tensor
 from f3eo.bench.execute import disk
 from f3eo.bench.inspect import figures
 from f3eo.bench.inspect.inspection import Inspection
-from f3eo.bench.inspect.measure import MULTIPLICATIVE, Subject, inspected
+from f3eo.bench.inspect.measure import ISOTROPIC, Subject, inspected
 from f3eo.bench.report import page
 from f3eo.bench.report.drawing import data_uri
 
@@ -63,7 +63,7 @@ def render(models: Sequence[Inspection], title: str, description: str) -> str:
         description=description,
         models=models,
         colours=figures.COLOURS,
-        multiplicative=MULTIPLICATIVE,
+        isotropic=ISOTROPIC,
         numbers=_numbers(models),
         layers=data_uri(figures.layers_figure(models)),
         hidden=max(0, len(models[0].layers) - figures.SHOWN),
@@ -105,6 +105,6 @@ def _numbers(models: Sequence[Inspection]) -> list[dict[str, Any]]:
         "Curvature along g": lambda m: m.alignment.curvature,
         "Cosine of g and h": lambda m: m.alignment.cosine,
         "Share of h off g": lambda m: m.alignment.off,
-        "Relative noise that the data bear, √α*": lambda m: m.energies[MULTIPLICATIVE].noise ** 0.5,
+        "Noise on the parameters that the data bear, σ*": lambda m: m.energies[ISOTROPIC].noise,
     }
     return [{"name": name, "values": [f(m) for m in models]} for name, f in lines.items()]

@@ -1,5 +1,6 @@
 """Gaussian noise relative to the parameters."""
 
+import warnings
 from math import isfinite, log
 
 import torch
@@ -27,8 +28,8 @@ class MultiplicativeNoise(Posterior):
 
     P counts the entries with D > 0; the others carry no noise. The constant of the log-uniform
     prior is the same for all models with the same P (0.636 P at small α by the fit of Molchanov et
-    al., eq. 14), and for `ByRow()` its form is taken over from `Elementwise()`. At α near 1 or
-    above it does not hold, as where P is far above N Tr(D G D): use the other prior there.
+    al., eq. 14), and for `ByRow()` its form is taken over from `Elementwise()`. Above α = 1 neither
+    term holds, which is warned of: where P is far above N, α* may be there.
 
     `FreeEnergy.noise` is α, without unit. The standard error of the accuracy is over
     ℓ_i + ½ α Tr(D G_i D).
@@ -85,6 +86,14 @@ class MultiplicativeNoise(Posterior):
                     f"(N Tr(D G D) = {fit.curvature:.4g}): give MultiplicativeNoise(alpha)"
                 )
             alpha = size / cost
+        if alpha > 1:
+            warnings.warn(
+                f"the relative noise has variance {alpha:.3g}, more than the parameters "
+                f"themselves: neither the second order of the loss nor −½ P log α holds there, and "
+                f"the record is no bound; give a smaller alpha, use RelativePrior() or "
+                f"IsotropicNoise()",
+                stacklevel=3,
+            )
         complexity = -0.5 * size * log(alpha)
         if proper:
             relative = alpha / proper

@@ -46,8 +46,9 @@ def kronecker(operator: Operator) -> Density:
 
     which takes l and r as independent, over samples and over positions ("expand" in Eschenhagen et
     al. 2023, 2311.00636); padded positions count, too. One of the sides is the input, the same for
-    all k, and its matrix the mean of a aᵀ. Vectors, such as biases, have their exact block; what is neither (embeddings,
-    operations without outer products, vectors of more than 2,048 entries) its exact diagonal.
+    all k, and its matrix the mean of a aᵀ. Vectors, such as biases, have their exact block; what is
+    neither (embeddings, operations without outer products, vectors of more than 2,048 entries) its
+    exact diagonal.
 
     Args:
         operator: model, closure, batches, and which matrix.
