@@ -1,4 +1,4 @@
-"""Every instrument measures a model in its mode, frozen statistics included, and leaves it alone."""
+"""Every instrument measures a model in its mode, frozen statistics too, and leaves it alone."""
 
 import random
 
