@@ -302,6 +302,8 @@ def test_a_relative_prior_is_its_gaussian_and_its_best_noise_is_the_lowest(metri
     assert best.noise < variance
     for factor in (0.98, 1.02):
         assert value(factor * best.noise).value > best.value
+
+
 def test_noise_above_the_parameters_is_warned_of():
     row = case("mlp")
     with pytest.warns(UserWarning, match="variance 1.5, more than the parameters themselves"):

@@ -1,4 +1,4 @@
-"""Every instrument measures a model in its mode, frozen statistics too, and leaves it alone."""
+"""Every instrument leaves a model alone: parameters, .grad, buffers, random states, modes."""
 
 import random
 

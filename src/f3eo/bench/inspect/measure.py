@@ -84,7 +84,7 @@ def inspected(
     plain, relative = trace(*parts), trace(*parts, metric=ByRow())
     trained = [p for p in model.parameters() if p.requires_grad]
     size = sum(p.numel() for p in trained)
-    precision = size / max(float(sum(p.square().sum() for p in trained)), 1e-30)
+    precision = size / max(float(sum(p.detach().square().sum() for p in trained)), 1e-30)
     whole = spectrum(*parts, top=0)
     names = dict(model.named_parameters())
     by_layer = {}
