@@ -35,7 +35,7 @@ MEASURED = {
     "gram spectrum": lambda *given: spectrum(*given).top.sum(),
     "dense spectrum": lambda *given: spectrum(*given, of="hessian").top.sum(),
     "lanczos spectrum": lambda *given: spectrum(
-        *given, method="lanczos", generator=seeded()
+        *given, method="lanczos", steps=5, probes=2, generator=seeded()
     ).nodes.sum(),
     "laplace": by_posterior(Laplace(), GaussianPrior()),
     "diagonal": by_posterior(Laplace("diagonal"), GaussianPrior(1.0)),
