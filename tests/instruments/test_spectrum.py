@@ -153,8 +153,9 @@ def test_arguments_out_of_range_are_refused(options, message):
 
 def test_what_has_no_logarithm_is_refused():
     density = exact_density(torch.tensor([2.0, -1.0], dtype=torch.float64), 4)
-    with pytest.raises(ValueError, match=r"smallest eigenvalue is -3, so alpha must be above 3"):
-        density.log_det(2.0, factor=3.0)
+    for measure in (density.log_det, density.effective_dimension):
+        with pytest.raises(ValueError, match=r"eigenvalue is -3, so alpha must be above 3"):
+            measure(2.0, factor=3.0)
     for value in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="alpha is a finite number > 0"):
             density.effective_dimension(value)

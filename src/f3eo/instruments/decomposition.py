@@ -57,6 +57,7 @@ class Spectrum(Density):
         return self.nodes[0, :-1].sort(descending=True).values
 
 
+@torch.enable_grad()
 def spectrum_of(
     operator: Operator,
     *,

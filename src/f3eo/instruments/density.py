@@ -58,13 +58,7 @@ class Density:
         Raises:
             ValueError: α or c is out of range, or c·λ + α is not positive.
         """
-        _check(alpha, factor)
-        lowest = float(torch.where(self.weights > 0, self.nodes, torch.inf).min()) * factor
-        if lowest + alpha <= 0:
-            raise ValueError(
-                f"log det needs a positive definite matrix: the smallest eigenvalue is {lowest:.4g}"
-                f", so alpha must be above {-lowest:.4g}, received {alpha}"
-            )
+        self._check(alpha, factor)
         return self.trace(lambda x: (factor * x + alpha).log())
 
     def effective_dimension(self, alpha: float, *, factor: float = 1.0) -> Estimate:
@@ -74,18 +68,24 @@ class Density:
             alpha, factor: as for `log_det`.
 
         Raises:
-            ValueError: α or c is out of range.
+            ValueError: as for `log_det`.
 
         Source: MacKay 1992, equation 4.9.
         """
-        _check(alpha, factor)
+        self._check(alpha, factor)
         return self.trace(lambda x: factor * x / (factor * x + alpha))
 
-
-def _check(alpha: float, factor: float) -> None:
-    for name, value in (("alpha", alpha), ("factor", factor)):
-        if not (isfinite(value) and value > 0):
-            raise ValueError(f"{name} is a finite number > 0, received {value}")
+    def _check(self, alpha: float, factor: float) -> None:
+        for name, value in (("alpha", alpha), ("factor", factor)):
+            if not (isfinite(value) and value > 0):
+                raise ValueError(f"{name} is a finite number > 0, received {value}")
+        lowest = float(torch.where(self.weights > 0, self.nodes, torch.inf).min()) * factor
+        if lowest + alpha <= 0:
+            raise ValueError(
+                f"the matrix must be positive definite with alpha on its diagonal: its smallest "
+                f"eigenvalue is {lowest:.4g}, so alpha must be above {-lowest:.4g}, received "
+                f"{alpha}"
+            )
 
 
 def exact_density(values: Tensor, size: int) -> Density:

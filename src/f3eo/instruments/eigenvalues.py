@@ -53,6 +53,11 @@ def spectrum(
         memory: bytes, see `gram`.
         generator: source of the signs; default torch's global one.
 
+    Returns:
+        Nodes and weights, the top eigenpairs, and from these log det, effective dimension and the
+        trace of any function (`Density`); for the matrix of all data instead of the mean, with
+        `factor=found.samples`.
+
     Raises:
         ValueError: an argument is out of range, or "gram" of a Hessian; see `Operator` and `gram`.
         TypeError: G of losses without a likelihood.

@@ -107,9 +107,8 @@ class Recorded:
 
 def recorded(problem: Problem, of: str, recorder: PerSample) -> Recorded:
     """Record one batch; arguments and errors are those of `factors`."""
-    with torch.enable_grad():
-        ghost = recorder.record(problem, differentiable=False)
-        outputs, cotangents = outputs_of(ghost.output, of), cotangents_of(ghost.output, of)
+    ghost = recorder.record(problem, differentiable=False)
+    outputs, cotangents = outputs_of(ghost.output, of), cotangents_of(ghost.output, of)
     weights = ghost.output.shares.weights
     ones = torch.ones_like(ghost.losses, dtype=torch.float64)
     return Recorded(ghost, outputs, cotangents, ones if weights is None else weights.double())
@@ -160,8 +159,7 @@ def combined(problem: Problem, of: str, cotangents: Tensor, coefficients: Tensor
     Returns:
         For each parameter the r sums, (r, *shape).
     """
-    with torch.enable_grad():
-        outputs = outputs_of(evaluate(problem, per_sample=True, differentiable=False), of)
+    outputs = outputs_of(evaluate(problem, per_sample=True, differentiable=False), of)
     flat = cotangents.flatten(2) if cotangents.ndim > 2 else cotangents.unsqueeze(-1)
     grouped = coefficients.to(flat).view(len(coefficients), *flat.shape[:2], 1)
     along = (grouped * flat).sum(1).reshape(-1, *outputs.shape)

@@ -97,6 +97,7 @@ def gram(
     return gram_of(model, closure, data, of, memory).matrix
 
 
+@torch.enable_grad()
 def gram_of(
     model: nn.Module | Iterable[Tensor], closure: Closure, data: Data, of: str, memory: int
 ) -> Gram:

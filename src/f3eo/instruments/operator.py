@@ -95,6 +95,7 @@ class Operator:
             return self.products(vector.unsqueeze(0))[0]
         return unflatten(self.products(flatten(vector).unsqueeze(0))[0], self.parameters)
 
+    @torch.enable_grad()
     def products(self, vectors: Tensor) -> Tensor:
         """M v for each row v of (k, P), in one sweep over the data; (k, P), in their dtype.
 
@@ -109,9 +110,8 @@ class Operator:
         total, weight = torch.zeros_like(vectors, dtype=torch.float64), 0.0
         build = MATRICES[self.of]
         for problem in problems(self.model, self.closure, self.batches):
-            with torch.enable_grad():
-                output = evaluate(problem, per_sample=True, differentiable=True)
-                matrix = build(output, self.parameters)
+            output = evaluate(problem, per_sample=True, differentiable=True)
+            matrix = build(output, self.parameters)
             share = float(output.shares.total)
             for row, v in zip(total, vectors, strict=True):
                 row.add_(matrix.product(v), alpha=share)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from f3eo.closure.problem import Closure
@@ -13,6 +14,7 @@ from f3eo.instruments.operator import Operator
 from f3eo.instruments.passes import Data
 
 
+@torch.enable_grad()
 def free_energy(
     model: nn.Module | Iterable[Tensor],
     closure: Closure,

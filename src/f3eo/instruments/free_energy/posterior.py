@@ -82,8 +82,7 @@ def traces_of(operator: Operator, metric: Metric) -> Fit:
     recorder = PerSample(metric=metric)
     for problem in problems(operator.model, operator.closure, operator.batches):
         found = recorded(problem, operator.of, recorder)
-        with torch.enable_grad():
-            squares = [found.ghost.norms(found.outputs, c).squared for c in found.cotangents]
+        squares = [found.ghost.norms(found.outputs, c).squared for c in found.cotangents]
         losses.append(found.ghost.losses.detach().double())
         traces.append(torch.stack([s.detach().double() for s in squares]).sum(0))
         weights.append(found.weights)
