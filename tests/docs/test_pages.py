@@ -18,6 +18,7 @@ import f3eo
 import f3eo.cli
 import f3eo.extend
 import f3eo.instruments
+import f3eo.instruments.free_energy
 import f3eo.second_order
 from docs.pages import PAGES, ROOT, blocks, names, prose, run, text
 from f3eo import F3EO
@@ -27,6 +28,7 @@ from f3eo.bench.price import VARIANTS as PRICED
 from f3eo.bench.tasks import TASKS
 
 BLOCKS = [(page, block) for page in PAGES for block in blocks(page)]
+ROOMS = f3eo, f3eo.extend, f3eo.second_order, f3eo.instruments, f3eo.instruments.free_energy
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -112,7 +114,7 @@ CALL = re.compile(r"`(?:f3eo\.extend\.)?([A-Z]\w+)\(([^`]*)\)`")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_calls_a_page_names_have_such_arguments(page):
     """`Ratio(0.3, Warmup(500))`: the class is public, and takes arguments of these names."""
-    known = {**vars(f3eo), **vars(f3eo.extend), **vars(f3eo.second_order)}
+    known = {k: v for m in ROOMS for k, v in vars(m).items()}
     for name, arguments in CALL.findall(text(page)):
         taken = inspect.signature(known[name]).parameters
         for option in re.findall(r"(\w+)=", arguments):

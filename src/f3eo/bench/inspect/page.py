@@ -56,7 +56,7 @@ def inspect(
 
 def render(models: Sequence[Inspection], title: str, description: str) -> str:
     """The page as HTML."""
-    drawn = [(k, m) for k, m in enumerate(models) if m.landscape is not None]
+    drawn = [(k, m.name, found) for k, m in enumerate(models) if (found := m.landscape)]
     return page.render(
         "inspection.html.j2",
         title=title,
@@ -72,12 +72,12 @@ def render(models: Sequence[Inspection], title: str, description: str) -> str:
         landscapes=[
             {
                 "place": k,
-                "name": m.name,
-                "image": data_uri(figures.landscape_figure(m.landscape, figures.COLOURS[k])),
+                "name": name,
+                "image": data_uri(figures.landscape_figure(found, figures.COLOURS[k])),
             }
-            for k, m in drawn
+            for k, name, found in drawn
         ],
-        kept=any(len(m.landscape.path) for _, m in drawn),
+        kept=any(len(found.path) for *_, found in drawn),
         extremes=[
             {
                 "name": m.name,

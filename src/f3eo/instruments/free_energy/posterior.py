@@ -26,7 +26,7 @@ class Posterior(Shown, ABC):
     of: str
     """Curvature: "gauss_newton" or "fisher"."""
 
-    priors: tuple[type[Prior], ...]
+    priors: tuple[type, ...]
     """The priors whose divergence is known."""
 
     @abstractmethod

@@ -1,6 +1,5 @@
 """Priors over the parameters."""
 
-from abc import ABC
 from collections.abc import Sequence
 from math import isfinite
 
@@ -10,11 +9,7 @@ from torch import Tensor
 from f3eo.shown import Shown
 
 
-class Prior(Shown, ABC):
-    """p(θ), of which each posterior knows the divergence in closed form."""
-
-
-class GaussianPrior(Prior):
+class GaussianPrior(Shown):
     """p(θ) = N(μ, α⁻¹ I).
 
     Weight decay c on the mean loss of N samples (the gradient c θ) is α = N c.
@@ -60,14 +55,14 @@ class GaussianPrior(Prior):
         return float(sum([(p.double() - m.to(p.device)).square().sum() for p, m in pairs]))
 
 
-class LogUniformPrior(Prior):
+class LogUniformPrior(Shown):
     """p(|θ_k|) ∝ 1/|θ_k|: improper and without units, so that divergences have a free constant.
 
     Source: Kingma et al. 2015 (1506.02557); Molchanov et al. 2017 (1701.05369).
     """
 
 
-class RelativePrior(Prior):
+class RelativePrior(Shown):
     """p(θ) = N(0, s² D²), D the metric of the posterior: of the parameters' own size, and proper.
 
     D follows the parameters, so this prior does; with rows Σ (θ/D)² is P whatever they are, and
@@ -84,3 +79,7 @@ class RelativePrior(Prior):
         if not (isfinite(variance) and variance > 0):
             raise ValueError(f"RelativePrior needs a finite variance > 0, received {variance}")
         self.variance = variance
+
+
+Prior = GaussianPrior | LogUniformPrior | RelativePrior
+"""p(θ), of which each posterior knows the divergence in closed form."""
