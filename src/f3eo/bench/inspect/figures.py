@@ -16,6 +16,7 @@ from f3eo.bench.report.drawing import STYLE, svg
 from f3eo.instruments import Landscape
 
 LEAN: dict[Any, Any] = STYLE | {"svg.fonttype": "none", "font.size": 9}
+GREY: dict[Any, Any] = LEAN | {"image.cmap": "Greys"}
 COLOURS = ("#c2185b", "#1f6fb2")
 """Of the first and the second model."""
 ROUNDING = 1e-9
@@ -155,7 +156,7 @@ def samples_figure(extremes: Sequence[Extreme]) -> bytes:
     """The samples as pictures, each with its label, the model's guess and ‖∇ℓ‖."""
     columns = 6
     rows = math.ceil(len(extremes) / columns)
-    with matplotlib.rc_context(LEAN | {"image.cmap": "Greys"}):
+    with matplotlib.rc_context(GREY):
         figure = Figure(figsize=(1.25 * columns, 1.75 * rows), layout="constrained")
         panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
         for axes in panels:
