@@ -7,10 +7,13 @@ import pytest
 
 MODULES = [
     "curvature.conjugate_gradients",
+    "curvature.empirical_fisher",
     "curvature.gauss_newton",
     "curvature.hessian",
     "curvature.quadratic",
     "curvature.vectors",
+    "instruments.grouping",
+    "instruments.memorisation",
 ]
 
 

@@ -29,6 +29,15 @@ from f3eo import (
     extend,
 )
 from f3eo.extend import DecoupledPerTensor, Direct, Rule
+from f3eo.instruments import free_energy
+from f3eo.instruments.free_energy import (
+    GaussianPrior,
+    IsotropicNoise,
+    Laplace,
+    LogUniformPrior,
+    MultiplicativeNoise,
+    RelativePrior,
+)
 from f3eo.shown import Shown
 
 PARTS = {
@@ -70,6 +79,13 @@ PARTS = {
     "Cap(0.1, limit=0.5, schedule=Warmup(5, delay=2))": Cap(0.1, 0.5, Warmup(5, 2)),
     "Ratio(0.3)": Ratio(0.3),
     "Fixed(2.0, schedule=Warmup(1))": Fixed(2.0, Warmup(1)),
+    "Laplace()": Laplace(),
+    "Laplace('kronecker', of='fisher')": Laplace("kronecker", of="fisher"),
+    "IsotropicNoise(0.1)": IsotropicNoise(0.1),
+    "MultiplicativeNoise(metric=ByRow())": MultiplicativeNoise(metric=ByRow()),
+    "GaussianPrior(2.0)": GaussianPrior(2.0),
+    "LogUniformPrior()": LogUniformPrior(),
+    "RelativePrior(0.5)": RelativePrior(0.5),
     "Warmup(10)": Warmup(10, 0),
     "Warmup(10, delay=5)": Warmup(10, 5),
 }
@@ -86,7 +102,7 @@ def settings(part):
 @pytest.mark.parametrize("text", PARTS)
 def test_what_is_shown_can_be_typed(text):
     assert repr(PARTS[text]) == text
-    made = eval(text, {**vars(f3eo), **vars(extend)})
+    made = eval(text, {**vars(f3eo), **vars(extend), **vars(free_energy)})
     assert settings(made) == settings(PARTS[text])
 
 

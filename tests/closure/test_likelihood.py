@@ -121,6 +121,16 @@ def test_draws_and_noise_follow_the_generator_and_carry_no_graph(name):
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
+def test_labels_that_are_drawn_take_the_place_of_the_data_s_in_a_copy(name):
+    made = LIKELIHOODS[name](logits((50,)).requires_grad_())
+    before = made.targets.clone()
+    drawn = made.drawn(torch.Generator().manual_seed(2))
+    assert torch.equal(drawn.targets, made.sample(torch.Generator().manual_seed(2)))
+    assert torch.equal(made.targets, before) and not torch.equal(drawn.targets, before)
+    assert drawn.parameters is made.parameters and drawn.losses().requires_grad
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
 def test_noise_is_balanced_signs(name):
     made = LIKELIHOODS[name](logits((5000,)))
     noise = made.noise(torch.Generator().manual_seed(0))

@@ -17,6 +17,8 @@ from torch import nn
 import f3eo
 import f3eo.cli
 import f3eo.extend
+import f3eo.instruments
+import f3eo.instruments.free_energy
 import f3eo.second_order
 from docs.pages import PAGES, ROOT, blocks, names, prose, run, text
 from f3eo import F3EO
@@ -26,6 +28,7 @@ from f3eo.bench.price import VARIANTS as PRICED
 from f3eo.bench.tasks import TASKS
 
 BLOCKS = [(page, block) for page in PAGES for block in blocks(page)]
+ROOMS = f3eo, f3eo.extend, f3eo.second_order, f3eo.instruments, f3eo.instruments.free_energy
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -111,7 +114,7 @@ CALL = re.compile(r"`(?:f3eo\.extend\.)?([A-Z]\w+)\(([^`]*)\)`")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_calls_a_page_names_have_such_arguments(page):
     """`Ratio(0.3, Warmup(500))`: the class is public, and takes arguments of these names."""
-    known = {**vars(f3eo), **vars(f3eo.extend), **vars(f3eo.second_order)}
+    known = {k: v for m in ROOMS for k, v in vars(m).items()}
     for name, arguments in CALL.findall(text(page)):
         taken = inspect.signature(known[name]).parameters
         for option in re.findall(r"(\w+)=", arguments):
@@ -122,7 +125,10 @@ def test_the_calls_a_page_names_have_such_arguments(page):
             assert option in taken or nested, f"{name}({arguments})"
 
 
-@pytest.mark.parametrize("module", [f3eo, f3eo.extend, f3eo.second_order], ids=lambda m: m.__name__)
+MODULES = [f3eo, f3eo.extend, f3eo.instruments, f3eo.second_order]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_every_public_name_is_code_on_a_page(module):
     spans = (re.findall(r"```.*?```|`[^`]+`", text(page), re.S) for page in PAGES)
     said = "\n".join(span for page in spans for span in page)

@@ -5,7 +5,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from f3eo.cli.guard import guarded
 
-ABOUT = "Compare, tune and time F3EO and other optimizers; --version prints the version."
+ABOUT = (
+    "Compare, tune and time F3EO and other optimizers, and inspect what they trained; --version "
+    "prints the version."
+)
 
 
 def main() -> int:
@@ -19,7 +22,7 @@ def _run() -> int:
         return 0
     # Imported here: the commands need the extra f3eo[bench], and `guarded` must handle Ctrl-C
     # during their import.
-    from f3eo.cli import bench, compare, cost, methods, report, tune  # noqa: F401
+    from f3eo.cli import bench, compare, cost, inspect, methods, report, tune  # noqa: F401
     from f3eo.cli.app import app
 
     return app.cli(prog="f3eo", description=ABOUT)

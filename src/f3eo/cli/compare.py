@@ -35,6 +35,7 @@ def compare(
     device: Device = "cpu",
     precision: InPrecision = "float32",
     folder: Annotated[Path, arg(metavar="PATH")] = Path("runs"),
+    keep: bool = False,
 ) -> int:
     """Train a small model with several optimizers at equal cost and write a report.
 
@@ -53,6 +54,8 @@ def compare(
         set: Hyper-parameters, e.g. sgd.lr=0.1 f3eo.strength=cap f3eo.value=0.03.
         workers: Number of processes, one torch thread each; at least 1.
         folder: Folder that holds the comparisons.
+        keep: Keep the model of every run that is trained now, with its path, in
+            FOLDER/NAME/models/TASK-METHOD-SEED.pt, for f3eo inspect.
     """
     console = Output()
     comparison = Comparison(
@@ -67,6 +70,7 @@ def compare(
         device=device,
         precision=precision,
         folder=folder,
+        keep=keep,
         command=typed(),
     )
     outcome = carry_out(comparison, console)

@@ -7,6 +7,7 @@ weight 1, or its number of kept positions (`per_token`).
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from copy import copy
 from math import log, pi
 
 import torch
@@ -30,6 +31,21 @@ class Likelihood(ABC):
     @abstractmethod
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """Labels ŷ ~ p_θ(·|x), detached, in the shape of the targets."""
+
+    def drawn(self, generator: torch.Generator | None = None) -> "Likelihood":
+        """The same p_θ(·|x) with labels that are drawn from it as `targets`.
+
+        Raises:
+            TypeError: a likelihood of one's own that has no `targets`.
+        """
+        if not hasattr(self, "targets"):
+            raise TypeError(
+                f"{type(self).__name__} keeps no labels in an attribute targets, so drawn ones "
+                f"have no place: name it so, or override drawn()"
+            )
+        other = copy(self)
+        other.targets = self.sample(generator)  # pyright: ignore[reportAttributeAccessIssue]
+        return other
 
     @abstractmethod
     def root(self, noise: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from f3eo.closure.evaluate import check_reached
 from f3eo.closure.output import Output
+from f3eo.curvature.jacobian import Jacobian
 from f3eo.curvature.quadratic import Quadratic
-from f3eo.curvature.vectors import flatten, unflatten
+from f3eo.curvature.vectors import flatten
 from f3eo.tensors import filled
 
 
@@ -25,8 +26,7 @@ def gauss_newton(
 ) -> list[Quadratic]:
     """Gauss-Newton model of the mean loss on each block of parameters, the others held fixed.
 
-    B v = Jᵀ (∇²_f L) J v. The product J v = ∇_u⟨Jᵀu, v⟩ takes two backward passes, which every
-    operation with a second derivative has.
+    B v = Jᵀ (∇²_f L) J v, by `f3eo.curvature.jacobian`.
 
     Args:
         output: output of a closure that returns a likelihood, evaluated with `differentiable=True`.
@@ -64,28 +64,19 @@ def gauss_newton(
     gradient = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     check_reached(gradient, parameters)
     (output_gradient,) = torch.autograd.grad(loss, f, create_graph=True)  # ∇_f L
-    # Jᵀu is linear in u, so the value of u does not matter.
-    u = torch.zeros_like(f, requires_grad=True)
-    pullback = torch.autograd.grad(f, parameters, u, create_graph=True, allow_unused=True)
+    jacobian = Jacobian(f, parameters)
 
     def block_model(block: Sequence[int]) -> Quadratic:
         own = [parameters[i] for i in block]
-        used = [k for k, i in enumerate(block) if pullback[i] is not None]
+        reached = bool(jacobian.reaches(block))
 
         def product(v: Tensor) -> Tensor:
-            if not used:
+            if not reached:
                 return torch.zeros_like(v)
-            vector = unflatten(v, own)
-            (jacobian_product,) = torch.autograd.grad(
-                [pullback[block[k]] for k in used], u, [vector[k] for k in used], retain_graph=True
-            )
             (hessian_product,) = torch.autograd.grad(
-                output_gradient, f, jacobian_product, retain_graph=True
+                output_gradient, f, jacobian.product(v, block), retain_graph=True
             )
-            rows = torch.autograd.grad(
-                f, own, hessian_product, retain_graph=True, allow_unused=True
-            )
-            return flatten(filled(rows, own))
+            return jacobian.transposed(hessian_product, block)
 
         return Quadratic(list(block), flatten(filled([gradient[i] for i in block], own)), product)
 

@@ -10,10 +10,12 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from f3eo.bench.execute.checkpoint import Keeper
 from f3eo.bench.run.row import Row, failed, record
 from f3eo.bench.run.run import Run
 
@@ -29,7 +31,12 @@ class Update(NamedTuple):
     row: Row | None = None
 
 
-def execute(runs: Iterable[Run], workers: int = 2, deadline: float = math.inf) -> Generator[Update]:
+def execute(
+    runs: Iterable[Run],
+    workers: int = 2,
+    deadline: float = math.inf,
+    keep: Path | None = None,
+) -> Generator[Update]:
     """Execute runs in parallel, each worker with one torch thread.
 
     Closing the iterator, as an exception does, ends the workers. A worker that dies gives a row
@@ -39,12 +46,13 @@ def execute(runs: Iterable[Run], workers: int = 2, deadline: float = math.inf) -
         runs: the runs, in the order in which they are started.
         workers: number of processes; default 2.
         deadline: time on `time.monotonic` after which no run is started; default never.
+        keep: folder that receives a `Checkpoint` of every run that finishes; default none.
 
     Yields:
         Updates as they arrive: one with share 0 at the start of a run, one with its row at its end.
     """
     pending = deque(runs)
-    team = [_Worker(number) for number in range(min(workers, len(pending)))]
+    team = [_Worker(number, keep) for number in range(min(workers, len(pending)))]
     try:
         while pending or any(worker.run for worker in team):
             if time.monotonic() >= deadline:
@@ -63,8 +71,8 @@ def execute(runs: Iterable[Run], workers: int = 2, deadline: float = math.inf) -
 class _Worker:
     """A worker process and the parent's end of the pipe to it."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, number: int, keep: Path | None) -> None:
+        self.number, self.keep = number, keep
         self.run: Run | None = None
         self._start()
 
@@ -97,21 +105,31 @@ class _Worker:
 
     def _start(self) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process = _CONTEXT.Process(target=_serve, args=(theirs, self.keep), daemon=True)
         with _interrupt_ignored():
             self.process.start()
         theirs.close()  # then the death of the worker is an end of file here
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, keep: Path | None) -> None:
     """The main loop of a worker; it ends when the parent's end of the pipe closes."""
     torch.set_num_threads(1)
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # inductor starts no processes
     try:
         while True:
-            connection.send(record(connection.recv(), connection.send))
+            connection.send(_recorded(connection.recv(), connection, keep))
     except (EOFError, OSError):
         return
+
+
+def _recorded(run: Run, connection: Connection, keep: Path | None) -> Row:
+    if keep is None:
+        return record(run, connection.send)
+    keeper = Keeper(run)
+    row = record(run, connection.send, keeper)
+    if row["status"] == "finished":
+        keeper.write(keep)
+    return row
 
 
 @contextmanager

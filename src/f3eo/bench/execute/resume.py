@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
@@ -39,6 +40,7 @@ def carry_out(
     workers: int,
     command: str,
     deadline: float = math.inf,
+    keep: Path | None = None,
 ) -> Carried:
     """Execute the runs that the store has no row of.
 
@@ -51,7 +53,7 @@ def carry_out(
         console: where progress is displayed.
         workers: number of processes.
         command: the command line, which rows record.
-        deadline: see `pool.execute`; default never.
+        deadline, keep: see `pool.execute`; default never and nothing.
     """
 
     def arrange() -> tuple[list[Row], int]:
@@ -70,7 +72,7 @@ def carry_out(
         try:
             with (
                 Display(console, runs, rest) as display,
-                closing(execute(missing, workers, deadline)) as updates,
+                closing(execute(missing, workers, deadline, keep)) as updates,
             ):
                 for update in updates:
                     if update.row:

@@ -45,6 +45,7 @@ class Comparison:
         device: "cpu", "cuda", "cuda:N", or "auto" for the GPU where there is one; default "cpu".
         precision: "float32", or "bf16" for autocast; default "float32".
         folder: parent of the comparison's folder; default "runs".
+        keep: whether the trained models are kept, in `models` in its folder; default False.
         command: the command line, stored in every row; default empty.
 
     Raises:
@@ -62,6 +63,7 @@ class Comparison:
     device: str = "cpu"
     precision: str = "float32"
     folder: Path = Path("runs")
+    keep: bool = False
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -87,6 +89,11 @@ class Comparison:
     def path(self) -> Path:
         """The folder of the comparison."""
         return self.folder / self.name
+
+    @property
+    def models(self) -> Path | None:
+        """The folder of the checkpoints, TASK-METHOD-SEED.pt; None if they are not kept."""
+        return self.path / "models" if self.keep else None
 
     @property
     def report(self) -> Path:
@@ -133,13 +140,14 @@ def compare(comparison: Comparison, console: Console) -> Carried:
         comparison: the plan.
         console: shows the progress and, at equal time, the standings.
     """
-    disk.prepare(comparison.path)
+    disk.prepare(comparison.models or comparison.path)
     carried = carry_out(
         comparison.runs(_measure_prices(comparison, console)),
         Store(comparison.path),
         console,
         workers=comparison.workers,
         command=comparison.command,
+        keep=comparison.models,
     )
     if carried.rows:
         write_report(carried.rows, comparison.report, comparison.name)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from torch import nn
+
 from f3eo.bench.run.environment import environment
 from f3eo.bench.run.names import current
 from f3eo.bench.run.run import Equal, Run
@@ -46,12 +48,20 @@ KINDS: Mapping[str, Any] = {
 """Types of the entries that every row has, in all versions."""
 
 
-def record(run: Run, progress: Callable[[float], object] = lambda share: None) -> Row:
-    """Train a run and return its row; an error gives a row, too."""
+def record(
+    run: Run,
+    progress: Callable[[float], object] = lambda share: None,
+    watch: Callable[[nn.Module], object] = lambda model: None,
+) -> Row:
+    """Train a run and return its row; an error gives a row, too.
+
+    Args:
+        run, progress, watch: see `f3eo.bench.run.train.train`.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
-            row = _measured(run, train(run, progress))
+            row = _measured(run, train(run, progress, watch))
         except Exception as error:
             row = failed(run, f"{type(error).__name__}: {error}", traceback.format_exc())
     return row | {"warnings": list(dict.fromkeys(str(warning.message) for warning in caught))}

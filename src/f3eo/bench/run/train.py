@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from f3eo.bench.methods import METHODS
@@ -71,12 +71,17 @@ def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator
             yield Samples(samples.x[chosen], samples.y[chosen])
 
 
-def train(run: Run, progress: Callable[[float], object] = lambda share: None) -> Result:
+def train(
+    run: Run,
+    progress: Callable[[float], object] = lambda share: None,
+    watch: Callable[[nn.Module], object] = lambda model: None,
+) -> Result:
     """Train and measure one run; `seconds` counts the steps only.
 
     Args:
         run: the run.
         progress: called after each measurement with the share that is done, in [0, 1].
+        watch: called with the model at each measurement.
 
     Returns:
         Its measurements, also if it diverged.
@@ -127,6 +132,7 @@ def train(run: Run, progress: Callable[[float], object] = lambda share: None) ->
             step += 1
         seconds += clock() - start
         stepper.rest()
+        watch(model)
         point = measure(model, task.loss, probe, test)
         finite = total.isfinite() and all(map(math.isfinite, point.values()))
         position = {"step": step, "gradients": step * cost, "seconds": seconds}

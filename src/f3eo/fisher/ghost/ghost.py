@@ -9,7 +9,7 @@ tied and reused parameters included, and differentiable: ½∇ of their mean is 
 more backward pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,12 @@ from f3eo.closure.problem import Problem
 from f3eo.closure.residuals import residuals
 from f3eo.curvature.guard import NotRepeatable, custom
 from f3eo.fisher.ghost.evidence import Probe
-from f3eo.fisher.ghost.gradients.kept import KeptGradients, keep, not_finite_kept
+from f3eo.fisher.ghost.gradients.contribution import grouped
+from f3eo.fisher.ghost.gradients.forms import Form, forms
+from f3eo.fisher.ghost.gradients.kept import KeptGradients, keep, not_finite_kept, terms_of
 from f3eo.fisher.ghost.gradients.norms import Norms, norms, not_finite
+from f3eo.fisher.ghost.gradients.per_use import per_use_gradients
+from f3eo.fisher.ghost.gradients.terms import Term
 from f3eo.fisher.ghost.layouts import Layouts
 from f3eo.fisher.ghost.recording.recording import Recording
 from f3eo.fisher.ghost.second_pass.tape import Tape, tape_of
@@ -124,6 +128,28 @@ class Ghost:
         cotangent = torch.ones_like(outputs) if cotangent is None else cotangent
         return self._norms([outputs], [cotangent])
 
+    def forms(
+        self, form: Form, outputs: Tensor, cotangent: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """A form of the J_iᵀ c_i of every structured leaf that contributes, by the leaf's id.
+
+        Args:
+            form: `Squares()` or `Products(vectors)`, without D.
+            outputs, cotangent: see `norms`; at least one sample.
+
+        Raises:
+            ValueError, RuntimeError: see `norms`.
+        """
+        cotangent = torch.ones_like(outputs) if cotangent is None else cotangent
+        deltas = torch.autograd.grad(
+            outputs, self.recording.edges, cotangent, retain_graph=True, allow_unused=True
+        )
+        layouts = self.layouts.find(deltas)
+        if layouts is None:
+            leaves, samples = self.problem.structured_parameters, len(self.losses)
+            return {id(p): form.not_finite(p, samples) for p in leaves}
+        return forms(form, self.recording, layouts, deltas, self.problem, self.memory)
+
     def _norms(self, outputs: Sequence[Any], cotangents: Sequence[Tensor]) -> Norms:
         deltas = torch.autograd.grad(
             outputs,
@@ -138,6 +164,45 @@ class Ghost:
             return not_finite(self.problem, self.losses)
         with torch.set_grad_enabled(self.recording.differentiable):
             return norms(self.recording, layouts, deltas, self.problem, self.memory, self.diagonals)
+
+    def terms(
+        self,
+        outputs: Tensor,
+        cotangent: Tensor,
+        hold: Callable[[Tensor, Term], bool],
+        wanted: Collection[int] | None = None,
+    ) -> dict[int, Term] | None:
+        """J_iᵀ c_i for every sample i and parameter, detached; the graph is kept.
+
+        Args:
+            outputs: see `norms`.
+            cotangent: c, in the shape of the outputs.
+            hold: (parameter, closed form) → whether it is kept as it is, and not written out.
+            wanted: ids of the parameters; default all.
+
+        Returns:
+            By the id of the parameter; None where those written out take more than `memory`.
+
+        Raises:
+            FloatingPointError: gradients are not finite.
+            ValueError, RuntimeError: see `norms`.
+        """
+        edges, losses = self.recording.edges, self.losses
+        deltas = torch.autograd.grad(
+            [outputs], edges, [cotangent], retain_graph=True, allow_unused=True
+        )
+        layouts = self.layouts.find(deltas)
+        if layouts is None:
+            raise FloatingPointError(
+                "gradients of single samples are not finite: look at the losses and the parameters"
+            )
+        uses, leaves = self.recording.uses, self.problem.parameters
+        with torch.no_grad():
+            contributions = per_use_gradients(uses, layouts, deltas, losses, attached=False)
+            groups = grouped(contributions, leaves)
+            if wanted is not None:
+                groups = [g for g in groups if any(id(p) in wanted for p in g.leaves)]
+            return terms_of(groups, slice(0, len(losses)), self.memory, hold)
 
     def keep(self) -> FirstPass:
         """Keep the gradients of ω_i ℓ_i and the tape; this object cannot be used afterwards.

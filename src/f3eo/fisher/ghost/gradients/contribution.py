@@ -98,6 +98,20 @@ def _group(contributions: list[Contribution], leaves: list[Tensor]) -> Group:
     return Group(leaves, contributions, first.term if direct else None, size)
 
 
+def slices(group: Group, samples: int, memory: int) -> list[slice]:
+    """Slices of the samples whose gradients of a group, written out, fit into memory.
+
+    Args:
+        group: the group.
+        samples: their number, at least 1.
+        memory: bytes that gradients may take at a time; one sample's may take more.
+    """
+    written = {id(p): p for c in group.contributions for p in c.parameters}
+    written |= {id(p): p for p in group.leaves}
+    step = max(1, memory // sum(p.numel() * p.element_size() for p in written.values()))
+    return [slice(i, min(i + step, samples)) for i in range(0, samples, step)]
+
+
 def leaf_gradients(group: Group, part: slice, tensors: Iterator[Tensor]) -> list[Tensor]:
     """Per-sample gradients of every leaf of a group, (n, *shape) each.
 

@@ -1,13 +1,13 @@
 """Per-sample gradients of every parameter, kept for a second pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from f3eo.closure.problem import Problem
-from f3eo.fisher.ghost.gradients.contribution import grouped, leaf_gradients
+from f3eo.fisher.ghost.gradients.contribution import Group, grouped, leaf_gradients
 from f3eo.fisher.ghost.gradients.norms import Norms, not_finite
 from f3eo.fisher.ghost.gradients.per_use import per_use_gradients
 from f3eo.fisher.ghost.gradients.terms import Dense, Term, scaled, squared_norms, totals
@@ -56,25 +56,16 @@ def keep(
     contributions = per_use_gradients(recording.uses, layouts, deltas, losses, attached=False)
     recording.uses.clear()
     deltas.clear()
-    every = slice(0, len(losses))
-    groups = grouped(contributions, leaves)[::-1]
+    groups = grouped(contributions, leaves)
     contributions.clear()
-    terms: dict[int, Term] = {}
-    while groups:
-        group = groups.pop()
-        term = group.term if len(group.contributions) == 1 else group.joined()
-        first = id(group.leaves[0])
-        if term is not None and (first not in counted or term.compact()):
-            terms[first] = term
-        elif (memory := memory - len(losses) * group.size) < 0:
-            return None
-        elif group.term is not None:
-            terms[first] = Dense(group.term.rows(every))
-        else:
-            inputs = iter([t for c in group.contributions for t in c.inputs])
-            rows = leaf_gradients(group, every, inputs)
-            terms |= {id(p): Dense(r) for p, r in zip(group.leaves, rows, strict=True)}
-        group = term = inputs = None  # releases what is not in `terms`
+    every = slice(0, len(losses))
+
+    def hold(leaf: Tensor, term: Term) -> bool:
+        return id(leaf) not in counted or term.compact()
+
+    terms = terms_of(groups, every, memory, hold)
+    if terms is None:
+        return None
     sums = totals(terms)
     for key in terms.keys() - counted:
         del terms[key]
@@ -85,6 +76,37 @@ def keep(
         by_leaf = squared_norms(terms)
         squared, terms = _sum(by_leaf, losses), scaled(terms, diagonals)
     return KeptGradients(squared, by_leaf, sums, terms, euclidean, unit)
+
+
+def terms_of(
+    groups: list[Group], part: slice, memory: int, hold: Callable[[Tensor, Term], bool]
+) -> dict[int, Term] | None:
+    """Per-sample gradients of every leaf, by its id; None where they take more than `memory`.
+
+    Args:
+        groups: contributions, each released as soon as its gradients are computed.
+        part: all samples.
+        memory: bytes that gradients written out may take together.
+        hold: (leaf, closed form) → whether it is kept as it is, and not written out.
+    """
+    groups.reverse()
+    terms: dict[int, Term] = {}
+    while groups:
+        group = groups.pop()
+        term = group.term if len(group.contributions) == 1 else group.joined()
+        first = group.leaves[0]
+        if term is not None and hold(first, term):
+            terms[id(first)] = term
+        elif (memory := memory - part.stop * group.size) < 0:
+            return None
+        elif group.term is not None:
+            terms[id(first)] = Dense(group.term.rows(part))
+        else:
+            inputs = iter([t for c in group.contributions for t in c.inputs])
+            rows = leaf_gradients(group, part, inputs)
+            terms |= {id(p): Dense(r) for p, r in zip(group.leaves, rows, strict=True)}
+        group = term = inputs = None  # releases what is not in `terms`
+    return terms
 
 
 def not_finite_kept(problem: Problem, losses: Tensor) -> KeptGradients:

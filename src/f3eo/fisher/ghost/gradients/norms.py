@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from f3eo.closure.problem import Problem
-from f3eo.fisher.ghost.gradients.contribution import Group, grouped, leaf_gradients
+from f3eo.fisher.ghost.gradients.contribution import Group, grouped, leaf_gradients, slices
 from f3eo.fisher.ghost.gradients.per_use import per_use_gradients
 from f3eo.fisher.ghost.gradients.recompute import recomputed
 from f3eo.fisher.ghost.gradients.terms import rows_of
@@ -97,9 +97,7 @@ def _written_out(
     """Norms of the counted leaves and totals of all, a slice of samples at a time."""
     leaves = group.leaves
     structured = [id(p) in counted for p in leaves]
-    written = {id(p): p for c in group.contributions for p in c.parameters}
-    written |= {id(p): p for p in leaves}
-    step = max(1, memory // sum(p.numel() * p.element_size() for p in written.values()))
+    parts = slices(group, samples, memory)
     inputs = [t for c in group.contributions for t in c.inputs]
 
     def evaluate(part: slice, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -113,11 +111,10 @@ def _written_out(
         return *squares, *(g.detach().sum(0) for g in gradients)
 
     count = sum(structured)
-    if step >= samples:
-        results = evaluate(slice(0, samples), inputs)
+    if len(parts) == 1:
+        results = evaluate(parts[0], inputs)
         squares, totals = results[:count], results[count:]
     else:
-        parts = [slice(i, min(i + step, samples)) for i in range(0, samples, step)]
         sliced = [recomputed(partial(evaluate, part), count, inputs, leaves) for part in parts]
         columns = list(zip(*sliced, strict=True))
         squares = [torch.cat(column) for column in columns[:count]]

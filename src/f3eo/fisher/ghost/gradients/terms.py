@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from f3eo.fisher.metric import Diagonal, Diagonals
-from f3eo.tensors import WIDE
+from f3eo.tensors import wide
 
 MEMORY_TRAFFIC = 16
 """Multiplications that cost as much as to write and read one element of a gradient, over those of
@@ -48,6 +48,14 @@ class Term(ABC):
         """D ⊙ G_i, of the same form where there is one; D has no graph."""
         return Dense(diagonal.times(self.rows(slice(None))))
 
+    def squares(self) -> Tensor | None:
+        """Σ_i G_i ∘ G_i, in the parameter's shape; None where G_i must be written out for it."""
+        return None
+
+    def products(self, vector: Tensor) -> Tensor | None:
+        """⟨G_i, v⟩ for v in the parameter's shape, (N,); None where G_i must be written out."""
+        return None
+
 
 @dataclass(frozen=True)
 class Dense(Term):
@@ -69,7 +77,16 @@ class Dense(Term):
 
     def squared_norms(self) -> Tensor:
         """See `Term.squared_norms`."""
-        return squared_rows(_wide(rows_of(self.values)))
+        return squared_rows(wide(rows_of(self.values)))
+
+    def squares(self) -> Tensor:
+        """See `Term.squares`."""
+        return wide(self.values).square().sum(0)
+
+    def products(self, vector: Tensor) -> Tensor:
+        """See `Term.products`."""
+        values = wide(rows_of(self.values))
+        return values @ vector.to(values).flatten()
 
 
 @dataclass(frozen=True)
@@ -114,10 +131,23 @@ class Outer(Term):
 
     def squared_norms(self) -> Tensor:
         """‖G_i‖² = Σ_ts (left_t·left_s)(right_t·right_s) for every sample; (N,)."""
-        left, right = _wide(self.left), _wide(self.right)
+        left, right = wide(self.left), wide(self.right)
         if left.shape[1] == 1:
             return left.square().sum((1, 2)) * right.square().sum((1, 2))
         return ((left @ left.mT) * (right @ right.mT)).sum((1, 2))
+
+    def squares(self) -> Tensor | None:
+        """Σ_i left_i² ⊗ right_i² with one position; see `Term.squares`."""
+        if self.left.shape[1] > 1:
+            return None
+        left, right = (wide(side).squeeze(1).square() for side in (self.left, self.right))
+        return (left.mT @ right).view(self.shape)
+
+    def products(self, vector: Tensor) -> Tensor:
+        """⟨G_i, v⟩ = Σ_t left_t · v right_t; see `Term.products`."""
+        left, right = wide(self.left), wide(self.right)
+        matrix = vector.to(left).view(left.shape[-1], right.shape[-1])
+        return (left * (right @ matrix.mT)).sum((1, 2))
 
     def scaled(self, diagonal: Diagonal) -> Term:
         """See `Term.scaled`; factors of rows and columns go to the two sides."""
@@ -165,8 +195,8 @@ class Hadamard(Term):
 
     def squared_norms(self) -> Tensor:
         """‖G_i‖² = left_i² · M² right_i²; (N,)."""
-        left, right = (_wide(side).flatten(1).square() for side in (self.left, self.right))
-        return (left * (right @ _wide(self.matrix).square().mT)).sum(1)
+        left, right = (wide(side).flatten(1).square() for side in (self.left, self.right))
+        return (left * (right @ wide(self.matrix).square().mT)).sum(1)
 
     def scaled(self, diagonal: Diagonal) -> Term:
         """See `Term.scaled`."""
@@ -214,11 +244,22 @@ class Rows(Term):
 
     def squared_norms(self) -> Tensor:
         """‖G_i‖² = Σ_ts [index_t = index_s] (values_t·values_s); (N,)."""
-        values = _wide(self.values)
+        values = wide(self.values)
         if self.index.shape[1] == 1:
             return values.square().sum((1, 2))
         same = self.index.unsqueeze(1) == self.index.unsqueeze(2)
         return ((values @ values.mT) * same).sum((1, 2))
+
+    def squares(self) -> Tensor | None:
+        """Σ_i e(index_i) ⊗ values_i² with one position; see `Term.squares`."""
+        if self.index.shape[1] > 1:
+            return None
+        return Rows(self.index, wide(self.values).square(), self.count).total()
+
+    def products(self, vector: Tensor) -> Tensor:
+        """⟨G_i, v⟩ = Σ_t values_t · v(index_t); see `Term.products`."""
+        values = wide(self.values)
+        return (values * vector.to(values)[self.index]).sum((1, 2))
 
     def scaled(self, diagonal: Diagonal) -> Term:
         """See `Term.scaled`; every value takes the factors of its row."""
@@ -245,11 +286,6 @@ def scaled(terms: Mapping[int, Term], diagonals: Diagonals) -> dict[int, Term]:
 def squared_norms(terms: Mapping[int, Term]) -> dict[int, Tensor]:
     """‖G_i‖² of every term, (N,) each."""
     return {key: term.squared_norms() for key, term in terms.items()}
-
-
-def _wide(values: Tensor) -> Tensor:
-    """In the type for sums over a whole model."""
-    return values.to(WIDE.get(values.dtype, values.dtype))
 
 
 def rows_of(values: Tensor) -> Tensor:
