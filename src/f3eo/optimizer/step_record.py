@@ -21,8 +21,9 @@ class StepRecord:
 
     Args:
         number: of the step, from 0.
-        loss: L as the closure returned it, a scalar tensor; of log-probabilities where it maximizes.
+        loss: L as the closure returned it, a scalar; log-probabilities where it maximizes.
         parameters: the structured parameters, C of them.
+        names: of them, as the groups have them, or their positions "0", "1", … there.
         gradient: ∇L in them, uphill on what is to become smaller, (C,); with what a user did to
             .grad after `accumulate`, and before `max_norm`. None where the loss does not use one.
         structure: h, (C,), with the same factor; None at a step that did not measure it.
@@ -39,6 +40,7 @@ class StepRecord:
     number: int
     loss: Tensor
     parameters: list[Tensor]
+    names: list[str]
     gradient: list[Tensor | None]
     structure: Vector | None
     squared: float
@@ -65,11 +67,13 @@ def step_record(
         found: the same, combined.
         update: the structure term as the base took it; None without one.
     """
-    gradients, change = measured.gradients, measured.change
+    gradients, change, trained = measured.gradients, measured.change, found.trained
+    names = trained.names or list(map(str, range(len(trained.parameters))))
     return StepRecord(
         number=number,
         loss=gradients.loss,
-        parameters=found.trained.chosen,
+        parameters=trained.chosen,
+        names=[name for name, s in zip(names, trained.structured, strict=True) if s],
         gradient=found.own,
         structure=found.structure,
         squared=found.squared,

@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABC
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ class Wrapper(Optimizer, ABC):
         self.trace = None
         self._accumulated: Accumulated | None = None
         self._blank: Blank | None = None
-        self._observers: dict[int, Observer] = {}
+        self._observers: OrderedDict[int, Observer] = OrderedDict()
         self._flags: list[bool] = []
         """For every group, whether it takes part in the structure term."""
         self._built = False
@@ -196,7 +197,7 @@ class Wrapper(Optimizer, ABC):
         dropped = hooks | {"_accumulated", "_observers", "_zero_grad_profile_name"}
         dropped |= {"step", "_opt_called"}
         kept = {k: v for k, v in self.__dict__.items() if k not in dropped}
-        return kept | {"_accumulated": None, "_observers": {}}
+        return kept | {"_accumulated": None, "_observers": OrderedDict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy, or state and groups from a state dict."""

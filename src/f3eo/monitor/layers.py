@@ -1,0 +1,24 @@
+"""The layer that a parameter belongs to, by its name."""
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+
+def layer_of(name: str) -> str:
+    """The module that holds a parameter: "blocks.0.weight" is of "blocks.0".
+
+    A parameter of the outermost module is a layer of its own. Those of a parametrized weight
+    belong to the module with the weight.
+    """
+    module, _, own = name.rpartition(".")
+    return module.partition("parametrizations.")[0].removesuffix(".") or module or own
+
+
+def layers(named: Iterable[tuple[str, Tensor]]) -> dict[int, str]:
+    """The layer of every parameter, by the id of the parameter.
+
+    Args:
+        named: parameters with their names, as from `named_parameters()`.
+    """
+    return {id(p): layer_of(name) for name, p in named}
