@@ -1,11 +1,13 @@
 """The monitor: it turns what a step has measured into scalars, and gives them to its sinks."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from f3eo.closure.problem import Closure
 from f3eo.fisher import Metric
@@ -22,6 +24,8 @@ PREFIX = "f3eo/"
 EVERY = 50
 """Steps from one report to the next, by default."""
 NAMES = (*QUANTITIES, "noise_scale")
+SAMPLES = 32
+"""Samples that are measured beside an optimizer other than F3EO, by default."""
 DECAY = 0.9
 """β of the averages behind the noise scale: about ten measurements."""
 
@@ -88,14 +92,13 @@ class Monitor:
         every: int = EVERY,
         quantities: Iterable[str] | None = None,
         sinks: Iterable[Sink] = (),
-        samples: int = 32,
+        samples: int | None = None,
         metric: Metric | None = None,
         generator: Generator | None = None,
     ) -> None:
         self.every = in_range("every", every, 0, None, integer=True)
         self.quantities = _checked_names(quantities)
         self.sinks = _checked_sinks(sinks)
-        in_range("samples", samples, 0, None, integer=True)
         check_generator(generator)
         self.optimizer = optimizer
         self.last: dict[str, float] = {}
@@ -106,18 +109,13 @@ class Monitor:
         self._due = 0
         self._steps = 0
         self._plain: Plain | None = None
+        self._handle: RemovableHandle | None = None
+        own = {"metric": metric, "generator": generator, "samples": samples}
         if isinstance(optimizer, F3EO):
-            _refuse_beside_f3eo(model=model, closure=closure, metric=metric, generator=generator)
-            self._handle = optimizer.observe(self._observe)
-            return
-        if not isinstance(model, nn.Module) or not callable(closure):
-            raise TypeError(
-                f"beside {type(optimizer).__name__} the monitor measures by itself: pass "
-                f"model=module and closure=a function that returns per-sample losses, received "
-                f"model={model!r}, closure={closure!r}"
-            )
-        own = generator if generator is not None else Generator().manual_seed(0)
-        self._plain = Plain(model, closure, samples, metric, own)
+            _refuse_beside_f3eo(model=model, closure=closure, **own)
+            self._handle = optimizer.observe(partial(self._observe, optimizer))
+        else:
+            self._plain = _plain(optimizer, model, closure, **own)
 
     def step(self, *batch: Any) -> None:
         """Count a step beside an optimizer that is not F3EO, and report if it is due.
@@ -144,7 +142,7 @@ class Monitor:
         if self.closed:
             return
         self.closed = True
-        if self._plain is None:
+        if self._handle is not None:
             self._handle.remove()
         for sink in self.sinks:
             getattr(sink, "close", lambda: None)()
@@ -176,12 +174,12 @@ class Monitor:
         if self._plain is not None and state["generator"] is not None:
             self._plain.generator.set_state(state["generator"])
 
-    def _observe(self, record: StepRecord) -> None:
+    def _observe(self, optimizer: F3EO, record: StepRecord) -> None:
         """Report a step of F3EO if it is due and measured, or if none that measures has come."""
         if record.number + self.every < self._due:  # the optimizer went back to an earlier state
             self._due = record.number
-        latest = self._due + self.optimizer.every - 1  # pyright: ignore[reportAttributeAccessIssue]
-        if record.number >= latest or (record.structure and record.number >= self._due):
+        late = record.number - self._due
+        if late >= (0 if record.structure is not None else optimizer.every - 1):
             self._due = (record.number // self.every + 1) * self.every
             self._report(record)
 
@@ -206,11 +204,9 @@ class Monitor:
 
     def _layers(self, record: StepRecord) -> Layers:
         """Read anew at every report: a user may add or replace parameters."""
-        if self._plain is not None:
-            return layers(self._plain.model.named_parameters())
-        model: nn.Module | None = getattr(self.optimizer, "model", None)
-        named = zip(record.names, record.parameters, strict=True)
-        return layers(named if model is None else model.named_parameters())
+        found = layers(zip(record.names, record.parameters, strict=True))
+        model = self.optimizer.model if isinstance(self.optimizer, F3EO) else None
+        return found if model is None else {**found, **layers(model.named_parameters())}
 
 
 def _checked_names(quantities: Iterable[str] | None) -> tuple[str, ...]:
@@ -231,6 +227,26 @@ def _checked_sinks(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
                 f"JsonLines(path)"
             )
     return found
+
+
+def _plain(
+    optimizer: Any,
+    model: nn.Module | None,
+    closure: Closure | None,
+    *,
+    metric: Metric | None,
+    generator: Generator | None,
+    samples: int | None,
+) -> Plain:
+    if not isinstance(model, nn.Module) or not callable(closure):
+        raise TypeError(
+            f"beside {type(optimizer).__name__} the monitor measures by itself: pass model=module "
+            f"and closure=a function that returns per-sample losses, received "
+            f"model={type(model).__name__}, closure={closure!r}"
+        )
+    count = SAMPLES if samples is None else in_range("samples", samples, 0, None, integer=True)
+    own = generator if generator is not None else Generator().manual_seed(0)
+    return Plain(model, closure, count, metric, own)
 
 
 def _refuse_beside_f3eo(**given: Any) -> None:

@@ -74,7 +74,7 @@ class Plain:
             number=number,
             loss=found.loss,
             parameters=problem.parameters,
-            names=[problem.name(p) for p in problem.parameters],
+            names=[name for name, p in self.model.named_parameters() if p.requires_grad],
             gradient=found.gradient,
             structure=None,
             squared=squared,
