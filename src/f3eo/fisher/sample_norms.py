@@ -1,6 +1,6 @@
 """Squared norms of per-sample gradients by sample and parameter, as a measurement keeps them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -111,3 +111,41 @@ class SampleNorms:
         whole = sum(block.weight for block in self.blocks)
         for block in self.blocks:
             yield block.weight / whole, block
+
+
+def tensors_of(norms: SampleNorms | None) -> list[Tensor | None]:
+    """All tensors of the norms, None in a place that has none."""
+    found: list[Tensor | None] = []
+    for block in () if norms is None else norms.blocks:
+        weight = block.weight if isinstance(block.weight, Tensor) else None
+        found += [weight, block.shares.weights, block.euclidean, *block.by_leaf.values()]
+    return found
+
+
+def norms_from(
+    like: SampleNorms | None,
+) -> Callable[[Sequence[Tensor | None]], SampleNorms | None]:
+    """A function that puts what `tensors_of` gave back into its places.
+
+    Args:
+        like: has a tensor in each place; none of them is kept.
+    """
+    forms = [
+        (
+            None if isinstance(block.weight, Tensor) else block.weight,
+            block.shares.count,
+            [*block.by_leaf],
+        )
+        for block in (() if like is None else like.blocks)
+    ]
+
+    def norms(found: Sequence[Tensor | None]) -> SampleNorms | None:
+        rest, blocks = iter(found), []
+        for number, count, keys in forms:
+            weight, weights, euclidean = next(rest), next(rest), next(rest)
+            by_leaf = {key: next(rest) for key in keys}
+            own = weight if number is None else number
+            blocks.append(Block(own, Shares(count, weights), by_leaf, euclidean))  # pyright: ignore
+        return SampleNorms(tuple(blocks)) if blocks else None
+
+    return norms

@@ -60,9 +60,9 @@ class Monitor:
 
     `f3eo.fisher.estimand` has the symbols, `f3eo.monitor.quantities` each formula, and
     `f3eo.monitor.noise` the noise scale and its bias. A scalar that a step did not measure is
-    absent: λ and h beside another optimizer, norms of an estimator that keeps none (`Compiled`,
-    `Sign`, `MiniBatch`, `ModelSampled`), the noise scale where samples have weights and h is
-    measured on a part of them. One that is not defined is NaN (a cosine with 0).
+    absent: λ and h beside another optimizer, norms of an estimator that keeps none (`Sign`,
+    `MiniBatch`, `ModelSampled`), the noise scale where samples have weights and h is measured on a
+    part of them. One that is not defined is NaN (a cosine with 0).
 
     Args:
         optimizer: an `F3EO`, or any other one, which is not touched.
