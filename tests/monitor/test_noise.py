@@ -46,6 +46,7 @@ def test_the_scale_is_the_ratio_of_two_averages():
         noise, signal = beta * noise + 0.25 * x, beta * signal + 0.25 * y
         scale.update(Moments(x, y))
         assert scale.value == pytest.approx(noise / signal)
+    assert scale.state_dict() == pytest.approx({"noise": noise, "signal": signal})
 
 
 def test_constant_moments_have_their_own_ratio_from_the_first_on():

@@ -156,7 +156,8 @@ class Monitor:
     def state_dict(self) -> dict[str, Any]:
         """What is averaged and counted; no state of the training."""
         own = None if self._plain is None else self._plain.generator.get_state()
-        return {"steps": self._steps, "noise": self._noise.state_dict(), "generator": own}
+        counted = {"steps": self._steps, "due": self._due}
+        return {**counted, "noise": self._noise.state_dict(), "generator": own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue as the monitor did that saved this.
@@ -169,7 +170,7 @@ class Monitor:
                 f"not a state dict of a Monitor (keys {sorted(state)}): load what its state_dict() "
                 f"returned"
             )
-        self._steps = state["steps"]
+        self._steps, self._due = state["steps"], state["due"]
         self._noise.load_state_dict(state["noise"])
         if self._plain is not None and state["generator"] is not None:
             self._plain.generator.set_state(state["generator"])
