@@ -1,11 +1,10 @@
 """Watch a run: plain scalars every so many steps, beside F3EO or any other optimizer."""
 
-from f3eo.monitor.monitor import EVERY, Monitor
+from f3eo.monitor.monitor import Monitor
 from f3eo.monitor.quantities import QUANTITIES
 from f3eo.monitor.sinks import JsonLines, Live, Sink, TensorBoard, read_lines
 
 __all__ = [
-    "EVERY",
     "QUANTITIES",
     "JsonLines",
     "Live",

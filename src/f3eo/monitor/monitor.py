@@ -56,7 +56,7 @@ class Monitor:
     | `f3eo/strength` | λ as the step took it |
     | `f3eo/structure_norm`, `f3eo/direction_norm` | ‖h‖ and ‖d‖, Euclidean |
     | `f3eo/cosine` | of g and h |
-    | `f3eo/share_off_gradient` | ‖h⊥‖²/‖h‖², 1 − cosine² |
+    | `f3eo/share_off_gradient` | ‖h⊥‖/‖h‖ = √(1 − cosine²) |
 
     `f3eo.fisher.estimand` has the symbols, `f3eo.monitor.quantities` each formula, and
     `f3eo.monitor.noise` the noise scale and its bias. A scalar that a step did not measure is

@@ -107,6 +107,6 @@ class Plain:
                 f"{', '.join(names[:3])} normalise(s) with the statistics of the batch, so there "
                 f"are no gradients of single samples: the monitor measures loss and gradient norm "
                 f"alone; .eval() on these modules, or GroupNorm, would give the rest",
-                stacklevel=5,
+                stacklevel=4,
             )
         return bool(names)

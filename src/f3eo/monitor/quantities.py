@@ -72,12 +72,12 @@ def cosine(record: StepRecord, layers: Layers) -> Values:
 
 
 def share_off_gradient(record: StepRecord, layers: Layers) -> Values:
-    """`share_off_gradient`: ‖h⊥‖²/‖h‖² = 1 − cosine², h⊥ the part of h orthogonal to g."""
+    """`share_off_gradient`: ‖h⊥‖/‖h‖ = √(1 − cosine²), h⊥ the part of h orthogonal to g."""
     found = cosine(record, layers)
     if not found:
         return {}
     c = float(found["cosine"])
-    return {"share_off_gradient": c if isnan(c) else max(0.0, 1 - c * c)}
+    return {"share_off_gradient": c if isnan(c) else max(0.0, 1 - c * c) ** 0.5}
 
 
 TOP = 0.1

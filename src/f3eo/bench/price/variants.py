@@ -15,7 +15,7 @@ from f3eo.bench.methods.f3eo import FisherStepper
 from f3eo.bench.price.monitored import build_monitored, build_observed
 from f3eo.closure.problem import Problem
 from f3eo.fisher.watch import Watch
-from f3eo.monitor import EVERY
+from f3eo.monitor.monitor import EVERY
 
 RATE = 1e-4
 """Learning rate of every row; so small that the parameters, and with them the cost, stay."""
