@@ -133,13 +133,13 @@ def test_the_panel_shows_the_last_values_and_their_curves():
     target = console()
     sink = Live(target, title="my [run]")
     for step in range(3):
-        sink(step, {"f3eo/loss": 1.0 - 0.25 * step, "f3eo/trace/[0]": nan})
+        sink(step, {"f3eo/loss": 1.0 - 0.25 * step, "f3eo/trace/[bold]": nan})
     assert target.file.getvalue() == ""  # no terminal: at the end
     sink.close()
     sink.close()
     text = target.file.getvalue()
     assert text.count("my [run]  step 2") == 1
-    assert "loss" in text and "0.5" in text and "█▅▁" in text and "trace/[0]" in text
+    assert "loss" in text and "0.5" in text and "█▅▁" in text and "trace/[bold]" in text
 
 
 def test_a_panel_without_a_report_shows_nothing():
