@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from f3eo import Coupled, Decoupled, Fixed, Ratio
-from f3eo.direction import InnerProducts, combine
-from f3eo.direction.update import together
+from f3eo.direction import InnerProducts, Update, combine, together
 from f3eo.extend import DecoupledPerTensor, Direct
 
 
@@ -115,3 +114,9 @@ def test_a_small_direction_that_is_no_rounding_keeps_its_multiplier():
 
 def test_no_tensors_no_multiplier():
     assert multiplier([], [], Decoupled(), Ratio(0.4)) == 0.0
+
+
+def test_the_length_of_d_is_that_of_h_minus_c_g_for_any_c():
+    (g, h), shares = vectors(), [0.7, -2.0, 0.0]
+    d = torch.cat([y - c * x for x, y, c in zip(g, h, shares, strict=True)])
+    assert Update(shares, 0.3).distance(products(g, h)) == pytest.approx(float(d.norm()))

@@ -19,6 +19,7 @@ import f3eo.cli
 import f3eo.extend
 import f3eo.instruments
 import f3eo.instruments.free_energy
+import f3eo.monitor
 import f3eo.second_order
 from docs.pages import PAGES, ROOT, blocks, names, prose, run, text
 from f3eo import F3EO
@@ -28,14 +29,18 @@ from f3eo.bench.price import VARIANTS as PRICED
 from f3eo.bench.tasks import TASKS
 
 BLOCKS = [(page, block) for page in PAGES for block in blocks(page)]
-ROOMS = f3eo, f3eo.extend, f3eo.second_order, f3eo.instruments, f3eo.instruments.free_energy
+ROOMS = (
+    *(f3eo, f3eo.extend, f3eo.second_order, f3eo.monitor),
+    *(f3eo.instruments, f3eo.instruments.free_energy),
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 @pytest.mark.parametrize(
     ("page", "block"), BLOCKS, ids=[f"{page}-{i}" for i, (page, _) in enumerate(BLOCKS)]
 )
-def test_a_block_runs_and_trains_what_it_steps(page, block, capsys):
+def test_a_block_runs_and_trains_what_it_steps(page, block, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # of what a block writes
     given = names()
     models = {"given": given["model"]}
     before = [p.detach().clone() for p in models["given"].parameters()]
@@ -125,10 +130,7 @@ def test_the_calls_a_page_names_have_such_arguments(page):
             assert option in taken or nested, f"{name}({arguments})"
 
 
-MODULES = [f3eo, f3eo.extend, f3eo.instruments, f3eo.second_order]
-
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", ROOMS, ids=lambda m: m.__name__)
 def test_every_public_name_is_code_on_a_page(module):
     spans = (re.findall(r"```.*?```|`[^`]+`", text(page), re.S) for page in PAGES)
     said = "\n".join(span for page in spans for span in page)

@@ -5,7 +5,7 @@ from f3eo.direction.decoupled import Decoupled, DecoupledPerTensor
 from f3eo.direction.direct import Direct
 from f3eo.direction.metric import is_diagonal, is_known, metric, register_metric
 from f3eo.direction.rule import InnerProducts, Rule
-from f3eo.direction.update import Update, combine, inner_products
+from f3eo.direction.update import Update, combine, inner_products, together
 
 __all__ = [
     "Coupled",
@@ -21,4 +21,5 @@ __all__ = [
     "is_known",
     "metric",
     "register_metric",
+    "together",
 ]

@@ -61,6 +61,12 @@ class Update:
     shares: list[float]
     strength: float
 
+    def distance(self, products: Sequence[InnerProducts]) -> float:
+        """‖d‖ from the inner products of every tensor, in their metric."""
+        pairs = zip(products, self.shares, strict=True)
+        squared = sum([p.hh - 2 * c * p.gh + c * c * p.gg for p, c in pairs])
+        return max(squared, 0.0) ** 0.5
+
     def direction(self, gradient: Vector, structure: Vector) -> Vector:
         """d = h − c g; h itself where c is 0."""
         if not any(self.shares):

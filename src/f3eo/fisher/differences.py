@@ -29,6 +29,7 @@ from f3eo.fisher.ghost.second_pass.shifted import Shifted
 from f3eo.fisher.metric import Diagonals, length, times
 from f3eo.fisher.parameters import by_parameter
 from f3eo.fisher.quantity import Quantity
+from f3eo.fisher.sample_norms import SampleNorms
 from f3eo.fisher.single_samples import CHECKED, SampleStructure, refuse_wrong_structure
 from f3eo.tensors import above_rounding, filled, plus, scaled, squared_norm
 
@@ -131,6 +132,7 @@ def second_pass(
         structure=above_rounding(structure, rounding, read=not problem.repeatable),
         trace=trace,
         error=steps.width.error,
+        norms=SampleNorms.of(shares, kept.by_leaf, kept.euclidean),
     )
 
 

@@ -36,6 +36,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from f3eo.fisher.sample_norms import SampleNorms
 from f3eo.tensors import add_to, scaled
 
 
@@ -51,6 +52,7 @@ class Gradients:
         trace: Tr(D F D), a scalar; None if not measured.
         error: the expected relative error of h by rounding and differences, a scalar; None if it is
             not known.
+        norms: ‖D ∇ℓ_i‖² by sample and parameter; None if not measured, or not kept.
     """
 
     loss: Tensor
@@ -59,14 +61,15 @@ class Gradients:
     structure: list[Tensor] | None
     trace: Tensor | None
     error: Tensor | None = None
+    norms: SampleNorms | None = None
 
     def merged(self, other: "Gradients") -> "Gradients":
         """The estimates from both batches together.
 
         With W = W₁ + W₂ the sum of their weights, each of L, ∇L, h and Tr F becomes
         (W₁ x₁ + W₂ x₂)/W. That is the estimate from the joint batch if `Estimator.additive`. What
-        is missing in ∇L counts as zero; h or Tr F that is missing in one is missing in the result.
-        The error is the larger one.
+        is missing in ∇L counts as zero; h, Tr F or norms that are missing in one are missing in the
+        result. The error is the larger one.
         """
         total = self.weight + other.weight
         a, b = self.weight / total, other.weight / total
@@ -77,6 +80,9 @@ class Gradients:
         trace = None
         if self.trace is not None and other.trace is not None:
             trace = a * self.trace + b * other.trace
+        norms = None
+        if self.norms is not None and other.norms is not None:
+            norms = self.norms.joined(other.norms)
         return Gradients(
             loss=_share(a, self.loss) + _share(b, other.loss),
             weight=total,
@@ -84,6 +90,7 @@ class Gradients:
             structure=structure,  # pyright: ignore[reportArgumentType]  (all are present)
             trace=trace,
             error=error,
+            norms=norms,
         )
 
 

@@ -78,7 +78,9 @@ class Estimator(Shown, ABC):
         if not len(outside):
             return part
         whole = part.merged(self.loss_gradient(problem.part(outside)))
-        return replace(whole, structure=part.structure, trace=part.trace, error=part.error)
+        norms = None if part.norms is None else part.norms.standing_for(whole.weight)
+        measured = {n: getattr(part, n) for n in ("structure", "trace", "error")}
+        return replace(whole, **measured, norms=norms)
 
 
 def plain_gradient(problem: Problem, *, per_sample: bool) -> Gradients:

@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from f3eo.closure.batch import tensors
 from f3eo.closure.problem import Problem
 from f3eo.fisher.estimand import Gradients
+from f3eo.fisher.sample_norms import norms_from, tensors_of
 from f3eo.tensors import plus, squared_norm
 
 Measure = Callable[..., Gradients]
@@ -83,7 +84,8 @@ def _parts(gradients: Gradients) -> list[list[Tensor | None]]:
     """All tensors of a measurement; a number of samples is a constant, a sum of weights is not."""
     weight = gradients.weight if isinstance(gradients.weight, Tensor) else None
     scalars = gradients.loss, gradients.trace, weight, gradients.error
-    return [list(scalars), list(gradients.structure or []), gradients.gradient]
+    norms = tensors_of(gradients.norms)
+    return [list(scalars), list(gradients.structure or []), gradients.gradient, norms]
 
 
 def _unflat(like: Gradients) -> Callable[[list[Tensor]], Gradients]:
@@ -95,10 +97,11 @@ def _unflat(like: Gradients) -> Callable[[list[Tensor]], Gradients]:
     present = [[t is not None for t in part] for part in _parts(like)]
     count = None if isinstance(like.weight, Tensor) else like.weight
     has_structure = like.structure is not None
+    to_norms = norms_from(like.norms)
 
     def gradients(results: list[Tensor]) -> Gradients:
         rest = iter(results)
-        scalars, structure, gradient = (
+        scalars, structure, gradient, norms = (
             [next(rest) if here else None for here in part] for part in present
         )
         loss, trace, weight, error = scalars
@@ -110,6 +113,7 @@ def _unflat(like: Gradients) -> Callable[[list[Tensor]], Gradients]:
             structure=structure if has_structure else None,  # pyright: ignore[reportArgumentType]
             trace=trace,
             error=error,
+            norms=to_norms(norms),
         )
 
     return gradients

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from f3eo.closure.output import Shares
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.closure.residuals import outputs_of
@@ -20,10 +21,13 @@ from f3eo.fisher.emphasis import Emphasis, Uniform
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.estimator import Estimator
 from f3eo.fisher.ghost import Ghost, record
+from f3eo.fisher.ghost.gradients.norms import Norms
 from f3eo.fisher.ghost.layouts import Known, Layouts
 from f3eo.fisher.metric import Euclidean, Metric
-from f3eo.fisher.per_sample_exact import attached_trace, detached_trace, exact_gradients
+from f3eo.fisher.parameters import by_parameter
+from f3eo.fisher.per_sample_exact import attached_trace, exact_gradients
 from f3eo.fisher.quantity import Quantity
+from f3eo.fisher.sample_norms import SampleNorms
 from f3eo.fisher.watch import Watch
 
 logger = logging.getLogger("f3eo")
@@ -225,6 +229,33 @@ class PerSample(Estimator):
         """See `Estimator.trace`; exact, whatever the engine."""
         if differentiable:
             return attached_trace(self.record(problem))
+        losses, shares, norms, _ = self._detached_norms(problem)
+        return shares.rescale(losses), shares.trace(norms.squared)
+
+    def first_order(self, problem: Problem) -> Gradients:
+        """L, ∇L, Tr(D F D) and the norms of all samples: all but h, detached.
+
+        Exact, whatever the engine. No graph of the gradient is built, and fused kernels stay in
+        use.
+
+        Args:
+            problem: closure, batch and parameters.
+
+        Raises:
+            ValueError, TypeError: as `gradients`.
+        """
+        losses, shares, norms, euclidean = self._detached_norms(problem)
+        return Gradients(
+            loss=shares.mean(losses),
+            weight=shares.total,
+            gradient=by_parameter(norms.totals, problem.parameters),
+            structure=None,
+            trace=shares.trace(norms.squared),
+            norms=SampleNorms.of(shares, norms.by_leaf, euclidean),
+        )
+
+    def _detached_norms(self, problem: Problem) -> tuple[Tensor, Shares, Norms, Tensor | None]:
+        """ℓ_i, ω_i, norms and sums of ω_i ∇ℓ_i, and ω_i² ‖∇ℓ_i‖² if it is known, (B,)."""
         replay = Replay(lambda: self.record(problem, differentiable=False), problem)
         ghost = replay()
         replay.generators |= ghost.recording.generators
@@ -232,6 +263,9 @@ class PerSample(Estimator):
         # the closure than a recording.
         with suppress(NotRepeatable):
             first = ghost.keep()
-            return first.shares.rescale(first.losses), first.shares.trace(first.gradients.squared)
+            return first.losses, first.shares, first.gradients, first.gradients.euclidean
         del ghost
-        return detached_trace(replay())
+        ghost = replay()
+        losses, shares = ghost.losses.detach(), ghost.output.shares
+        norms = ghost.loss_norms(shares.as_tensor(losses))
+        return losses, shares, norms, None if ghost.diagonals else norms.squared

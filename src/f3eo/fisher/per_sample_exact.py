@@ -8,8 +8,10 @@ from f3eo.closure.problem import Problem
 from f3eo.fisher.accuracy import rounding
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.ghost import Ghost
+from f3eo.fisher.ghost.gradients.norms import Norms
 from f3eo.fisher.parameters import by_parameter, structure_gradient
 from f3eo.fisher.quantity import Quantity
+from f3eo.fisher.sample_norms import SampleNorms
 
 
 def exact_gradients(ghost: Ghost, problem: Problem, quantity: Quantity) -> Gradients:
@@ -38,6 +40,7 @@ def exact_gradients(ghost: Ghost, problem: Problem, quantity: Quantity) -> Gradi
         structure=structure_gradient(objective, problem),
         trace=trace.detach(),
         error=rounding(shares.mean_or_zero(losses.detach().abs()), unit),
+        norms=sample_norms(ghost, norms),
     )
 
 
@@ -49,8 +52,8 @@ def attached_trace(ghost: Ghost) -> tuple[Tensor, Tensor]:
     return shares.rescale(losses), shares.mean_or_zero(squared)
 
 
-def detached_trace(ghost: Ghost) -> tuple[Tensor, Tensor]:
-    """Losses (B,) whose mean is L, and Tr F, both detached."""
-    losses, shares = ghost.losses, ghost.output.shares
-    squared = ghost.loss_norms(shares.as_tensor(losses)).squared
-    return shares.rescale(losses.detach()), shares.trace(squared.detach())
+def sample_norms(ghost: Ghost, norms: Norms) -> SampleNorms:
+    """The norms of ω_i ∇ℓ_i without their graph."""
+    by_leaf = {key: own.detach() for key, own in norms.by_leaf.items()}
+    euclidean = None if ghost.diagonals else norms.squared.detach()
+    return SampleNorms.of(ghost.output.shares, by_leaf, euclidean)

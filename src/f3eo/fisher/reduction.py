@@ -14,7 +14,8 @@ class Reduction(ABC):
         h = Σ_r (W_r/W) h_r      Tr F = Σ_r (W_r/W) Tr F_r      error = max_r error_r
 
     That is `Gradients.merged` over the processes, and the estimate from the whole batch if
-    `Estimator.additive`; all processes must then continue with the same numbers.
+    `Estimator.additive`; all processes must then continue with the same numbers. Norms of samples
+    (`Gradients.norms`) are gathered from all processes, or None: those of one fit no other number.
     """
 
     @abstractmethod

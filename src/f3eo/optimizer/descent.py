@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from f3eo.direction import (
     InnerProducts,
     Rule,
+    Update,
     combine,
     inner_products,
     is_diagonal,
@@ -106,7 +107,7 @@ def descend(
     *,
     clip: float,
     times: int,
-) -> None:
+) -> Update | None:
     """Combine g and h in the metric of the base, and let the base step.
 
     Where D is the identity or unknown, the structure term joins .grad before the step. Where D is a
@@ -121,21 +122,25 @@ def descend(
         constant: of the strength at this step.
         clip: factor on all of the update.
         times: factor on λ, the number of steps that one measurement serves.
+
+    Returns:
+        the structure term as it was taken, that factor in λ; None without one.
     """
     structure, trained = found.structure, found.trained
     if structure is None:
         _write(found, {}, clip)
         base.step()
-        return
+        return None
     if is_diagonal(base) and not rule.replaces_gradient:
         _write(found, {}, clip)
         base.step()
         diagonal = metric(base, trained.chosen) or []
         products = inner_products(found.dense, structure, diagonal)
         update = combine(products, trained.rates, rule, strength, constant, found.dense)
+        update = replace(update, strength=times * update.strength)
         direction = update.direction(found.dense, structure)
-        _add(found, scaled(direction, times * update.strength), diagonal, clip)
-        return
+        _add(found, scaled(direction, update.strength), diagonal, clip)
+        return update
     update = combine(found.products, trained.rates, rule, strength, constant, found.dense)
     update = replace(update, strength=times * update.strength)
     if rule.replaces_gradient:
@@ -144,6 +149,7 @@ def descend(
         total = update.joined(found.dense, structure)
     _write(found, {id(p): t for p, t in zip(trained.chosen, total, strict=True)}, clip)
     base.step()
+    return update
 
 
 def _write(found: Descent, joined: dict[int, Tensor], clip: float) -> None:

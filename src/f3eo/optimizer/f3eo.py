@@ -31,6 +31,7 @@ from f3eo.optimizer.nonfinite import check_policy, skip
 from f3eo.optimizer.notices import Notices
 from f3eo.optimizer.parameters import Groups, Trained
 from f3eo.optimizer.state import blank_state, wants_blank_state
+from f3eo.optimizer.step_record import step_record
 from f3eo.optimizer.wrapper import Wrapper
 from f3eo.strength import Observation, Strength
 
@@ -189,13 +190,15 @@ class F3EO(Wrapper):
         clip = found.clipping(self.max_norm)
         try:
             parts = self.rule, self.strength
-            descend(self.base, found, *parts, constant, clip=clip, times=self._interval)
+            update = descend(self.base, found, *parts, constant, clip=clip, times=self._interval)
         except Exception as error:
             measured.snapshot.restore()
             refuse_base(self.base, error, first=self.steps == 0)
             raise
         self._blank = None
         self.steps += 1
+        if self._observers:
+            self._tell(step_record(self.steps - 1, measured, found, update))
         return gradients.loss
 
     def accumulate(self, closure: Closure, *batch: Any) -> Tensor:
@@ -234,11 +237,6 @@ class F3EO(Wrapper):
             measured = replace(before, gradients=before.rescaled().merged(measured.gradients))
         self._accumulated = write_gradients(measured)
         return loss
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear gradients, and what `accumulate` gathered."""
-        self._accumulated = None
-        super().zero_grad(set_to_none)
 
     @property
     def gradient_equivalents(self) -> float:

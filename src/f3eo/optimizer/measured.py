@@ -38,8 +38,10 @@ class Measured:
     change: Change = field(default_factory=Change)
 
     def rescaled(self) -> Gradients:
-        """The gradients with the factor of the change on h, too."""
+        """The gradients with the factor of the change on h, too, and without norms before it."""
         structure = self.gradients.structure
-        if structure is None or self.change.factor == 1:
+        if self.change == Change():
             return self.gradients
-        return replace(self.gradients, structure=scaled(structure, self.change.factor))
+        if structure is not None and self.change.factor != 1:
+            structure = scaled(structure, self.change.factor)
+        return replace(self.gradients, structure=structure, norms=None)

@@ -2,16 +2,19 @@
 
 import warnings
 from abc import ABC
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from f3eo.optimizer.accumulated import Accumulated
 from f3eo.optimizer.checks import check_parameters
 from f3eo.optimizer.state import Blank, State, split_state
+from f3eo.optimizer.step_record import Observer, StepRecord
 
 
 class Wrapper(Optimizer, ABC):
@@ -38,6 +41,7 @@ class Wrapper(Optimizer, ABC):
         self.trace = None
         self._accumulated: Accumulated | None = None
         self._blank: Blank | None = None
+        self._observers: OrderedDict[int, Observer] = OrderedDict()
         self._flags: list[bool] = []
         """For every group, whether it takes part in the structure term."""
         self._built = False
@@ -74,6 +78,41 @@ class Wrapper(Optimizer, ABC):
             check_parameters([param_group], self.model)
         self.base.add_param_group(param_group)
         param_group.setdefault("structure", self.defaults["structure"])
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear gradients, and what `accumulate` gathered."""
+        self._accumulated = None
+        super().zero_grad(set_to_none)
+
+    # Observers.
+
+    def observe(self, observer: Observer) -> RemovableHandle:
+        """Call a function after every step that is made, with the record of that step.
+
+        It sees what the step has measured anyway, and is called when the base has stepped; not at
+        a step that is skipped. It is no part of the state, nor of copies.
+
+        Args:
+            observer: called with a `StepRecord`.
+
+        Returns:
+            a handle; its `remove()` ends this.
+
+        Raises:
+            TypeError: no function.
+        """
+        if not callable(observer):
+            raise TypeError(
+                f"an observer is a function of a StepRecord, received {observer!r}; to record a "
+                f"run use f3eo.monitor.Monitor(optimizer)"
+            )
+        handle = RemovableHandle(self._observers)
+        self._observers[handle.id] = observer
+        return handle
+
+    def _tell(self, record: StepRecord) -> None:
+        for observer in list(self._observers.values()):
+            observer(record)
 
     # State.
 
@@ -155,8 +194,10 @@ class Wrapper(Optimizer, ABC):
     def __getstate__(self) -> dict[str, Any]:
         hooks = {key for key in self.__dict__ if key.startswith("_optimizer_")}
         # A scheduler has put a "step" here that is bound to this object.
-        dropped = hooks | {"_accumulated", "_zero_grad_profile_name", "step", "_opt_called"}
-        return {k: v for k, v in self.__dict__.items() if k not in dropped} | {"_accumulated": None}
+        dropped = hooks | {"_accumulated", "_observers", "_zero_grad_profile_name"}
+        dropped |= {"step", "_opt_called"}
+        kept = {k: v for k, v in self.__dict__.items() if k not in dropped}
+        return kept | {"_accumulated": None, "_observers": OrderedDict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy, or state and groups from a state dict."""

@@ -12,8 +12,10 @@ from torch import nn
 from f3eo import PerSample
 from f3eo.bench.methods import METHODS, Method, Stepper
 from f3eo.bench.methods.f3eo import FisherStepper
+from f3eo.bench.price.monitored import build_monitored, build_observed
 from f3eo.closure.problem import Problem
 from f3eo.fisher.watch import Watch
+from f3eo.monitor.monitor import EVERY
 
 RATE = 1e-4
 """Learning rate of every row; so small that the parameters, and with them the cost, stay."""
@@ -110,6 +112,18 @@ VARIANTS: Mapping[str, Variant] = {
             # value times every, the strength of the one measured step, is small
             {**PLAIN_SGD, "every": 10**9, "value": 1e-12},
             prepared=1,
+        ),
+        replace(
+            _fisher("monitor", "the default, with a monitor", fraction=None, every=5),
+            method=replace(METHODS["f3eo"], build=build_observed),
+            steps=EVERY,
+        ),
+        Variant(
+            "monitor-plain",
+            "plain gradient, with a monitor",
+            replace(METHODS["sgd"], build=build_monitored),
+            PLAIN_SGD,
+            steps=EVERY,
         ),
         Variant("zero", "strength 0", METHODS["f3eo"], {**PLAIN_SGD, "value": 0.0}),
         _fisher("batch", "batch H·g, decoupled", estimator="batch_exact"),
