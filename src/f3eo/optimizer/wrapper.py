@@ -75,6 +75,11 @@ class Wrapper(Optimizer, ABC):
         self.base.add_param_group(param_group)
         param_group.setdefault("structure", self.defaults["structure"])
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear gradients, and what `accumulate` gathered."""
+        self._accumulated = None
+        super().zero_grad(set_to_none)
+
     # State.
 
     @property
