@@ -36,7 +36,7 @@ class Course:
 
     @property
     def error(self) -> float:
-        """log(trace/τ): positive above the target, nan before it is known; finite at a trace of 0."""
+        """log(trace/τ), finite at a trace of 0; nan before τ is known."""
         return log(max(self.trace, float_info.min)) - log(self.target)
 
 

@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 from f3eo.fisher import Estimator
 from f3eo.strength import Strength
 
-OF_STRENGTH = "strength."
-"""Before the names of a strength's counters, among those of the wrapper."""
+OF_STRENGTH = "strength_"
+"""Before the names of a strength's counters, among those of the wrapper; a dot would not do, since
+torch.distributed.checkpoint takes it for its own."""
 
 Counters = Callable[[], dict[str, Any]]
 Blank = dict[Tensor, dict[str, Any]]
