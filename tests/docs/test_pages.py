@@ -16,6 +16,7 @@ from torch import nn
 
 import f3eo
 import f3eo.cli
+import f3eo.control
 import f3eo.extend
 import f3eo.second_order
 from docs.pages import PAGES, ROOT, blocks, names, prose, run, text
@@ -111,7 +112,8 @@ CALL = re.compile(r"`(?:f3eo\.extend\.)?([A-Z]\w+)\(([^`]*)\)`")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_calls_a_page_names_have_such_arguments(page):
     """`Ratio(0.3, Warmup(500))`: the class is public, and takes arguments of these names."""
-    known = {**vars(f3eo), **vars(f3eo.extend), **vars(f3eo.second_order)}
+    modules = (f3eo, f3eo.control, f3eo.extend, f3eo.second_order)
+    known = {name: kind for module in modules for name, kind in vars(module).items()}
     for name, arguments in CALL.findall(text(page)):
         taken = inspect.signature(known[name]).parameters
         for option in re.findall(r"(\w+)=", arguments):
@@ -122,7 +124,9 @@ def test_the_calls_a_page_names_have_such_arguments(page):
             assert option in taken or nested, f"{name}({arguments})"
 
 
-@pytest.mark.parametrize("module", [f3eo, f3eo.extend, f3eo.second_order], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [f3eo, f3eo.control, f3eo.extend, f3eo.second_order], ids=lambda m: m.__name__
+)
 def test_every_public_name_is_code_on_a_page(module):
     spans = (re.findall(r"```.*?```|`[^`]+`", text(page), re.S) for page in PAGES)
     said = "\n".join(span for page in spans for span in page)

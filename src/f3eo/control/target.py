@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from math import isfinite
-from typing import Any
-
 from f3eo.shown import Shown
 from f3eo.strength.strength import number
 
@@ -36,7 +34,7 @@ Target = float | Callable[[int], float] | Share
 """τ > 0, step (0, 1, …) → τ, or a share of the base's own trace."""
 
 
-def checked(target: Any) -> Target:
+def checked(target: Target) -> Target:
     """The target itself.
 
     Raises:
