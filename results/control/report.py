@@ -129,6 +129,7 @@ def main() -> None:
     print("\n".join(settle([r for r in rows if r["part"] == "settle"])))
     groups = grouped([r for r in rows if r["part"] in ("curve", "free")])
     print("\n".join(starmap(line, groups.items())))
+    print("\n".join(starmap(line, grouped([r for r in rows if r["part"] == "default"]).items())))
     draw(rows)
 
 

@@ -1,6 +1,6 @@
 """Runs of the control study: every row is one training, appended to rows.jsonl; it resumes.
 
-PYTHONPATH=src F3EO_DATA=… python results/control/run.py [settle curve free]
+PYTHONPATH=src F3EO_DATA=… python results/control/run.py [settle curve free default]
 """
 
 import json
@@ -22,7 +22,6 @@ from f3eo.extend import Strength
 
 ROWS = Path(__file__).with_name("rows.jsonl")
 STEPS = 1_000
-LIMIT = 1.0
 SETTINGS = {  # lr and weight decay; the rates stay constant, so that there is something to hold
     ("digits-mlp", "sgd"): (0.1, 1e-3),
     ("digits-mlp", "adamw"): (3e-3, 1e-2),
@@ -40,7 +39,8 @@ class Setting:
     """One training.
 
     Args:
-        part: of the study: "settle", "curve" or "free".
+        part: of the study: "settle", "curve", "free", or "default", at F3EO's own fraction and
+            interval; the others measure every batch, and all of it.
         task, base: names of the benchmark.
         strength: "none", "share", "target", "cap" or "free".
         value: its number; variance of "free".
@@ -59,16 +59,16 @@ def strength_of(setting: Setting, samples: int) -> Strength:
     """The strength of a setting; "none" measures the trace and takes nothing."""
     makers = {
         "none": lambda value: Cap(1e-12),
-        "share": lambda value: TraceTarget(Share(value), limit=LIMIT),
-        "target": lambda value: TraceTarget(value, limit=LIMIT),
-        "cap": lambda value: Cap(value, limit=LIMIT),
-        "free": lambda value: FreeEnergy(samples, variance=value, limit=LIMIT),
+        "share": lambda value: TraceTarget(Share(value)),
+        "target": lambda value: TraceTarget(value),
+        "cap": lambda value: Cap(value),
+        "free": lambda value: FreeEnergy(samples, variance=value),
     }
     return makers[setting.strength](setting.value)
 
 
 def train(setting: Setting) -> dict[str, Any]:
-    """One training of `STEPS` steps, every one measured, judged on held-out samples; its row."""
+    """One training of `STEPS` steps, judged on held-out samples; its row."""
     task = TASKS[setting.task]
     data = load(setting.task).validation(setting.seed)
     torch.manual_seed(setting.seed)
@@ -80,8 +80,8 @@ def train(setting: Setting) -> dict[str, Any]:
         model,
         base.optimizer(base.groups(model), **base.arguments(lr, decay, base.momentum)),
         strength=strength,
-        fraction=1,
-        every=1,
+        fraction=None if setting.part == "default" else 1,
+        every=5 if setting.part == "default" else 1,
         generator=torch.Generator().manual_seed(setting.seed),
     )
     stream = batches(data.train, task.batch, torch.Generator().manual_seed(setting.seed))
@@ -128,11 +128,16 @@ def settings(part: str) -> list[Setting]:
     """The trainings of one part."""
     if part == "settle":
         kinds = [("none", 0.0, 0), ("share", 0.5, 0), ("share", 0.5, 1), ("share", 1.0, 0)]
-        return [Setting(part, t, b, k, v, s) for t, b in SETTINGS for k, v, s in kinds]
+        runs = [Setting(part, t, b, k, v, s) for t, b in SETTINGS for k, v, s in kinds]
+        # The base alone ends far below its early trace on digits: one run shows the rest.
+        return [r for r in runs if r.task != "digits-mlp" or (r.value < 1 and r.seed == 0)]
     if part == "curve":
         targets = (0.25, 0.5, 1.0, 2.0)
         kinds = [("none", 0.0), *[("target", t) for t in targets]]
         return [Setting(part, "mnist1d-mlp", "sgd", k, v, s) for k, v in kinds for s in range(5)]
+    if part == "default":
+        kinds = [("none", 0.0), ("target", 0.5), ("free", 1.0)]
+        return [Setting(part, "mnist1d-mlp", "sgd", k, v, s) for k, v in kinds for s in range(3)]
     kinds = [("cap", v) for v in (0.5, 1.0, 2.0)]
     kinds += [("free", 1.0), ("free", inf)]
     return [Setting(part, "mnist1d-mlp", "sgd", k, v, s) for k, v in kinds for s in range(5)]
@@ -155,4 +160,4 @@ def main(parts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["settle", "curve", "free"])
+    main(sys.argv[1:] or ["settle", "curve", "free", "default"])

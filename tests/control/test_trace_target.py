@@ -53,8 +53,8 @@ def test_a_base_below_the_target_is_left_to_itself_and_caught_when_it_rises():
 @pytest.mark.parametrize("by", ["limit", "bound"])
 def test_a_target_out_of_reach_winds_nothing_up(by):
     """For 5,000 steps the trace cannot come down to τ; then the plant changes."""
-    strength = TraceTarget(0.5, bounds=(0.01, 100.0 if by == "limit" else 3.0))
-    gradient = 3.0 if by == "limit" else 1e9
+    strength = TraceTarget(0.5, bounds=(0.01, 100.0 if by == "limit" else 3.0), limit=1.5)
+    gradient = 2.0 if by == "limit" else 1e9
     found = run(strength, hyperbola(20.0), 5000, gradient=gradient)
     assert found[-1] == pytest.approx(3.0)
     assert strength.course.limited == (by == "limit")
@@ -133,7 +133,7 @@ def test_a_quadratic_model_goes_to_its_constrained_optimum_and_multiplier():
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
 def test_it_is_a_distance_as_cap(power):
     observed = Observation(0, 1.0, torch.tensor(4.0), power)
-    strength = TraceTarget(4.0, start=0.3)
+    strength = TraceTarget(4.0, start=0.3, limit=1.0)
     assert strength.at(observed) == pytest.approx(Cap(0.3).at(observed))
     assert strength.multiplier(0.3, 2.0, 8.0) == 0.25
 

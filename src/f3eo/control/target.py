@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import isfinite
+
 from f3eo.shown import Shown
 from f3eo.strength.strength import number
 

@@ -61,7 +61,9 @@ class TraceTarget(Cap):
         bounds: λ_min and λ_max, above 0; default 0.01 and 100.
         controller: K_P and K_I; default `PI()`.
         memory: time constant of m, in measured steps, at least 1; default 20.
-        limit: see `Cap`; default 1.
+        limit: see `Cap`; default 3. It must be above 1 to reach τ: at the constrained optimum of
+            the coupled rule, g + λ h = 0, the term is just as long as the gradient, and batches
+            scatter around that.
 
     Attributes:
         course: λ, m, τ and the rest of the state, a `Course`.
@@ -81,7 +83,7 @@ class TraceTarget(Cap):
         bounds: tuple[float, float] = (0.01, 100.0),
         controller: PI | None = None,
         memory: float = 20.0,
-        limit: float = 1.0,
+        limit: float = 3.0,
     ) -> None:
         super().__init__(start, limit)
         low, high = bounds
