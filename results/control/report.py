@@ -26,8 +26,8 @@ COLOURS = {"none": "#555555", "target": "#c2185b", "cap": "#1565c0", "free": "#2
 def settle(rows: list[Row]) -> list[str]:
     """Lines of the table of how far the trace ends from its target."""
     lines = [
-        "| task | base | T/T_base | λ | log(T/τ) | mean log(T_b/τ) |",
-        "|---|---|---|---|---|---|",
+        "| task | base | target, seed | τ | base alone | λ | log(mean T/τ) | mean log(T/τ) |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     own = {(r["task"], r["base"]): r["trace"] for r in rows if r["strength"] == "none"}
     for r in rows:
@@ -39,7 +39,7 @@ def settle(rows: list[Row]) -> list[str]:
                 f"Share({r['value']}), {r['seed']}",
                 f"{r['target']:.3g}",
                 f"{own[name]:.3g}",
-                f"{r['strength_last_third']:.2g}{' (limit)' if r['limited'] else ''}",
+                f"{r['strength_last_third']:.2g}",
                 f"{r['log_of_mean']:+.3f}",
                 f"{r['mean_of_log']:+.3f}",
             )

@@ -134,13 +134,13 @@ def settings(part: str) -> list[Setting]:
     if part == "curve":
         targets = (0.25, 0.5, 1.0, 2.0)
         kinds = [("none", 0.0), *[("target", t) for t in targets]]
-        return [Setting(part, "mnist1d-mlp", "sgd", k, v, s) for k, v in kinds for s in range(5)]
+        return [Setting(part, "mnist1d-mlp", "sgd", k, v, s) for s in range(5) for k, v in kinds]
     if part == "default":
         kinds = [("none", 0.0), ("target", 0.5), ("free", 1.0)]
-        return [Setting(part, "mnist1d-mlp", "sgd", k, v, s) for k, v in kinds for s in range(3)]
+        return [Setting(part, "mnist1d-mlp", "sgd", k, v, s) for s in range(2) for k, v in kinds]
     kinds = [("cap", v) for v in (0.5, 1.0, 2.0)]
     kinds += [("free", 1.0), ("free", inf)]
-    return [Setting(part, "mnist1d-mlp", "sgd", k, v, s) for k, v in kinds for s in range(5)]
+    return [Setting(part, "mnist1d-mlp", "sgd", k, v, s) for s in range(5) for k, v in kinds]
 
 
 def main(parts: list[str]) -> None:
