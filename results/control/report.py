@@ -66,10 +66,10 @@ def line(name: tuple[str, float], rows: list[Row]) -> str:
     accuracy, loss = spread(rows, "held_out_accuracy"), spread(rows, "held_out_loss")
     trace = spread(rows, "trace")
     cells = (
-        f"{NAMES[name[0]]} {name[1]:g}",
+        NAMES[name[0]] + (f" {name[1]:g}" if name[0] != "none" else ""),
         f"{len(rows)}",
         f"{trace[0]:.3g} ± {trace[1]:.2g}",
-        f"{mean(r['strength_last_third'] for r in rows):.2g}",
+        f"{max(0.0, round(mean(r['strength_last_third'] for r in rows), 9)):.2g}",
         f"{100 * accuracy[0]:.1f} ± {100 * accuracy[1]:.1f}",
         f"{loss[0]:.3f} ± {loss[1]:.3f}",
         f"{mean(r['train_loss'] for r in rows):.3f}",
@@ -106,6 +106,8 @@ def draw(rows: list[Row]) -> None:
                 fontsize=8,
             )
         axis.set(xscale="log", xlabel="trace, last third of training")
+        axis.set_xticks([0.25, 0.5, 1, 2], labels=["0.25", "0.5", "1", "2"])
+        axis.minorticks_off()
     handles = dict(zip(*reversed(axes[1].get_legend_handles_labels()), strict=True))
     axes[1].legend(handles.values(), handles.keys(), fontsize=8)
     axes[1].set_ylabel("held-out accuracy in %")
@@ -121,6 +123,7 @@ def courses(axis: Axes, rows: list[Row]) -> None:
         if r["target"] is not None:
             axis.axhline(r["target"], color="#bbbbbb", lw=0.8, ls="--", zorder=0)
     axis.set(yscale="log", xlabel="step", ylabel="trace, mean of 20 batches")
+    axis.set_title("dashed: τ; grey: the base alone", fontsize=9)
 
 
 def main() -> None:
@@ -128,6 +131,8 @@ def main() -> None:
     rows = [json.loads(text) for text in (HERE / "rows.jsonl").read_text().splitlines()]
     print("\n".join(settle([r for r in rows if r["part"] == "settle"])))
     groups = grouped([r for r in rows if r["part"] in ("curve", "free")])
+    print("| strength | seeds | trace | λ | held-out accuracy, % | held-out loss | training loss |")
+    print("|---|---|---|---|---|---|---|")
     print("\n".join(starmap(line, groups.items())))
     print("\n".join(starmap(line, grouped([r for r in rows if r["part"] == "default"]).items())))
     draw(rows)
