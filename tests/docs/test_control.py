@@ -6,7 +6,7 @@ from math import log
 
 import pytest
 
-from docs.pages import ROOT, table, text
+from docs.pages import ROOT, prose, table, text
 from f3eo.control import PI, TraceTarget
 
 ROWS = [json.loads(line) for line in (ROOT / "results/control/rows.jsonl").read_text().splitlines()]
@@ -25,7 +25,7 @@ def test_the_tables_are_those_of_the_rows():
         assert line in text("control.md")
 
 
-def test_the_trace_settles_within_ten_percent_of_every_target_that_the_base_exceeds():
+def test_the_trace_settles_within_ten_percent_of_17_of_the_18_targets_that_the_base_exceeds():
     own = {(r["task"], r["base"]): r["trace"] for r in of("settle") if r["strength"] == "none"}
     found = [r for r in of("settle") if r["strength"] == "share"]
     held = [r for r in found if own[r["task"], r["base"]] > r["target"]]
@@ -34,7 +34,9 @@ def test_the_trace_settles_within_ten_percent_of_every_target_that_the_base_exce
         for task in ("mnist1d-mlp", "fashion-mlp", "fashion-mlp-noise40")
         for base in ("sgd", "adamw")
     }
-    assert max(abs(log(r["trace"] / r["target"])) for r in held) < 0.1
+    errors = sorted(abs(log(r["trace"] / r["target"])) for r in held)
+    assert len(errors) == 18 and errors[-2] < log(1.1) and round(errors[-1], 2) == 0.10
+    assert "17 end within 10 % of it and one" in prose("control.md")
     assert all(r["trace"] < r["target"] for r in found if r not in held)
 
 
