@@ -1,5 +1,7 @@
 """Every part shows itself as the call that makes an equal one."""
 
+from math import inf
+
 import pytest
 
 import f3eo
@@ -26,8 +28,10 @@ from f3eo import (
     Sign,
     Uniform,
     Warmup,
+    control,
     extend,
 )
+from f3eo.control import PI, FreeEnergy, Share, TraceTarget
 from f3eo.extend import DecoupledPerTensor, Direct, Rule
 from f3eo.instruments import free_energy
 from f3eo.instruments.free_energy import (
@@ -86,6 +90,15 @@ PARTS = {
     "GaussianPrior(2.0)": GaussianPrior(2.0),
     "LogUniformPrior()": LogUniformPrior(),
     "RelativePrior(0.5)": RelativePrior(0.5),
+    "TraceTarget(0.5)": TraceTarget(0.5, memory=20),
+    "TraceTarget(Share(0.5), controller=PI(2.0))": TraceTarget(Share(0.5), controller=PI(2.0)),
+    "TraceTarget(2, start=0.2, bounds=(0.1, 9.0), memory=5, limit=2.0)": TraceTarget(
+        2, start=0.2, bounds=(0.1, 9.0), memory=5, limit=2.0
+    ),
+    "Share(0.5, after=9)": Share(0.5, 9),
+    "PI(integral=0.1)": PI(1.0, 0.1),
+    "FreeEnergy(600)": FreeEnergy(600, variance=1),
+    "FreeEnergy(600, variance=inf)": FreeEnergy(600, variance=inf),
     "Warmup(10)": Warmup(10, 0),
     "Warmup(10, delay=5)": Warmup(10, 5),
 }
@@ -102,7 +115,9 @@ def settings(part):
 @pytest.mark.parametrize("text", PARTS)
 def test_what_is_shown_can_be_typed(text):
     assert repr(PARTS[text]) == text
-    made = eval(text, {**vars(f3eo), **vars(extend), **vars(free_energy)})
+    made = eval(
+        text, {**vars(f3eo), **vars(extend), **vars(control), **vars(free_energy), "inf": inf}
+    )
     assert settings(made) == settings(PARTS[text])
 
 

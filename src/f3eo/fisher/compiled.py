@@ -1,7 +1,7 @@
 """An estimator whose measurements are recorded once and run as one compiled graph."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -101,6 +101,10 @@ class Compiled(Estimator):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kinds": {}}
+
+    def size(self, parameters: Sequence[Tensor]) -> int:
+        """See `Estimator.size`."""
+        return self.estimator.size(parameters)
 
     def counters(self) -> Mapping[str, int]:
         """See `Estimator.counters`."""

@@ -1,7 +1,7 @@
 """The interface of every estimator; `f3eo.fisher.estimand` defines what they estimate."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -50,6 +50,10 @@ class Estimator(Shown, ABC):
         Returns:
             Losses (B,) whose plain mean is L, and Tr F, a scalar.
         """
+
+    def size(self, parameters: Sequence[Tensor]) -> int:
+        """P, the number of entries of these structured parameters that the trace is over."""
+        return sum([p.numel() for p in parameters])
 
     def counters(self) -> Mapping[str, int]:
         """The counts that are saved with the optimizer, by name."""

@@ -108,6 +108,10 @@ class Metric(Shown, ABC):
                 found[id(p)] = Diagonal(full=torch.full_like(p, self.vectors))
         return found
 
+    def size(self, parameters: Sequence[Tensor]) -> int:
+        """The number of entries of these parameters for which D is not 0 by choice."""
+        return sum([p.numel() for p in parameters if p.ndim >= 2 or self.vectors != 0])
+
     @abstractmethod
     def matrix(self, parameter: Tensor) -> Diagonal:
         """D of a parameter (m, …) with two dimensions or more."""

@@ -1,7 +1,7 @@
 """The exact per-sample estimator, the default."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -139,6 +139,10 @@ class PerSample(Estimator):
     def forwards(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         """See `Estimator.forwards`."""
         return 3.0 + self.engine.forwards if self.takes_differences else 7.0
+
+    def size(self, parameters: Sequence[Tensor]) -> int:
+        """See `Estimator.size`: without places where D is 0 by the metric's choice."""
+        return self.metric.size(parameters)
 
     def counters(self) -> Mapping[str, int]:
         """See `Estimator.counters`: batches on which differences failed."""

@@ -30,10 +30,10 @@ from f3eo.optimizer.measured import Measured
 from f3eo.optimizer.nonfinite import check_policy, skip
 from f3eo.optimizer.notices import Notices
 from f3eo.optimizer.parameters import Groups, Trained
-from f3eo.optimizer.state import blank_state, wants_blank_state
+from f3eo.optimizer.state import blank_state, load_parts, part_counters, wants_blank_state
 from f3eo.optimizer.step_record import step_record
 from f3eo.optimizer.wrapper import Wrapper
-from f3eo.strength import Observation, Strength
+from f3eo.strength import Strength
 
 
 class F3EO(Wrapper):
@@ -184,7 +184,8 @@ class F3EO(Wrapper):
         gradients = measured.gradients
         self.trace = gradients.trace if gradients.trace is not None else self.trace
         self._error = gradients.error if found.structure is not None else self._error
-        observed = Observation(self.steps, found.loss, self.trace, self.estimator.power)
+        observed = measured.observed(self.steps, found.loss, self.trace, self.estimator)
+        before = self.strength.counters()
         constant = self.strength.at(observed)
         # 5: the base steps, along u or, with a metric of its own, along g and then λ d.
         clip = found.clipping(self.max_norm)
@@ -193,6 +194,7 @@ class F3EO(Wrapper):
             update = descend(self.base, found, *parts, constant, clip=clip, times=self._interval)
         except Exception as error:
             measured.snapshot.restore()
+            self.strength.load(before)
             refuse_base(self.base, error, first=self.steps == 0)
             raise
         self._blank = None
@@ -288,11 +290,11 @@ class F3EO(Wrapper):
         return found
 
     def _counters(self) -> dict[str, Any]:
-        return {**super()._counters(), **self.estimator.counters()}
+        return {**super()._counters(), **part_counters(self.estimator, self.strength)}
 
     def _load_counters(self, counters: dict[str, Any]) -> None:
         super()._load_counters(counters)
-        self.estimator.forget(counters)
+        load_parts(self.estimator, self.strength, counters)
 
     def __repr__(self) -> str:
         return describe(self, ("estimator", "rule", "strength"), ("fraction", "every"))

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 
+from torch import Tensor
+
 from f3eo.closure.snapshot import Snapshot
-from f3eo.fisher import Gradients
+from f3eo.fisher import Estimator, Gradients
 from f3eo.optimizer.parameters import Trained
+from f3eo.strength import Observation
 from f3eo.tensors import scaled
 
 
@@ -45,3 +48,23 @@ class Measured:
         if structure is not None and self.change.factor != 1:
             structure = scaled(structure, self.change.factor)
         return replace(self.gradients, structure=structure, norms=None)
+
+    def observed(
+        self, step: int, loss: float, trace: Tensor | None, estimator: Estimator
+    ) -> Observation:
+        """What a strength learns of this step.
+
+        Args:
+            step: its number, from 0.
+            loss: L, pointing uphill on what is to become smaller.
+            trace: as last measured.
+            estimator: which measured it.
+        """
+        return Observation(
+            step=step,
+            loss=loss,
+            trace=trace,
+            power=estimator.power,
+            parameters=estimator.size(self.trained.chosen),
+            measured=self.gradients.trace is not None,
+        )

@@ -13,6 +13,13 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from f3eo.fisher import Estimator
+from f3eo.strength import Strength
+
+OF_STRENGTH = "strength_"
+"""Before the names of a strength's counters, among those of the wrapper; a dot would not do, since
+torch.distributed.checkpoint takes it for its own."""
+
 Counters = Callable[[], dict[str, Any]]
 Blank = dict[Tensor, dict[str, Any]]
 
@@ -65,6 +72,19 @@ class State(MutableMapping[Tensor, dict[str, Any]]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def part_counters(estimator: Estimator, strength: Strength) -> dict[str, Any]:
+    """The counters of both parts; those of a strength have a prefix."""
+    own = {OF_STRENGTH + name: value for name, value in strength.counters().items()}
+    return {**estimator.counters(), **own}
+
+
+def load_parts(estimator: Estimator, strength: Strength, counters: dict[str, Any]) -> None:
+    """Both parts continue from counters, which may be of other parts, or older than they are."""
+    estimator.forget(counters)
+    names = [name for name in counters if name.startswith(OF_STRENGTH)]
+    strength.load({name.removeprefix(OF_STRENGTH): counters[name] for name in names})
 
 
 def wants_blank_state(optimizer: Optimizer) -> bool:

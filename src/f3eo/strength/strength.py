@@ -1,7 +1,7 @@
 """The interface of every strength: λ, how much of the structure direction an update takes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,16 @@ class Observation:
         loss: mean loss L of its batch; negated where every group maximizes.
         trace: Tr F as last measured, a scalar tensor; None before the first measurement.
         power: p of the estimator, whose h is (1/p)∇E‖∇ℓ_i‖^p.
+        parameters: P, the number of entries of the parameters that Tr F is over.
+        measured: whether the trace is of this step; otherwise of an earlier one.
     """
 
     step: int
     loss: float
     trace: Tensor | None = None
     power: float = 1.0
+    parameters: int = 0
+    measured: bool = True
 
     def norm_scale(self) -> float:
         """Factor that turns h into the gradient of a mean norm, (E‖∇ℓ_i‖^p)^(1/p).
@@ -101,6 +105,17 @@ class Strength(Shown, ABC):
         Args:
             found: read from the graph of the losses.
             losses: (B,).
+        """
+
+    def counters(self) -> Mapping[str, float]:
+        """What is saved with the optimizer, by name: the same names at every step; default none."""
+        return {}
+
+    def load(self, counters: Mapping[str, float]) -> None:
+        """Continue from saved counters; ignored by default.
+
+        Args:
+            counters: as `counters` returned them; none means a new start.
         """
 
     @abstractmethod

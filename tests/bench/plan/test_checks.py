@@ -131,6 +131,8 @@ def settings():
             yield name, {**usual, **({"base": base} if base else {})}
     for more in (
         *({"strength": strength} for strength in ("ratio", "fixed", "cap")),
+        {"strength": "trace_target", "value": 0.05},
+        {"strength": "free_energy", "value": 400},
         *({"estimator": estimator} for estimator in ("exact", "sign", "model_sampled")),
         {"estimator": "batch", "fraction": 1.0},
         {"rule": "direct", "strength": "ratio"},

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from f3eo.instruments import Alignment, Estimate, Landscape, NoiseScale
-from f3eo.instruments.free_energy import FreeEnergy
+from f3eo.instruments.free_energy import Energy
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,6 @@ class Inspection:
     eigenvalues: Tensor
     noise: NoiseScale
     alignment: Alignment
-    energies: dict[str, FreeEnergy]
+    energies: dict[str, Energy]
     landscape: Landscape | None
     extremes: Sequence[Extreme]

@@ -22,7 +22,7 @@ from f3eo.instruments import (
     trace,
 )
 from f3eo.instruments.free_energy import (
-    FreeEnergy,
+    Energy,
     GaussianPrior,
     IsotropicNoise,
     Laplace,
@@ -142,7 +142,7 @@ def _log_det(found: Spectrum, precision: float) -> float:
     return found.log_det(1.0, factor=found.samples / precision).value
 
 
-def _energies(subject: Subject, data: Sequence[Sequence[Any]]) -> dict[str, FreeEnergy]:
+def _energies(subject: Subject, data: Sequence[Sequence[Any]]) -> dict[str, Energy]:
     """By posterior; Gaussian priors have the precision with the smallest free energy."""
     gaussian = GaussianPrior()
     plans: dict[str, tuple[Prior, Posterior]] = {

@@ -30,6 +30,7 @@ from f3eo import (
 )
 from f3eo.bench.methods.bases import BASES, build_base
 from f3eo.bench.methods.method import Closure, Method, Source, Stepper
+from f3eo.control import FreeEnergy, TraceTarget
 from f3eo.extend import DecoupledPerTensor, Direct
 
 PER_SAMPLE: Mapping[str, Callable[..., Any]] = {
@@ -66,6 +67,8 @@ STRENGTHS: Mapping[str, Callable[[float, float], Any]] = {
     "cap": Cap,
     "fitted": Fitted,
     "sensitivity": lambda value, limit: Sensitivity(value, limit=limit),
+    "trace_target": lambda value, limit: TraceTarget(value, limit=limit),
+    "free_energy": lambda value, limit: FreeEnergy(int(value), limit=limit),
 }
 """By name, from value and limit."""
 UNLIMITED = ("ratio", "fixed")
@@ -215,5 +218,6 @@ METHOD = Method(
     },
     idle=idle,
     note="the number of strength=ratio is ratio, that of every other strength is value; with "
-    "power=1 value is a distance, like SAM's rho",
+    "power=1 value is a distance, like SAM's rho; with trace_target it is the trace's target, with "
+    "free_energy the number of training samples",
 )

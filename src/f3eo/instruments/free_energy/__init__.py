@@ -7,11 +7,11 @@ from f3eo.instruments.free_energy.measure import free_energy
 from f3eo.instruments.free_energy.multiplicative import MultiplicativeNoise
 from f3eo.instruments.free_energy.posterior import Posterior
 from f3eo.instruments.free_energy.prior import GaussianPrior, LogUniformPrior, RelativePrior
-from f3eo.instruments.free_energy.record import FreeEnergy
+from f3eo.instruments.free_energy.record import Energy
 
 __all__ = [
     "Change",
-    "FreeEnergy",
+    "Energy",
     "GaussianPrior",
     "IsotropicNoise",
     "Laplace",

@@ -10,7 +10,7 @@ from f3eo.closure.problem import Closure
 from f3eo.instruments.free_energy.measure import free_energy
 from f3eo.instruments.free_energy.posterior import Posterior
 from f3eo.instruments.free_energy.prior import Prior
-from f3eo.instruments.free_energy.record import FreeEnergy
+from f3eo.instruments.free_energy.record import Energy
 from f3eo.instruments.means import Estimate, weighted_mean
 from f3eo.instruments.operator import Operator
 from f3eo.instruments.passes import Data
@@ -28,8 +28,8 @@ class Change:
         ValueError: the records are not of the same samples.
     """
 
-    before: FreeEnergy
-    after: FreeEnergy
+    before: Energy
+    after: Energy
 
     def __post_init__(self) -> None:
         if not torch.equal(self.before.weights, self.after.weights):

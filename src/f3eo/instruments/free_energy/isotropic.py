@@ -5,7 +5,7 @@ from math import isfinite, log, sqrt
 from f3eo.fisher.metric import Euclidean
 from f3eo.instruments.free_energy.posterior import Posterior, check_curvature, traces_of
 from f3eo.instruments.free_energy.prior import GaussianPrior, Prior
-from f3eo.instruments.free_energy.record import FreeEnergy
+from f3eo.instruments.free_energy.record import Energy
 from f3eo.instruments.means import Estimate
 from f3eo.instruments.operator import Operator
 
@@ -22,7 +22,7 @@ class IsotropicNoise(Posterior):
         α*  = (√(r²c² + 4 r c) − r c)/(2 r)  where the prior's precision is solved for, too
         α*  = 1/(σ² + r)                     for a given σ
 
-    `FreeEnergy.noise` is σ. The standard error of the accuracy is over ℓ_i + ½ σ² Tr G_i.
+    `Energy.noise` is σ. The standard error of the accuracy is over ℓ_i + ½ σ² Tr G_i.
 
     Args:
         std: σ > 0, in the unit of the parameters; default None, σ*.
@@ -43,7 +43,7 @@ class IsotropicNoise(Posterior):
         self.std = std
         self.of = check_curvature(of)
 
-    def measure(self, operator: Operator, prior: Prior) -> FreeEnergy:
+    def measure(self, operator: Operator, prior: Prior) -> Energy:
         """See `Posterior.measure`."""
         assert isinstance(prior, GaussianPrior)
         fit, size = traces_of(operator, Euclidean()), operator.size
@@ -52,7 +52,7 @@ class IsotropicNoise(Posterior):
             prior.precision, self.std, fit.curvature / size, squared / size
         )
         spread = precision * (size * variance + squared) - size
-        return FreeEnergy(
+        return Energy(
             fits=-fit.losses - 0.5 * variance * fit.traces,
             weights=fit.weights,
             complexity=Estimate(0.5 * (spread - size * log(precision * variance)), 0.0),

@@ -9,7 +9,7 @@ from f3eo.instruments.decomposition import spectrum_of
 from f3eo.instruments.density import Density
 from f3eo.instruments.free_energy.posterior import Posterior, check_curvature, losses_of
 from f3eo.instruments.free_energy.prior import GaussianPrior, Prior
-from f3eo.instruments.free_energy.record import FreeEnergy
+from f3eo.instruments.free_energy.record import Energy
 from f3eo.instruments.free_energy.structures import diagonal, kronecker
 from f3eo.instruments.means import Estimate
 from f3eo.instruments.operator import Operator
@@ -27,7 +27,7 @@ class Laplace(Posterior):
 
     the evidence itself for a linear-Gaussian model at its maximum a posteriori. α without a value
     is at MacKay's fixed point α ‖θ − μ‖² = γ, which minimises F, found by bisection: it has one
-    root. `FreeEnergy.dimension` is γ. The standard error of the accuracy is over ℓ_i alone.
+    root. `Energy.dimension` is γ. The standard error of the accuracy is over ℓ_i alone.
 
     Args:
         structure: of G. "full" (default): all of it; exact where P or the number of factors is at
@@ -66,7 +66,7 @@ class Laplace(Posterior):
         self.probes = probes
         self.generator = generator
 
-    def measure(self, operator: Operator, prior: Prior) -> FreeEnergy:
+    def measure(self, operator: Operator, prior: Prior) -> Energy:
         """See `Posterior.measure`."""
         assert isinstance(prior, GaussianPrior)
         fit, density = losses_of(operator), STRUCTURES[self.structure](self, operator)
@@ -79,7 +79,7 @@ class Laplace(Posterior):
         ratio = count / precision
         divergence = density.trace(lambda x: (ratio * x).log1p() - ratio * x / (1 + ratio * x))
         value = 0.5 * (precision * squared + divergence.value)
-        return FreeEnergy(
+        return Energy(
             fits=-fit.losses - 0.5 * dimension.value / count,
             weights=fit.weights,
             complexity=Estimate(value, 0.5 * divergence.error),

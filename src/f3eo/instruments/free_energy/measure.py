@@ -9,7 +9,7 @@ from f3eo.closure.problem import Closure
 from f3eo.instruments.free_energy.laplace import Laplace
 from f3eo.instruments.free_energy.posterior import Posterior
 from f3eo.instruments.free_energy.prior import Prior
-from f3eo.instruments.free_energy.record import FreeEnergy
+from f3eo.instruments.free_energy.record import Energy
 from f3eo.instruments.operator import Operator
 from f3eo.instruments.passes import Data
 
@@ -22,7 +22,7 @@ def free_energy(
     prior: Prior,
     *,
     posterior: Posterior | None = None,
-) -> FreeEnergy:
+) -> Energy:
     """F = KL(q‖p) − E_q log p(D|θ) of the posterior q around the parameters as they are.
 
     log p(D|θ) = −Σ_i w_i ℓ_i, so the losses must be negative log-probabilities in nats, of the data

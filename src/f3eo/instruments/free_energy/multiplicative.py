@@ -8,7 +8,7 @@ import torch
 from f3eo.fisher.metric import Elementwise, Metric, length, times
 from f3eo.instruments.free_energy.posterior import Posterior, check_curvature, traces_of
 from f3eo.instruments.free_energy.prior import LogUniformPrior, Prior, RelativePrior
-from f3eo.instruments.free_energy.record import FreeEnergy
+from f3eo.instruments.free_energy.record import Energy
 from f3eo.instruments.means import Estimate
 from f3eo.instruments.operator import Operator
 
@@ -31,7 +31,7 @@ class MultiplicativeNoise(Posterior):
     al., eq. 14), and for `ByRow()` its form is taken over from `Elementwise()`. Above α = 1 neither
     term holds, which is warned of: where P is far above N, α* may be there.
 
-    `FreeEnergy.noise` is α, without unit. The standard error of the accuracy is over
+    `Energy.noise` is α, without unit. The standard error of the accuracy is over
     ℓ_i + ½ α Tr(D G_i D).
 
     Args:
@@ -69,7 +69,7 @@ class MultiplicativeNoise(Posterior):
         self.metric = metric if metric is not None else Elementwise()
         self.of = check_curvature(of)
 
-    def measure(self, operator: Operator, prior: Prior) -> FreeEnergy:
+    def measure(self, operator: Operator, prior: Prior) -> Energy:
         """See `Posterior.measure`."""
         fit = traces_of(operator, self.metric)
         ones = [torch.ones_like(p) for p in operator.parameters]
@@ -99,7 +99,7 @@ class MultiplicativeNoise(Posterior):
             relative = alpha / proper
             squared = float(length(operator.parameters, diagonals).detach().double() ** 2)
             complexity = 0.5 * (size * (relative - 1 - log(relative)) + squared / proper)
-        return FreeEnergy(
+        return Energy(
             fits=-fit.losses - 0.5 * alpha * fit.traces,
             weights=fit.weights,
             complexity=Estimate(complexity, 0.0),

@@ -12,7 +12,7 @@ from f3eo.fisher.metric import Metric
 from f3eo.fisher.per_sample import PerSample
 from f3eo.instruments.factors import recorded
 from f3eo.instruments.free_energy.prior import Prior
-from f3eo.instruments.free_energy.record import FreeEnergy
+from f3eo.instruments.free_energy.record import Energy
 from f3eo.instruments.operator import Operator
 from f3eo.instruments.passes import problems
 from f3eo.shown import Shown
@@ -30,7 +30,7 @@ class Posterior(Shown, ABC):
     """The priors whose divergence is known."""
 
     @abstractmethod
-    def measure(self, operator: Operator, prior: Prior) -> FreeEnergy:
+    def measure(self, operator: Operator, prior: Prior) -> Energy:
         """The free energy of all data.
 
         Args:

@@ -8,7 +8,7 @@ from f3eo.instruments.means import Estimate, weighted_mean
 
 
 @dataclass(frozen=True)
-class FreeEnergy:
+class Energy:
     """F = KL(q‖p) − E_q log p(D|θ), complexity minus accuracy, in nats.
 
     −F is a lower bound of log p(D), or its Laplace approximation (`Laplace`).
