@@ -66,7 +66,7 @@ def trained(monkeypatch, make_row, timed):
     """Replaces the training: the higher the learning rate the better, above 1 it diverges."""
     noted = []
 
-    def execute(runs, workers, deadline):
+    def execute(runs, workers, deadline, keep=None):
         for run in runs:
             noted.append(run)
             lr = run.options["lr"]
