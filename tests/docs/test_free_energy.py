@@ -1,8 +1,11 @@
 """What docs/free-energy.md says."""
 
+import subprocess
+import sys
+
 import torch
 
-from docs.pages import block, names, run, text
+from docs.pages import ROOT, block, names, run, text
 from f3eo.instruments import decomposition, spectrum
 from f3eo.instruments.free_energy import Laplace, free_energy
 
@@ -30,3 +33,13 @@ def test_the_limits_of_the_spectrum_are_the_ones_of_the_code():
     assert f"up to {decomposition.EXACT:,} rows" in text("free-energy.md")
     assert "64 products a probe" in text("free-energy.md")
     assert spectrum.__kwdefaults__["steps"] == 64
+
+
+def test_the_script_asserts_the_page_and_makes_the_picture(tmp_path):
+    script = [sys.executable, "-W", "error", str(ROOT / "docs" / "both_terms.py"), str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made = (tmp_path / "both-terms.png").read_bytes()
+    assert made.startswith(b"\x89PNG") and len(made) > 50_000
+    said = text("free-energy.md")
+    assert "at 0.79 of\nSGD's complexity, and 0.88 of" in said and "both-terms.png" in said

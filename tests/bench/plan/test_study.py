@@ -388,7 +388,7 @@ def test_bad_input_is_named_with_what_is_allowed(small, changes, message):
 # The whole of it.
 
 
-def in_this_process(runs, workers, deadline):
+def in_this_process(runs, workers, deadline, keep=None):
     for run in runs:
         yield Update(0, run, 1.0, record(run))
 
