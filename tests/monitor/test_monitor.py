@@ -13,6 +13,7 @@ from torch.optim import SGD, AdamW
 from cases import WHOLE, case
 from f3eo import F3EO, Fixed, Warmup
 from f3eo.closure.snapshot import Snapshot
+from f3eo.instruments import effective_dimension
 from f3eo.monitor import QUANTITIES, Monitor
 from f3eo.second_order import GaussNewton
 from optimizer.helpers import batches, bits, everything, network
@@ -350,3 +351,41 @@ def test_a_measurement_that_fails_restores_the_surroundings(monkeypatch):
     with pytest.raises(ValueError, match="scalar loss, per-sample losses are needed"):
         monitor.step(*case("mlp").batch)
     assert restored
+
+
+def test_probes_are_called_at_reports_and_do_not_change_the_run():
+    def run(probed):
+        torch.manual_seed(3)
+        c = case("mlp")
+        optimizer, seen = F3EO(c.model, SGD, lr=0.1, **WHOLE), []
+        probes = {"dimension": lambda: effective_dimension(c.model, c.losses, [c.batch], 0.1).value}
+        with Monitor(
+            optimizer,
+            every=2,
+            probes=probes if probed else {},
+            sinks=[lambda step, scalars: seen.append((step, scalars))],
+        ):
+            for _ in range(4):
+                optimizer.step(c.losses, *c.batch)
+        expected = probes["dimension"]()
+        return [p.detach().clone() for p in c.model.parameters()], seen, expected
+
+    plain, watched = run(False), run(True)
+    assert all(torch.equal(a, b) for a, b in zip(plain[0], watched[0], strict=True))
+    assert [step for step, _ in watched[1]] == [0, 2]
+    values = [scalars["f3eo/dimension"] for _, scalars in watched[1]]
+    assert len(set(values)) == 2 and "f3eo/dimension" not in plain[1][0][1]
+    c = case("mlp")
+    optimizer = F3EO(c.model, SGD, lr=0.1, **WHOLE)
+    monitor = Monitor(optimizer, probes={"a": lambda: 2})
+    optimizer.step(c.losses, *c.batch)
+    assert monitor.last["f3eo/a"] == 2.0
+
+
+def test_bad_probes_are_refused():
+    c = case("mlp")
+    optimizer = F3EO(c.model, SGD, lr=0.1)
+    with pytest.raises(TypeError, match=r"a probe is a function without arguments, received a=1\.0"):
+        Monitor(optimizer, probes={"a": 1.0})
+    with pytest.raises(ValueError, match="'trace' is a quantity of the monitor"):
+        Monitor(optimizer, probes={"trace": lambda: 1.0})

@@ -1,7 +1,8 @@
 """The monitor: it turns what a step has measured into scalars, and gives them to its sinks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from f3eo.monitor.sinks import Sink
 from f3eo.optimizer import F3EO, StepRecord
 from f3eo.optimizer.checks import check_generator, in_range
 from f3eo.tensors import fetched
+
+Probe = Callable[[], Any]
+"""() -> a number."""
 
 PREFIX = "f3eo/"
 EVERY = 50
@@ -72,6 +76,9 @@ class Monitor:
         every: steps from one report to the next; default 50. Beside F3EO a report waits for a
             step that measures h, `optimizer.every` − 1 steps at most.
         quantities: names from `QUANTITIES` and "noise_scale"; default all.
+        probes: further scalars `f3eo/NAME` by name, functions without arguments that are called at
+            a report, such as `lambda: free_energy(model, closure, data, prior).per_sample`.
+            Instruments (`f3eo.instruments`) do not change the run. Default none.
         sinks: functions sink(step, scalars), such as `JsonLines`, `Live`, `TensorBoard`, or
             `lambda step, scalars: wandb.log(scalars, step=step)`. What a sink raises ends the run.
         samples: largest number of samples that are measured beside another optimizer; default 32,
@@ -91,6 +98,7 @@ class Monitor:
         closure: Closure | None = None,
         every: int = EVERY,
         quantities: Iterable[str] | None = None,
+        probes: Mapping[str, Probe] = MappingProxyType({}),
         sinks: Iterable[Sink] = (),
         samples: int | None = None,
         metric: Metric | None = None,
@@ -98,6 +106,7 @@ class Monitor:
     ) -> None:
         self.every = in_range("every", every, 0, None, integer=True)
         self.quantities = _checked_names(quantities)
+        self.probes = _checked_probes(probes)
         self.sinks = _checked_sinks(sinks)
         check_generator(generator)
         self.optimizer = optimizer
@@ -193,6 +202,7 @@ class Monitor:
         tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
         read = dict(zip(tensors, fetched(list(tensors.values())), strict=True)) if tensors else {}
         self.last = {PREFIX + name: float(read.get(name, found[name])) for name in found}
+        self.last |= {PREFIX + name: float(probe()) for name, probe in self.probes.items()}
         for sink in self.sinks:
             sink(record.number, dict(self.last))
 
@@ -217,6 +227,15 @@ def _checked_names(quantities: Iterable[str] | None) -> tuple[str, ...]:
     if unknown := [name for name in chosen if name not in NAMES]:
         raise ValueError(f"unknown quantities {unknown}; choose from {', '.join(NAMES)}")
     return chosen
+
+
+def _checked_probes(probes: Mapping[str, Probe]) -> dict[str, Probe]:
+    for name, probe in probes.items():
+        if not callable(probe):
+            raise TypeError(f"a probe is a function without arguments, received {name}={probe!r}")
+        if name in NAMES:
+            raise ValueError(f"{name!r} is a quantity of the monitor: give the probe another name")
+    return dict(probes)
 
 
 def _checked_sinks(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
