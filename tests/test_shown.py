@@ -31,7 +31,7 @@ from f3eo import (
     control,
     extend,
 )
-from f3eo.control import PI, FreeEnergy, Share, TraceTarget
+from f3eo.control import PI, Complexity, FreeEnergy, Share, TraceTarget
 from f3eo.extend import DecoupledPerTensor, Direct, Rule
 from f3eo.instruments import free_energy
 from f3eo.instruments.free_energy import (
@@ -96,6 +96,10 @@ PARTS = {
         2, start=0.2, bounds=(0.1, 9.0), memory=5, limit=2.0
     ),
     "Share(0.5, after=9)": Share(0.5, 9),
+    "Complexity(80.0, samples=600)": Complexity(80.0, 600),
+    "TraceTarget(Complexity(80.0, samples=600, variance=2.0))": TraceTarget(
+        Complexity(80.0, 600, 2.0)
+    ),
     "PI(integral=0.1)": PI(1.0, 0.1),
     "FreeEnergy(600)": FreeEnergy(600, variance=1),
     "FreeEnergy(600, variance=inf)": FreeEnergy(600, variance=inf),

@@ -7,10 +7,14 @@ import pytest
 import torch
 from torch.optim import SGD
 
+from cases import WHOLE, case
 from control.plants import run
-from f3eo import F3EO, Cap, Coupled, DoubleBackward, PerSample
-from f3eo.control import PI, Share, TraceTarget
+from f3eo import F3EO, ByRow, Cap, Coupled, DoubleBackward, PerSample
+from f3eo.control import PI, Complexity, Share, TraceTarget
+from f3eo.control.free_energy import optimal_noise
 from f3eo.extend import Observation
+from f3eo.instruments import trace
+from f3eo.instruments.free_energy import MultiplicativeNoise, RelativePrior, free_energy
 
 
 def hyperbola(top):
@@ -186,3 +190,47 @@ def test_the_gains_are_those_of_its_controller():
     found = [strength.at(Observation(k, 1.0, torch.tensor(t))) for k, t in enumerate((2.0, 6.0))]
     assert found == pytest.approx([0.1, 0.9])
     assert all(a < b for a, b in pairwise(found))
+
+
+@pytest.mark.parametrize("variance", [0.3, 1.0])
+@pytest.mark.parametrize("nats", [1e-6, 0.7, 40.0, 3e3])
+def test_nats_of_complexity_are_those_of_the_best_noise(nats, variance):
+    size, samples = 58, 600
+    trace = Complexity(nats, samples, variance).trace(size)
+    share = optimal_noise(trace, size, samples, variance) / variance
+    u = -math.log(share) if share > 0.5 else math.inf
+    divergence = 0.5 * size * (share - 1 - math.log(share))
+    assert divergence == pytest.approx(nats, rel=1e-6 if u > 1e-2 else 1e-3)
+
+
+def test_nats_of_complexity_are_those_that_the_instrument_measures():
+    c = case("mlp")
+    given = c.model, c.losses, [c.batch], RelativePrior(0.8)
+    energy = free_energy(*given, posterior=MultiplicativeNoise(metric=ByRow(), of="fisher"))
+    size = sum(p.numel() for p in c.model.parameters())
+    own = 0.5 * size / 0.8  # ½‖θ/D‖²/s²: by rows ‖θ/D‖² is P
+    target = Complexity(energy.complexity.value - own, 6, 0.8)
+    assert target.trace(size) == pytest.approx(trace(*given[:3], metric=ByRow()).value, rel=1e-8)
+
+
+def test_a_target_in_nats_counts_the_parameters_of_the_optimizer():
+    c = case("mlp")
+    strength = TraceTarget(Complexity(5.0, 6))
+    optimizer = F3EO(c.model, SGD, lr=0.01, strength=strength, **WHOLE)
+    optimizer.step(c.losses, *c.batch)
+    size = sum(p.numel() for p in c.model.parameters())
+    assert strength.course.target == Complexity(5.0, 6).trace(size)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0.0, 6), "finite nats > 0, received 0.0"),
+        ((math.inf, 6), "finite nats > 0, received inf"),
+        ((1.0, 0), "at least 1, received 0"),
+        ((1.0, 6, -1.0), "finite variance > 0, received -1.0"),
+    ],
+)
+def test_complexities_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Complexity(*arguments)

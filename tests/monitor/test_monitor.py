@@ -385,7 +385,9 @@ def test_probes_are_called_at_reports_and_do_not_change_the_run():
 def test_bad_probes_are_refused():
     c = case("mlp")
     optimizer = F3EO(c.model, SGD, lr=0.1)
-    with pytest.raises(TypeError, match=r"a probe is a function without arguments, received a=1\.0"):
+    with pytest.raises(
+        TypeError, match=r"a probe is a function without arguments, received a=1\.0"
+    ):
         Monitor(optimizer, probes={"a": 1.0})
     with pytest.raises(ValueError, match="'trace' is a quantity of the monitor"):
         Monitor(optimizer, probes={"trace": lambda: 1.0})

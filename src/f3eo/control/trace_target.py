@@ -56,7 +56,8 @@ class TraceTarget(Cap):
     has a state: give every optimizer one of its own. It is saved with the optimizer.
 
     Args:
-        target: τ > 0, a function step -> τ, or a `Share` of the trace that the base has by itself.
+        target: τ > 0, a function step -> τ, a `Share` of the trace that the base has by itself, or
+            a `Complexity` of the free energy.
         start: λ_0, within the bounds; default 0.1.
         bounds: λ_min and λ_max, above 0; default 0.01 and 100.
         controller: K_P and K_I; default `PI()`.
@@ -109,7 +110,7 @@ class TraceTarget(Cap):
         if observed.measured and observed.trace is not None:
             trace = float(observed.trace)
             if isfinite(trace):
-                self.course = self._after(trace, observed.step)
+                self.course = self._after(trace, observed)
         return self.course.strength * observed.norm_scale()
 
     def multiplier(self, constant: float, gradient: float, direction: float) -> float:
@@ -130,7 +131,7 @@ class TraceTarget(Cap):
             Course(strength=0.0 if waits else self.start), **{n: counters[n] for n in names}
         )
 
-    def _after(self, trace: float, step: int) -> Course:
+    def _after(self, trace: float, observed: Observation) -> Course:
         """The course after one measured trace."""
         before, target = self.course, self.target
         count = before.measured + 1
@@ -138,7 +139,7 @@ class TraceTarget(Cap):
         own = before.own
         if isinstance(target, Share) and count == target.after:
             own = mean
-        now = value_at(target, step, own)
+        now = value_at(target, observed.step, own, observed.parameters)
         course = replace(before, measured=count, trace=mean, own=own, target=now, limited=False)
         if isnan(now):  # the share is not known yet
             return course
