@@ -120,8 +120,10 @@ def _measure_prices(study: Study, console: Console, *others: Study) -> dict[str,
         others: plans whose kinds are timed with them, since one of them follows.
     """
     write_manifest(study)
-    parts = tuple(dict.fromkeys(("results", *study.parts)))
-    plans = [replace(plan, parts=parts, seeds=1) for plan in (study, *others)]
+    plans = [
+        replace(plan, parts=tuple(dict.fromkeys(("results", *plan.parts))), seeds=1)
+        for plan in (study, *others)
+    ]
     kinds = [run for plan in plans for run in plan.result_runs(plan.defaults)]
     return prices(kinds, study.path / "prices.json", console.print)
 
