@@ -7,7 +7,6 @@ from tyro.conf import Positional, arg
 
 from f3eo.bench.execute.disk import prepare
 from f3eo.bench.inspect.task import inspect_checkpoints
-from f3eo.bench.tasks import TASKS
 from f3eo.cli.app import Output, app
 
 
@@ -36,8 +35,6 @@ def inspect(
         page: The page; its folder is made.
     """
     console = Output()
-    if task is not None and task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; choose from {', '.join(TASKS)}")
     prepare(page.parent)
     with console.status("measuring …"):
         inspect_checkpoints(checkpoints, task, samples, page, points)

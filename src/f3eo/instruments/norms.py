@@ -17,7 +17,7 @@ from f3eo.tensors import wide
 
 
 @dataclass(frozen=True)
-class SampleNorms:
+class NormsByParameter:
     """Of N samples, in the order of the data, and K parameters; float64 on the CPU.
 
     Args:
@@ -42,7 +42,7 @@ def sample_norms(
     metric: Metric | None = None,
     labels: str = "data",
     generator: Generator | None = None,
-) -> SampleNorms:
+) -> NormsByParameter:
     """Losses and norms of every sample; arguments as those of `f3eo.instruments.trace`."""
     chosen = labels_named(labels)
     estimator = PerSample(metric=metric or Euclidean())
@@ -56,7 +56,7 @@ def sample_norms(
             total += by_parameter(ghost.norms(outputs, cotangent).by_leaf, ghost)
         columns.append((host(ghost.losses), weights_of(ghost), total))
     losses, weights, squared = (torch.cat(column) for column in zip(*columns, strict=True))
-    return SampleNorms(names, losses, weights, squared)
+    return NormsByParameter(names, losses, weights, squared)
 
 
 def by_parameter(by_leaf: dict[int, Tensor], ghost: Ghost) -> Tensor:

@@ -86,8 +86,16 @@ def read(file: Path) -> Checkpoint:
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(f"{file} is no checkpoint of torch ({reason}); {CURE}") from error
-    state = next((loaded[n] for n in NAMES if n in loaded), loaded) if _is_dict(loaded) else None
-    if not _is_dict(state) or not state or not all(isinstance(t, Tensor) for t in state.values()):
+    state = (
+        next((loaded[n] for n in NAMES if n in loaded), loaded)
+        if isinstance(loaded, dict)
+        else None
+    )
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(t, Tensor) for t in state.values())
+    ):
         raise ValueError(f"{file} holds no state dict of a model; {CURE}")
     whole = {"path", "facts"} <= set(loaded)
     facts, path = (loaded["facts"], loaded["path"]) if whole else ({}, torch.zeros(0, 0))
@@ -120,10 +128,6 @@ class Keeper:
         facts = {"task": run.task, "method": run.method, "seed": run.seed}
         file = folder / f"{run.task}-{run.method}-{run.seed}.pt"
         Checkpoint(self.state, torch.stack(self.path), facts).write(file)
-
-
-def _is_dict(content: Any) -> bool:
-    return isinstance(content, dict)
 
 
 def _stripped(name: str) -> str:

@@ -1,7 +1,8 @@
 """Checkpoints of the benchmark's tasks, made ready for inspection."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,9 @@ def inspect_checkpoints(
         raise ValueError(f"{files[0]} does not say its task: name it with --task")
     check_names("task", [name], TASKS)
     if TASKS[name].loss is not cross_entropy:
-        raise ValueError(f"the loss of {name} is no cross-entropy: use f3eo.bench.inspect.inspect")
+        raise ValueError(
+            f"the loss of {name} is no cross-entropy: use f3eo.bench.inspect.page.inspect"
+        )
     train = load(name).train
     chosen = Samples(train.x[:samples], train.y[:samples])
     subjects = []
@@ -71,10 +74,9 @@ def inspect_checkpoints(
     )
 
 
-def _label(file: Path, facts: object) -> str:
-    known = facts if isinstance(facts, dict) else {}
-    if known.get("method") in METHODS:
-        return f"{METHODS[known['method']].label}, seed {known.get('seed')}"
+def _label(file: Path, facts: Mapping[str, Any]) -> str:
+    if facts.get("method") in METHODS:
+        return f"{METHODS[facts['method']].label}, seed {facts.get('seed')}"
     return file.stem
 
 
