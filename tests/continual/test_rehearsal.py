@@ -215,6 +215,20 @@ def test_a_memory_that_is_not_finite_skips_the_step_and_keeps_nothing(loss):
         optimizer.step(losses_of(model), *NOW)
 
 
+@pytest.mark.parametrize("loss", [0.0, 1.0])
+def test_a_loss_of_the_memory_that_is_not_finite_is_enough(loss):
+    model, memory = network(), Reservoir(10)
+    memory.add(THEN[0] + 1000, THEN[1])
+
+    def losses(x, y):  # infinite far out, where its gradients are finite all the same
+        return losses_of(model)(x, y) + torch.where(x[:, 0] > 100, torch.inf, 0.0)
+
+    optimizer = optimizer_of(model, Rehearsal(memory, loss=loss))
+    with pytest.warns(UserWarning, match="what has joined the loss is not finite"):
+        optimizer.step(losses, *NOW)
+    assert optimizer.skipped == 1
+
+
 def test_a_batch_that_is_not_finite_is_not_taken_in():
     model, part = network(), Rehearsal(Reservoir(10))
     with pytest.warns(UserWarning, match="the loss is not finite"):
