@@ -185,29 +185,32 @@ def test_no_squares_are_made_that_nobody_reads(monkeypatch):
 
 
 def paths(model, steps: int, lr: float):
-    """θ_t and g_t of a run of SGD on one batch."""
+    """θ_t and g_t of a run of SGD with momentum on one batch."""
     x, y = batch(6, 1)
+    speed = [torch.zeros_like(p) for p in model.parameters()]
     for _ in range(steps):
         g = torch.autograd.grad(losses_of(model)(x, y).mean(), list(model.parameters()))
         yield [p.detach().clone() for p in model.parameters()], list(g)
         with torch.no_grad():
-            for p, own in zip(model.parameters(), g, strict=True):
-                p.sub_(own, alpha=lr)
+            for p, v, own in zip(model.parameters(), speed, g, strict=True):
+                p.sub_(v.mul_(0.9).add_(own), alpha=lr)
 
 
 @pytest.mark.parametrize("loop", ["f3eo", "plain"])
 def test_a_path_integral_is_its_formula_by_hand(loop):
     truth, model, part = network(), network(), PathIntegral(damping=0.05)
-    steps = list(paths(truth, 5, 0.3))
+    steps = list(paths(truth, 5, 0.7))
     ends = [*(theta for theta, _ in steps[1:]), [p.detach() for p in truth.parameters()]]
-    omegas = []
+    omegas, falls = [], []
     for n in range(4):
         fall = -sum(g[n] * (end[n] - theta[n]) for (theta, g), end in zip(steps, ends, strict=True))
+        falls.append(fall)
         moved = ends[-1][n] - steps[0][0][n]
         omegas.append(fall.clamp(min=0) / (moved.square() + 0.05))
+    assert flat(falls).min() < -1e-4  # momentum moves some up the loss
     elastic = Elastic(part, 1.0, decay=1.0)
     x, y = batch(6, 1)
-    base = SGD(model.parameters(), lr=0.3)
+    base = SGD(model.parameters(), lr=0.7, momentum=0.9)
     optimizer = F3EO(model, base, strength=Fixed(0.0), past=elastic) if loop == "f3eo" else base
     for _ in range(5):
         if isinstance(optimizer, F3EO):
