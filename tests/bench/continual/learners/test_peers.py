@@ -4,8 +4,8 @@ import importlib
 
 import pytest
 import torch
-from bench.continual.learners.helpers import flat, options_of, run_stages
 
+from bench.continual.learners.helpers import flat, options_of, run_stages
 from f3eo.bench.continual.learners import PEERS
 
 RANDOM = {"f3eo", "f3eo_stable", "stable_sgd", "f3eo_shaped"}

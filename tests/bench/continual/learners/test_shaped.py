@@ -1,7 +1,7 @@
 import pytest
 import torch
-from bench.continual.learners.helpers import closure_of, flat, small_model, stage_batches
 
+from bench.continual.learners.helpers import closure_of, flat, small_model, stage_batches
 from f3eo.bench.continual.learners import PEERS
 from f3eo.bench.continual.learners.shaped import Shaped
 from f3eo.bench.methods import METHODS, Stepper

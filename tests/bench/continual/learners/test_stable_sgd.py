@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
-from bench.continual.learners.helpers import closure_of, flat, small_model, stage_batches
 from torch import nn
 
+from bench.continual.learners.helpers import closure_of, flat, small_model, stage_batches
 from f3eo.bench.continual.learners import PEERS
 from f3eo.bench.continual.learners.dropout import drawing_from, insert_dropout
 from f3eo.bench.continual.learners.stable_sgd import rate
@@ -83,7 +83,7 @@ def test_the_global_generator_stays_as_it_was_and_the_own_one_moves_on():
 
 def test_what_the_recipe_cannot_use_is_refused():
     bare = nn.Linear(3, 2)
-    with pytest.raises(ValueError, match="Linear has no activation module for dropout=0.5"):
+    with pytest.raises(ValueError, match=r"Linear has no activation module for dropout=0\.5"):
         insert_dropout(bare, 0.5)
     insert_dropout(bare, 0.0)
     with pytest.raises(ValueError, match=r"a share in \[0, 1\), received 1.0"):
