@@ -8,8 +8,16 @@ from f3eo.bench.continual.learners import PEERS
 
 INPUTS, HIDDEN, CLASSES = 6, 8, 3
 BATCH, STEPS = 8, 15
-RATES = {"adamw": 0.05}
-"""The rate at which so few steps descend; 0.2 of all others."""
+MEASURED = {"samples": 60}
+FITTED = {
+    "adamw": {"lr": 0.05},
+    "agem": {"momentum": 0.8},
+    "ewc": MEASURED,
+    "ewc_batch": {**MEASURED, "strength": 10.0},
+    "online_ewc": MEASURED,
+    "f3eo_elastic": {"penalty": 0.5},
+}
+"""Options that suit so small a problem, beside a rate of 0.2."""
 
 
 def small_model(seed=0):
@@ -31,7 +39,7 @@ def stage_batches(stage, steps=STEPS):
 
 
 def options_of(name, **options):
-    return PEERS[name].options({"lr": RATES.get(name, 0.2)}, options)
+    return PEERS[name].options({"lr": 0.2}, FITTED.get(name, {}), options)
 
 
 def run_stages(name, seed=0, stages=2, steps=STEPS, **options):
