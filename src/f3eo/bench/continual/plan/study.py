@@ -26,11 +26,7 @@ USUAL: Mapping[str, Any] = {
 QUICK: Mapping[str, Any] = {
     "name": "quick-stream",
     "streams": ("permuted-mnist",),
-    "learners": tuple(
-        name
-        for name in ("sgd", "sam", "stable_sgd", "replay", "f3eo", "f3eo_replay", "f3eo_memory")
-        if name in PEERS
-    ),
+    "learners": ("sgd", "sam", "stable_sgd", "replay", "f3eo", "f3eo_memory"),
     "trials": 2,
     "seeds": 3,
     "stages": 5,

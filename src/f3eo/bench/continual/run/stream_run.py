@@ -26,8 +26,8 @@ class StreamRun:
         epochs: passes through the training samples of a stage.
         samples: training samples of a stage; default None, all.
         kind: "result" on test sets, or "trial" on held-out training samples; default "result".
-        price: time of one step over that of an SGD step. A stage then takes as many steps as fit into
-            the time of its SGD steps. Default None: equal steps.
+        price: time of one step over that of an SGD step. A stage then takes as many steps as fit
+            into the time of its SGD steps. Default None: equal steps.
     """
 
     stream: str
