@@ -41,11 +41,9 @@ def test_the_numbers_equal_the_dense_truth(model):
     found = structure(model, BLOBS.loss, probe)
     g, theta = dense(model, samples), torch.cat([p.detach().flatten() for p in model.parameters()])
     assert found["trace"] == pytest.approx(float(g.square().sum(1).mean()))
-    # By rows D² is the mean square of a row of weights, and 1 for biases.
-    scales = [
-        p.detach().square().mean(1, keepdim=True).expand_as(p) if p.ndim > 1 else torch.ones_like(p)
-        for p in model.parameters()
-    ]
+    # By rows D² is the mean square of a row of weights, and the square itself of a bias.
+    own = [p.detach().square() for p in model.parameters()]
+    scales = [s.mean(1, keepdim=True).expand_as(s) if s.ndim > 1 else s for s in own]
     squares = torch.cat([s.flatten() for s in scales])
     assert found["relative_trace"] == pytest.approx(float((g.square() @ squares).mean()))
 

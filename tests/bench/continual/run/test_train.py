@@ -187,7 +187,7 @@ def test_a_run_that_diverges_keeps_what_it_measured(blobs, monkeypatch):
 
         def begin(stage, steps):
             if stage == 1:
-                learner.optimizers[0].param_groups[0]["lr"] = 1e39
+                learner.optimizers[0].param_groups[0]["lr"] = 3e38
 
         learner.begin = begin
         return learner

@@ -130,6 +130,6 @@ def _stepping(
     learner.begin(0, STEPS)
     for x, y in data:
         learner.step(closure, x, y)
-    learner.end(closure, data)
+    learner.end(closure, data.first(max(1, len(samples.y) // stream.batch)))
     learner.begin(1, STEPS)
     return lambda: learner.step(closure, *next(endless))
