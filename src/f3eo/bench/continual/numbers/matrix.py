@@ -41,7 +41,7 @@ SIGNS = {"accuracy": 1.0, "loss": -1.0, "error": -1.0}
 def average(a: Matrix) -> float:
     """A_K = (1/K) Σ_j a_Kj.
 
-    Source: Lopez-Paz & Ranzato 2017 (1706.08840), section 2; Chaudhry et al. 2018 (1801.10112).
+    Source: Lopez-Paz & Ranzato 2017 (1706.08840), equation 2; Chaudhry et al. 2018 (1801.10112).
     """
     return fmean(a[-1])
 
@@ -49,7 +49,7 @@ def average(a: Matrix) -> float:
 def forgetting(a: Matrix) -> float:
     """(1/(K−1)) Σ_{j<K} max_{1≤i<K} (a_ij − a_Kj), better when lower; nan for one stage.
 
-    Source: Chaudhry et al. 2018 (1801.10112), equation 3.
+    Source: Chaudhry et al. 2018 (1801.10112), its forgetting measure F_k.
     """
     trained = a[1:]
     lost = [max(row[j] for row in trained[:-1]) - a[-1][j] for j in range(len(a[-1]) - 1)]
@@ -77,7 +77,7 @@ def forward_transfer(a: Matrix) -> float:
 def learning(a: Matrix) -> float:
     """(1/K) Σ_j a_jj, the learning accuracy.
 
-    Source: Riemer et al. 2019 (1810.11910), section 5.
+    Source: Riemer et al. 2019 (1810.11910).
     """
     return fmean(a[j + 1][j] for j in range(len(a[-1])))
 
