@@ -1,7 +1,8 @@
 """Task × task matrices: the score on every stage after every stage, a picture per learner."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,6 +18,8 @@ from f3eo.bench.report.drawing import INK, svg
 
 ACROSS = 5
 """Matrices side by side."""
+SIDE, GAP, HEAD, LEFT, RIGHT, FOOT = 1.75, 0.14, 0.3, 0.55, 0.85, 0.5
+"""In inches: a matrix, what is between two, its title, and the margins."""
 WRITTEN = 5
 """The largest number of stages whose scores are written into the cells."""
 
@@ -45,45 +48,48 @@ def matrix_picture(found: Mapping[str, np.ndarray], measure: Measure) -> bytes:
     shades = matplotlib.colormaps["viridis" if measure.larger_is_better else "viridis_r"]
     across = min(ACROSS, len(found))
     down = math.ceil(len(found) / across)
+    width = LEFT + across * (SIDE + GAP) + RIGHT
+    height = down * (SIDE + HEAD) + FOOT
     with matplotlib.rc_context(SMALL):
-        figure = Figure(
-            figsize=(0.7 + 2.0 * max(across, 2), 0.5 + 2.05 * down), layout="constrained"
-        )
-        panels = np.atleast_1d(figure.subplots(down, across, sharex=True, sharey=True)).ravel()
-        for axes in panels[len(found) :]:
-            axes.set_visible(False)
+        figure = Figure(figsize=(width, height))
         image = None
-        for at, (axes, (learner, cells)) in enumerate(zip(panels, found.items(), strict=False)):
-            count = len(cells)
-            edge = (0.5, count + 0.5)
+        for at, (learner, cells) in enumerate(found.items()):
+            row, column = divmod(at, across)
+            left = LEFT + column * (SIDE + GAP)
+            bottom = height - (row + 1) * (SIDE + HEAD)
+            axes = figure.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
+            edge = (0.5, len(cells) + 0.5)
             image = axes.imshow(
                 cells, cmap=shades, vmin=low, vmax=high, interpolation="none",
-                extent=(*edge, *edge[::-1]),
+                extent=(*edge, *edge[::-1]), aspect="auto",
             )  # fmt: skip
             axes.set_title(LOOK.label(learner), color=LOOK.colour(learner), fontweight="bold")
-            axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
+            below = at + across >= len(found)
+            axes.tick_params(length=0, labelbottom=below, labelleft=column == 0)
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-            if count <= WRITTEN:
+            if len(cells) <= WRITTEN:
                 _write(axes, cells, low, high, measure)
-            below = at + across >= len(found)
-            axes.tick_params(labelbottom=below)
             if below:
                 axes.set_xlabel("tested on stage")
-            if at % across == 0:
+            if column == 0:
                 axes.set_ylabel("after stage")
-        if image is not None:
-            name = f"{measure.name}{measure.unit and f' ({measure.unit.strip()})'}"
-            bar = figure.colorbar(image, ax=list(panels), shrink=min(0.9, 1.6 / down), aspect=24)
-            bar.set_label(name)
-            bar.outline.set_visible(False)  # type: ignore[operator]
+        _scale(figure, image, measure)
         return svg(figure)
 
 
-def _write(
-    axes: Axes, cells: Sequence[Sequence[float]], low: float, high: float, measure: Measure
-) -> None:
+def _scale(figure: Figure, image: Any, measure: Measure) -> None:
+    """Draw the colour scale at the right of the first row."""
+    width, height = figure.get_size_inches()
+    bottom = height - SIDE - HEAD
+    place = ((width - RIGHT + GAP) / width, bottom / height, 0.12 / width, SIDE / height)
+    bar = figure.colorbar(image, cax=figure.add_axes(place))
+    bar.set_label(f"{measure.name}{measure.unit and f' ({measure.unit.strip()})'}")
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def _write(axes: Axes, cells: np.ndarray, low: float, high: float, measure: Measure) -> None:
     """Write the scores into the cells, in the ink that stands out."""
     for (i, j), value in np.ndenumerate(cells):
         level = (value - low) / (high - low) if high > low else 1.0

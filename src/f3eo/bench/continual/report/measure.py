@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from f3eo.bench.report.page import number
+
 POINT = 1.0
 """Two accuracies within this, in points, count as equal."""
 SHARE = 0.05
@@ -52,3 +54,13 @@ def measure(name: str) -> Measure:
         allowed = ", ".join(MEASURES)
         raise ValueError(f"a stream is scored by one of {allowed}, received {name!r}: name one")
     return MEASURES[name]
+
+
+def decimal(value: float, digits: int | None) -> str:
+    """A number with so many decimals, or with three significant digits for None."""
+    return (number(value) if digits is None else f"{value:.{digits}f}").replace("-", "−")
+
+
+def signed(value: float, digits: int | None) -> str:
+    """As `decimal`, with a sign."""
+    return ("+" if value >= 0 else "") + decimal(value, digits)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from f3eo.bench.continual.report.differences import compare, corrected
-from f3eo.bench.continual.report.measure import Measure
+from f3eo.bench.continual.report.measure import Measure, decimal
 from f3eo.bench.continual.report.names import kind, measure_of
 from f3eo.bench.continual.report.quantities import (
     FREE_ENERGY,
@@ -110,7 +110,7 @@ def unseen_axes(study: StreamStudy, place: Place) -> tuple[list[int], list[int],
 
 def shown(value: float, quantity: Quantity, measure: Measure) -> str:
     """A value as text: the decimals of the score, or three significant digits."""
-    return f"{value:.{measure.digits}f}" if quantity.scored else number(value)
+    return decimal(value, measure.digits if quantity.scored else None)
 
 
 def _half(found: Interval, quantity: Quantity, measure: Measure) -> str:
