@@ -24,19 +24,23 @@ FIRST = ("f3eo", "sgd", "sam", "stable_sgd")
 """Learners whose lines have colour and name on every picture."""
 
 
+Line = Sequence[float | None]
+"""The numbers of one run, at every point."""
+
+
 class Series(NamedTuple):
     """A quantity after each stage.
 
     Attributes:
         name: of the picture.
         title: of its axes.
-        read: (row, measure) -> one number for each stage, as shown.
+        read: (row, measure) -> one number for each stage, as shown; None where it does not exist.
         scale: of its axis; default "linear".
     """
 
     name: str
     title: str
-    read: Callable[[Row, Measure], Sequence[float]]
+    read: Callable[[Row, Measure], Line]
     scale: Any = "linear"
 
 
@@ -50,7 +54,7 @@ def _first(row: Row, measure: Measure) -> list[float]:
     return [measure.factor * line[0] for line in row["scores"][1:]]
 
 
-def _structure(name: str) -> Callable[[Row, Measure], Sequence[float]]:
+def _structure(name: str) -> Callable[[Row, Measure], Line]:
     return lambda row, measure: row["structure"].get(name) or ()
 
 
@@ -77,39 +81,31 @@ def coloured(study: StreamStudy, place: Place) -> list[str]:
 
 def curve_pictures(study: StreamStudy, place: Place) -> dict[str, bytes]:
     """One picture for each of SERIES that has at least two stages at a place, by name."""
-    measure, drawn = study.measure(place), {}
-    rows = [row for row in study.places[place] if row["status"] == "finished"]
-    names = coloured(study, place)
+    measure, names, drawn = study.measure(place), coloured(study, place), {}
     for series in SERIES:
-        lines = {
-            learner: found
-            for learner in study.at(place)
-            if (
-                found := [
-                    x for r in rows if r["learner"] == learner and (x := series.read(r, measure))
-                ]
-            )
-        }
-        if not lines or max(len(line) for found in lines.values() for line in found) < 2:
+        lines: dict[str, list[Line]] = {}
+        for row in study.places[place]:
+            if row["status"] == "finished" and (line := series.read(row, measure)):
+                lines.setdefault(row["learner"], []).append(line)
+        frame = means(lines, lambda at: at + 1.0)
+        if frame.is_empty() or frame["point"].n_unique() < 2:
             continue
         unit = f" ({measure.unit.strip()})" if measure.unit else ""
         metric = Metric("y", series.title.format(score=measure.name, unit=unit), series.scale)
-        drawn[series.name] = curve_picture(lines, metric, names)
+        drawn[series.name] = curve_picture(frame, metric, names)
     return drawn
 
 
-def curve_picture(
-    lines: Mapping[str, Sequence[Sequence[float]]], metric: Metric, names: Sequence[str]
-) -> bytes:
+def curve_picture(frame: pl.DataFrame, metric: Metric, names: Sequence[str]) -> bytes:
     """One line for each learner against the number of stages.
 
     Args:
-        lines: by learner, one sequence for each run.
+        frame: of `means`.
         metric: the quantity, in the column "y".
         names: learners with colour and name.
     """
-    frame = means(lines, lambda at: at + 1.0)
-    order = sorted(lines, key=lambda name: name == OURS)  # drawn last, on top
+    learners = frame["method"].unique(maintain_order=True)
+    order = sorted(learners, key=lambda name: name == OURS)  # drawn last, on top
     with matplotlib.rc_context(SMALL):
         figure = Figure(figsize=(5.6, 3.1), layout="constrained")
         axes = figure.subplots()
@@ -124,10 +120,8 @@ def curve_picture(
         return svg(figure)
 
 
-def means(
-    lines: Mapping[str, Sequence[Sequence[float]]], place: Callable[[int], float]
-) -> pl.DataFrame:
-    """The mean over runs and half its 95 % interval, at every point.
+def means(lines: Mapping[str, Sequence[Line]], place: Callable[[int], float]) -> pl.DataFrame:
+    """The mean over runs and half its 95 % interval, at every point that some run has.
 
     Args:
         lines: by learner, one sequence of one length for each run.
@@ -140,6 +134,7 @@ def means(
         {"method": learner, "point": at, "x": place(at), "y": found.mean, "y_half": found.half}
         for learner, runs in lines.items()
         for at, column in enumerate(zip(*runs, strict=True))
-        for found in [interval(column)]
+        if (known := [value for value in column if value is not None])
+        for found in [interval(known)]
     ]
     return pl.DataFrame(entries)

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from f3eo.bench.continual.report.study import StreamStudy
+from f3eo.bench.continual.run.row import restore
 from f3eo.bench.execute import archive, disk
 from f3eo.bench.execute.store import read
 
@@ -36,25 +37,19 @@ def is_stream_study(folder: Path) -> bool:
     if packed.exists():
         with disk.whole(packed, CURE):
             return "stream" in pl.read_parquet_schema(packed)
-    return bool(read(folder / "results.jsonl", _restored)[0])
+    return bool(read(folder / "results.jsonl", restore)[0])
 
 
 def _rows(folder: Path, name: str, damaged: list[str]) -> list[dict[str, Any]]:
     """The newest row of each key; appends a sentence to `damaged` where lines are damaged."""
-    rows, junk = read(lines := folder / f"{name}.jsonl", _restored)
+    rows, junk = read(lines := folder / f"{name}.jsonl", restore)
     if junk:
         damaged.append(
             f"{lines} has {len(junk)} damaged line(s), which are left out; `f3eo stream` of that "
             "name moves them away and repeats their runs."
         )
-    rows = archive.read(folder / f"{name}.parquet", _restored) + rows
+    rows = archive.read(folder / f"{name}.parquet", restore) + rows
     return list({row["key"]: row for row in rows}.values())
-
-
-def _restored(row: Any) -> dict[str, Any]:
-    if "stream" not in row:
-        raise ValueError("a row of a stream study names its stream")
-    return row
 
 
 def _check_asked(asked: Any) -> None:
