@@ -1,23 +1,26 @@
-"""Block-permuted MNIST: the image is cut into blocks, and each stage puts them in another order.
+"""Block-permuted MNIST: the image is cut into quarters, and each stage puts them in another order.
 
-Each block keeps its pixels, so strokes stay what they are and stages have more in common than
-pixel orders: a model that has seen many orders can read one that it has not.
+A quarter keeps its pixels, so strokes stay what they are and stages have more in common than pixel
+orders: a model that has seen some of the 24 orders can read one that it has not. With 4×4 blocks
+it cannot: after plain SGD on ten orders (10,000 images each) new ones were read at 10 % without a
+step, those of quarters at 67 to 92 %.
 """
 
 from functools import partial
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
 from f3eo.bench.continual.streams.images import PIXELS, SIDE, image_stage, mnist, network
-from f3eo.bench.continual.streams.permuted import orders, reordered
+from f3eo.bench.continual.streams.permuted import reordered
 from f3eo.bench.continual.streams.scores import correct
 from f3eo.bench.continual.streams.stream import Stage, Stream
 from f3eo.bench.tasks.task import cross_entropy
 
 STAGES, UNSEEN = 10, 5
 BLOCKS = 4
-"""Blocks along each side, of 7×7 pixels."""
+"""Quarters, of 14×14 pixels."""
 
 
 def pixel_order(blocks: Tensor) -> Tensor:
@@ -44,27 +47,38 @@ def pixel_order(blocks: Tensor) -> Tensor:
     return moved.view(along, along, size, size).transpose(1, 2).flatten()
 
 
+def block_orders(seed: int, number: int) -> Tensor:
+    """Orders of the quarters (number, 4), all different, drawn from a seed; at most 24."""
+    every = torch.tensor(list(permutations(range(BLOCKS))))
+    generator = torch.Generator().manual_seed(seed)
+    return every[torch.randperm(len(every), generator=generator)[:number]]
+
+
 def _family(seed: int) -> list[Stage]:
     return [
-        image_stage(f"blocks {number}", mnist, partial(reordered, order=pixel_order(blocks)))
-        for number, blocks in enumerate(orders(seed, STAGES + UNSEEN, BLOCKS**2), 1)
+        image_stage(
+            "".join(str(block + 1) for block in blocks.tolist()),
+            mnist,
+            partial(reordered, order=pixel_order(blocks)),
+        )
+        for blocks in block_orders(seed, STAGES + UNSEEN)
     ]
 
 
 def stages(seed: int) -> list[Stage]:
-    """MNIST in 10 orders of its blocks, drawn from the seed."""
+    """MNIST in 10 orders of its quarters, drawn from the seed."""
     return _family(seed)[:STAGES]
 
 
 def unseen(seed: int) -> list[Stage]:
-    """Five more orders from the same seed."""
+    """Five more of the 24 orders, from the same seed."""
     return _family(seed)[STAGES:]
 
 
 STREAMS = (
     Stream(
         name="block-mnist",
-        description="MNIST in 10 orders of its 4×4 blocks, 60,000 images each; MLP 784-256-256-10",
+        description="MNIST in 10 orders of its quarters, 60,000 images each; MLP 784-256-256-10",
         stages=stages,
         unseen=unseen,
         model=network,

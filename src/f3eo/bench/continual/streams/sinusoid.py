@@ -47,8 +47,8 @@ def _family(seed: int) -> list[Stage]:
     phases = math.pi * torch.rand(STAGES + UNSEEN, generator=generator)
     draws = torch.randint(2**31, (STAGES + UNSEEN,), generator=generator)
     return [
-        Stage(f"φ = {phase:.2f}", partial(sinusoid, phase, draw))
-        for phase, draw in zip(phases.tolist(), draws.tolist(), strict=True)
+        Stage(f"φ{number} = {phase:.2f}", partial(sinusoid, phase, draw))
+        for number, (phase, draw) in enumerate(zip(phases.tolist(), draws.tolist(), strict=True), 1)
     ]
 
 
