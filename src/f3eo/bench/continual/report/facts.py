@@ -65,11 +65,12 @@ def _cell(finding: Finding | None, quantity: Quantity, measure: Measure) -> Cell
     def text(value: float) -> str:
         return signed(value, measure.digits if quantity.scored else None)
 
-    star = "*" if finding.bought and found.relation == "better" else ""
+    bought = finding.bought and found.relation == "better"
     small = f"{text(found.low)} … {text(found.high)}" if found.n > 1 else "one run"
     if found.relation is not None:
         small += f"\np {format_p(found.p)}"
-    return Cell(text(found.mean) + star, small, False, finding.relation)
+    mark = None if bought else finding.relation
+    return Cell(text(found.mean) + ("*" if bought else ""), small, False, mark)
 
 
 def _figure(figure: Figure, goal: Goal, measure: Measure, several: bool) -> str:

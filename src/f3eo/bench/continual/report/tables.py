@@ -116,8 +116,13 @@ def shown(value: float, quantity: Quantity, measure: Measure) -> str:
 def _half(found: Interval, quantity: Quantity, measure: Measure) -> str:
     if math.isnan(found.half):
         return "one run"
-    half = f"{found.half:.{measure.digits}f}" if quantity.scored else number(found.half, 2)
-    return f"± {half}"
+    digits = measure.digits if quantity.scored else _decimals(number(found.mean))
+    return f"± {found.half:.{digits}f}" if digits is not None else f"± {number(found.half, 2)}"
+
+
+def _decimals(text: str) -> int | None:
+    """The number of decimals of a number as text; None with an exponent."""
+    return None if "e" in text else len(text.partition(".")[2])
 
 
 def _leaders(values: Values) -> tuple[set[str], set[str]]:
