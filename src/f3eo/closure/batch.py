@@ -66,16 +66,26 @@ def _map(function: Callable[[Any], Any], batch: Any, count: int | None) -> Any:
         return function(batch) if batch.ndim else batch
     if _is_list_of_samples(batch) or _is_list_of_constants(batch, count):
         return function(batch)
+    return map_items(lambda value: _map(function, value, count), batch)
+
+
+def map_items(function: Callable[[Any], Any], batch: Any) -> Any:
+    """Apply a function to every item of a mapping, tuple or list, and keep its type.
+
+    Args:
+        function: takes one item.
+        batch: the nesting; anything else is returned as it is.
+    """
     if isinstance(batch, Mapping):
-        items = {key: _map(function, value, count) for key, value in batch.items()}
+        items = {key: function(value) for key, value in batch.items()}
         try:  # keeps subclasses such as Hugging Face's BatchEncoding
             return type(batch)(items)  # pyright: ignore[reportCallIssue]
         except TypeError:  # its constructor takes no mapping
             return items
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_map(function, value, count) for value in batch))
+        return type(batch)(*map(function, batch))
     if isinstance(batch, (tuple, list)):
-        return type(batch)(_map(function, value, count) for value in batch)
+        return type(batch)(map(function, batch))
     return batch
 
 

@@ -26,6 +26,7 @@ class Problem:
         generator: source of random signs, labels and parts; None is torch's global one.
         repeatable: the closure draws no random numbers and writes into no buffer.
         names: names of the parameters for messages, used where the model is not known.
+        squares: whether an estimator that can measures `Gradients.squares`, too.
         on_output: called with the output of the closure while it has a graph.
     """
 
@@ -37,6 +38,7 @@ class Problem:
     generator: Generator | None = None
     repeatable: bool = False
     names: Sequence[str] | None = None
+    squares: bool = False
     on_output: Callable[[Output], None] | None = None
 
     @cached_property

@@ -1,5 +1,6 @@
 """Update rules, and the metric of the base optimizer in which they work."""
 
+from f3eo.direction.apart import apart
 from f3eo.direction.coupled import Coupled
 from f3eo.direction.decoupled import Decoupled, DecoupledPerTensor
 from f3eo.direction.direct import Direct
@@ -15,6 +16,7 @@ __all__ = [
     "InnerProducts",
     "Rule",
     "Update",
+    "apart",
     "combine",
     "inner_products",
     "is_diagonal",

@@ -66,6 +66,7 @@ class Compiled(Estimator):
     """
 
     additive = True
+    measures_squares = True
 
     def __init__(
         self, estimator: PerSample | None = None, *, backend: str | None = "inductor"
@@ -167,6 +168,7 @@ class Compiled(Estimator):
             tuple(tensors.index(t) for t in tensors),  # which tensors are the same one
             parameters,
             tuple(problem.structured),
+            problem.squares,
             tuple(m.training for m in modules),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
             self.estimator.takes_differences,

@@ -27,7 +27,7 @@ from f3eo.fisher.ghost.evidence import Probe
 from f3eo.fisher.ghost.second_pass.replay import SecondPass
 from f3eo.fisher.ghost.second_pass.shifted import Shifted
 from f3eo.fisher.metric import Diagonals, length, times
-from f3eo.fisher.parameters import by_parameter
+from f3eo.fisher.parameters import by_parameter, squares_of
 from f3eo.fisher.quantity import Quantity
 from f3eo.fisher.sample_norms import SampleNorms
 from f3eo.fisher.single_samples import CHECKED, SampleStructure, refuse_wrong_structure
@@ -133,6 +133,7 @@ def second_pass(
         trace=trace,
         error=steps.width.error,
         norms=SampleNorms.of(shares, kept.by_leaf, kept.euclidean),
+        squares=squares_of(problem, kept.squares),
     )
 
 

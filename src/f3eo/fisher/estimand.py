@@ -53,6 +53,8 @@ class Gradients:
         error: the expected relative error of h by rounding and differences, a scalar; None if it is
             not known.
         norms: ‖D ∇ℓ_i‖² by sample and parameter; None if not measured, or not kept.
+        squares: Σ_i ω_i ∇ℓ_i ∘ ∇ℓ_i, the diagonal of F̂ without D, a tensor per structured
+            parameter in float32 or wider; None if the problem did not ask for it.
     """
 
     loss: Tensor
@@ -62,21 +64,24 @@ class Gradients:
     trace: Tensor | None
     error: Tensor | None = None
     norms: SampleNorms | None = None
+    squares: list[Tensor] | None = None
 
     def merged(self, other: "Gradients") -> "Gradients":
         """The estimates from both batches together.
 
-        With W = W₁ + W₂ the sum of their weights, each of L, ∇L, h and Tr F becomes
+        With W = W₁ + W₂ the sum of their weights, each of L, ∇L, h, Tr F and squares becomes
         (W₁ x₁ + W₂ x₂)/W. That is the estimate from the joint batch if `Estimator.additive`. What
-        is missing in ∇L counts as zero; h, Tr F or norms that are missing in one are missing in the
-        result. The error is the larger one.
+        is missing in ∇L counts as zero; what else is missing in one is missing in the result. The
+        error is the larger one.
         """
         total = self.weight + other.weight
         a, b = self.weight / total, other.weight / total
         error = max((e for e in (self.error, other.error) if e is not None), default=None)
-        structure = None
+        structure = squares = None
         if self.structure is not None and other.structure is not None:
             structure = _mean(self.structure, other.structure, a, b)
+        if self.squares is not None and other.squares is not None:
+            squares = _mean(self.squares, other.squares, a, b)
         trace = None
         if self.trace is not None and other.trace is not None:
             trace = a * self.trace + b * other.trace
@@ -91,6 +96,7 @@ class Gradients:
             trace=trace,
             error=error,
             norms=norms,
+            squares=squares,  # pyright: ignore[reportArgumentType]
         )
 
 

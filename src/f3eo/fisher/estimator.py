@@ -27,6 +27,9 @@ class Estimator(Shown, ABC):
     power: float = 2.0
     """p, the power of the norms ‖∇ℓ_i‖^p whose mean h descends; 2 is the trace."""
 
+    measures_squares: bool = False
+    """Whether `gradients` gives `Gradients.squares` to a problem that asks for them."""
+
     relative: bool = False
     """Whether norms are in the units of the parameters (`f3eo.fisher.metric`), so that they do not
     depend on these."""
@@ -83,7 +86,7 @@ class Estimator(Shown, ABC):
             return part
         whole = part.merged(self.loss_gradient(problem.part(outside)))
         norms = None if part.norms is None else part.norms.standing_for(whole.weight)
-        measured = {n: getattr(part, n) for n in ("structure", "trace", "error")}
+        measured = {n: getattr(part, n) for n in ("structure", "trace", "error", "squares")}
         return replace(whole, **measured, norms=norms)
 
 

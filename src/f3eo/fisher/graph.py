@@ -85,7 +85,8 @@ def _parts(gradients: Gradients) -> list[list[Tensor | None]]:
     weight = gradients.weight if isinstance(gradients.weight, Tensor) else None
     scalars = gradients.loss, gradients.trace, weight, gradients.error
     norms = tensors_of(gradients.norms)
-    return [list(scalars), list(gradients.structure or []), gradients.gradient, norms]
+    structure, squares = (list(part or []) for part in (gradients.structure, gradients.squares))
+    return [list(scalars), structure, gradients.gradient, norms, squares]
 
 
 def _unflat(like: Gradients) -> Callable[[list[Tensor]], Gradients]:
@@ -96,12 +97,12 @@ def _unflat(like: Gradients) -> Callable[[list[Tensor]], Gradients]:
     """
     present = [[t is not None for t in part] for part in _parts(like)]
     count = None if isinstance(like.weight, Tensor) else like.weight
-    has_structure = like.structure is not None
+    has_structure, has_squares = like.structure is not None, like.squares is not None
     to_norms = norms_from(like.norms)
 
     def gradients(results: list[Tensor]) -> Gradients:
         rest = iter(results)
-        scalars, structure, gradient, norms = (
+        scalars, structure, gradient, norms, squares = (
             [next(rest) if here else None for here in part] for part in present
         )
         loss, trace, weight, error = scalars
@@ -114,6 +115,7 @@ def _unflat(like: Gradients) -> Callable[[list[Tensor]], Gradients]:
             trace=trace,
             error=error,
             norms=to_norms(norms),
+            squares=squares if has_squares else None,  # pyright: ignore[reportArgumentType]
         )
 
     return gradients

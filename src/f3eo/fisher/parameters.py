@@ -8,6 +8,7 @@ from torch import Tensor
 from f3eo.closure.graph import refuse_once_differentiable
 from f3eo.closure.problem import Problem
 from f3eo.fisher.ghost.verify import refuse_hooks
+from f3eo.tensors import wide
 
 
 def structured_gradient(
@@ -57,6 +58,21 @@ def structure_gradient(objective: Tensor, problem: Problem) -> list[Tensor]:
     return list(
         torch.autograd.grad(objective, parameters, half, allow_unused=True, materialize_grads=True)
     )
+
+
+def squares_of(problem: Problem, found: Mapping[int, Tensor] | None) -> list[Tensor] | None:
+    """`Gradients.squares`: 0 where a structured parameter is not reached; None if none were made.
+
+    Args:
+        problem: its parameters.
+        found: by the id of the parameter.
+    """
+    if found is None:
+        return None
+    return [
+        torch.zeros_like(wide(p)) if (own := found.get(id(p))) is None else own
+        for p in problem.structured_parameters
+    ]
 
 
 def by_parameter(

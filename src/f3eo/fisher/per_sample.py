@@ -80,6 +80,7 @@ class PerSample(Estimator):
     """
 
     additive = True
+    measures_squares = True
 
     def __init__(
         self,

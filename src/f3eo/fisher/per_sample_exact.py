@@ -7,9 +7,9 @@ from f3eo.closure.graph import refuse_once_differentiable
 from f3eo.closure.problem import Problem
 from f3eo.fisher.accuracy import rounding
 from f3eo.fisher.estimand import Gradients
-from f3eo.fisher.ghost import Ghost
+from f3eo.fisher.ghost import Ghost, Squares
 from f3eo.fisher.ghost.gradients.norms import Norms
-from f3eo.fisher.parameters import by_parameter, structure_gradient
+from f3eo.fisher.parameters import by_parameter, squares_of, structure_gradient
 from f3eo.fisher.quantity import Quantity
 from f3eo.fisher.sample_norms import SampleNorms
 
@@ -23,6 +23,7 @@ def exact_gradients(ghost: Ghost, problem: Problem, quantity: Quantity) -> Gradi
         quantity: p, and a_i.
     """
     losses, shares, unit = ghost.losses, ghost.output.shares, ghost.recording.unit()
+    squares = _squares(ghost) if problem.squares else None
     norms = ghost.loss_norms(shares.as_tensor(losses))  # of ω_i ∇ℓ_i, whose sum is ∇L
     trace = shares.trace(norms.squared)
     squared, objective = shares.squared_norms(norms.squared), trace  # ‖∇ℓ_i‖²
@@ -41,7 +42,15 @@ def exact_gradients(ghost: Ghost, problem: Problem, quantity: Quantity) -> Gradi
         trace=trace.detach(),
         error=rounding(shares.mean_or_zero(losses.detach().abs()), unit),
         norms=sample_norms(ghost, norms),
+        squares=squares_of(problem, squares),
     )
+
+
+def _squares(ghost: Ghost) -> dict[int, Tensor]:
+    """Σ_i ω_i ∇ℓ_i ∘ ∇ℓ_i by one more backward pass, of √ω_i ℓ_i."""
+    if not len(ghost.losses):
+        return {}
+    return ghost.forms(Squares(), ghost.losses, ghost.output.shares.as_tensor(ghost.losses).sqrt())
 
 
 def attached_trace(ghost: Ghost) -> tuple[Tensor, Tensor]:

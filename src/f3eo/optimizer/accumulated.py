@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from f3eo.closure.problem import Problem
+from f3eo.closure.problem import Closure, Problem
 from f3eo.closure.snapshot import Snapshot
 from f3eo.optimizer.measured import Change, Measured
 from f3eo.optimizer.parameters import Trained
@@ -24,10 +25,14 @@ class Accumulated:
     Args:
         measured: gradients whose g is .grad itself, no copy.
         marks: the marks of every gradient when it was written.
+        closure: the last one.
+        batches: its arguments, one tuple a micro-batch; none where nobody asks for them.
     """
 
     measured: Measured
     marks: list[Tensor]
+    closure: Closure
+    batches: tuple[tuple[Any, ...], ...] = ()
 
     @torch.no_grad()
     def read(self, trained: Trained) -> Measured | None:
@@ -64,7 +69,9 @@ class Accumulated:
         return replace(measured, gradients=gradients, change=change)
 
 
-def write_gradients(measured: Measured) -> Accumulated:
+def write_gradients(
+    measured: Measured, closure: Closure, batches: tuple[tuple[Any, ...], ...] = ()
+) -> Accumulated:
     """Put g into .grad, in the sign of the user's loss; None where nothing was measured."""
     gradients, trained = measured.gradients, measured.trained
     used = {_memory(h) for h in gradients.structure or ()}
@@ -80,7 +87,8 @@ def write_gradients(measured: Measured) -> Accumulated:
     for p in trained.frozen:
         p.grad = None
     marks = _marks(g for g in own if g is not None)
-    return Accumulated(replace(measured, gradients=replace(gradients, gradient=own)), marks)
+    measured = replace(measured, gradients=replace(gradients, gradient=own))
+    return Accumulated(measured, marks, closure, batches)
 
 
 def call_without_losses(problem: Problem) -> None:

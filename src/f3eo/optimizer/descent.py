@@ -10,6 +10,7 @@ from f3eo.direction import (
     InnerProducts,
     Rule,
     Update,
+    apart,
     combine,
     inner_products,
     is_diagonal,
@@ -18,7 +19,7 @@ from f3eo.direction import (
 from f3eo.optimizer.measured import Measured
 from f3eo.optimizer.parameters import Trained
 from f3eo.strength import Strength
-from f3eo.tensors import Vector, fetched, filled, inners, scaled
+from f3eo.tensors import Vector, fetched, filled, inners, scaled, squared_norm
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Descent:
         own: g of the structured parameters, (C,); None where it was not measured.
         dense: the same with zeros there.
         structure: h of the structured parameters, (C,); None without a structure term.
-        scale: factor on h, which g has had already.
+        finite: whether what has joined from beyond the batch is finite, its gradients in g apart.
+        held: further gradients that d is to be orthogonal to, of the structured parameters, (C,).
         products: Euclidean inner products of g and h, (C,).
         squared: ‖g‖² over all parameters.
     """
@@ -44,7 +46,8 @@ class Descent:
     own: list[Tensor | None]
     dense: list[Tensor]
     structure: Vector | None
-    scale: float
+    finite: bool
+    held: list[list[Tensor]]
     products: list[InnerProducts]
     squared: float
 
@@ -54,9 +57,24 @@ class Descent:
             return "the loss"
         if not isfinite(self.squared):
             return "the gradient"
+        if not self.finite:
+            return "what has joined the loss"
         if not isfinite(sum([p.hh for p in self.products])):
             return "the structure gradient"
         return None
+
+    def apart(self, diagonal: Vector | None) -> "Descent":
+        """With h less its part along g and all that is held, in the metric of the base.
+
+        Args:
+            diagonal: D; None is the identity.
+        """
+        if self.structure is None or not self.held:
+            return self
+        along, rates = [self.dense, *self.held], self.trained.rates
+        structure = apart(self.structure, along, diagonal, rates)
+        products = inner_products(self.dense, structure, None)
+        return replace(self, structure=structure, products=products)
 
     def clipping(self, max_norm: float | None) -> float:
         """Factor that scales g down to this norm, as `clip_grad_norm_`; None is no bound."""
@@ -82,7 +100,11 @@ def prepare(measured: Measured) -> Descent:
     dense, structure = filled(own, trained.chosen), gradients.structure
     if structure is not None and scale != 1:
         structure = scaled(structure, scale)
-    loss, *squares = fetched([gradients.loss, *inners(others, others)])
+    held = _held(measured)
+    alone = [gradients.loss] if measured.own is None else [measured.own]
+    beyond = [] if measured.own is None else [gradients.loss, *map(squared_norm, held)]
+    loss, *rest = fetched([*alone, *beyond, *inners(others, others)])
+    beyond, squares = rest[: len(beyond)], rest[len(beyond) :]
     products = inner_products(dense, structure, None)
     upward = all([sign < 0 for sign in trained.signs])
     return Descent(
@@ -92,7 +114,8 @@ def prepare(measured: Measured) -> Descent:
         own=own,
         dense=dense,
         structure=structure,
-        scale=scale,
+        finite=all(map(isfinite, beyond)),
+        held=held,
         products=products,
         squared=sum(squares) + sum([p.gg for p in products]),
     )
@@ -107,7 +130,7 @@ def descend(
     *,
     clip: float,
     times: int,
-) -> Update | None:
+) -> tuple[Update | None, Descent]:
     """Combine g and h in the metric of the base, and let the base step.
 
     Where D is the identity or unknown, the structure term joins .grad before the step. Where D is a
@@ -124,23 +147,28 @@ def descend(
         times: factor on λ, the number of steps that one measurement serves.
 
     Returns:
-        the structure term as it was taken, that factor in λ; None without one.
+        the structure term as it was taken, that factor in λ, or None without one; and the
+        gradients, with h off all that is held.
     """
-    structure, trained = found.structure, found.trained
-    if structure is None:
+    trained = found.trained
+    if found.structure is None:
         _write(found, {}, clip)
         base.step()
-        return None
+        return None, found
     if is_diagonal(base) and not rule.replaces_gradient:
         _write(found, {}, clip)
         base.step()
         diagonal = metric(base, trained.chosen) or []
+        found = found.apart(diagonal)
+        structure = found.structure or []
         products = inner_products(found.dense, structure, diagonal)
         update = combine(products, trained.rates, rule, strength, constant, found.dense)
         update = replace(update, strength=times * update.strength)
         direction = update.direction(found.dense, structure)
         _add(found, scaled(direction, update.strength), diagonal, clip)
-        return update
+        return update, found
+    found = found.apart(None)
+    structure = found.structure or []
     update = combine(found.products, trained.rates, rule, strength, constant, found.dense)
     update = replace(update, strength=times * update.strength)
     if rule.replaces_gradient:
@@ -149,7 +177,17 @@ def descend(
         total = update.joined(found.dense, structure)
     _write(found, {id(p): t for p, t in zip(trained.chosen, total, strict=True)}, clip)
     base.step()
-    return update
+    return update, found
+
+
+def _held(measured: Measured) -> list[list[Tensor]]:
+    """What d is to be orthogonal to beside g: uphill, of the structured parameters."""
+    trained, found = measured.trained, list[list[Tensor]]()
+    for vector in measured.held:
+        rows = zip(vector, trained.signs, trained.structured, strict=True)
+        own = [-g if g is not None and sign < 0 else g for g, sign, s in rows if s]
+        found.append(filled(own, trained.chosen))
+    return found
 
 
 def _write(found: Descent, joined: dict[int, Tensor], clip: float) -> None:

@@ -1,19 +1,15 @@
 """F3EO: any torch optimizer, trained on the loss and on the trace of the Fisher information."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from f3eo.closure.coupling import Coupling
-from f3eo.closure.problem import Closure, Problem
-from f3eo.closure.snapshot import Snapshot
+from f3eo.closure.problem import Closure
 from f3eo.direction import Decoupled, Rule, is_known
-from f3eo.fisher import Estimator, Reduction, SingleProcess
-from f3eo.fisher.parts import Measurement
-from f3eo.optimizer.accumulated import call_without_losses, write_gradients
+from f3eo.fisher import Estimator
+from f3eo.optimizer.accumulated import call_without_losses
 from f3eo.optimizer.base import Base, build_base, describe, refuse_base, warn_of_unknown_metric
 from f3eo.optimizer.checks import (
     check_alone,
@@ -26,17 +22,17 @@ from f3eo.optimizer.checks import (
 )
 from f3eo.optimizer.defaults import default_estimator, default_strength
 from f3eo.optimizer.descent import descend, prepare
-from f3eo.optimizer.measured import Measured
+from f3eo.optimizer.joined import check_past, join, load_states, parts_of, states_of
+from f3eo.optimizer.measuring import Measuring
 from f3eo.optimizer.nonfinite import check_policy, skip
-from f3eo.optimizer.notices import Notices
-from f3eo.optimizer.parameters import Groups, Trained
+from f3eo.optimizer.parameters import all_of
+from f3eo.optimizer.past import Data, Past
 from f3eo.optimizer.state import blank_state, load_parts, part_counters, wants_blank_state
 from f3eo.optimizer.step_record import step_record
-from f3eo.optimizer.wrapper import Wrapper
 from f3eo.strength import Strength
 
 
-class F3EO(Wrapper):
+class F3EO(Measuring):
     """Descends the loss L and the Fisher trace at once: θ ← base(θ, ∇L + λ h⊥).
 
     One step, with the defaults, for a batch of B samples with losses ℓ_i of outputs f_i:
@@ -82,6 +78,8 @@ class F3EO(Wrapper):
         chunk: largest number of samples that go through the model at once; default no bound.
         max_norm: g is scaled down to this norm and the structure term by the same factor; default
             no bound. (`clip_grad_norm_` does so between `accumulate` and `step`.)
+        past: a part, or several, that add to every step what earlier tasks say
+            (`f3eo.continual`), such as samples of theirs; default none. They join once a step.
         on_nonfinite: what a non-finite loss, gradient or structure gradient does: "skip" leaves
             parameters, state and buffers untouched, counts (`skipped`) and warns at the first, the
             10th, the 100th and so on; "raise" raises FloatingPointError.
@@ -106,6 +104,7 @@ class F3EO(Wrapper):
         every: int = 5,
         chunk: int | None = None,
         max_norm: float | None = None,
+        past: Past | Sequence[Past] = (),
         on_nonfinite: str = "skip",
         generator: torch.Generator | None = None,
         **options: Any,
@@ -124,12 +123,8 @@ class F3EO(Wrapper):
         check_fraction(self.fraction, self.estimator)
         module = model if isinstance(model, nn.Module) else None
         check_model(module)
-        super().__init__(build_base(base, model, options), module, generator)
-        self._coupling = Coupling()
-        self._notices = Notices(self.strength)
-        self._groups = Groups()
-        self._error: Tensor | None = None
-        self._reduction: Reduction = SingleProcess()
+        self.past = check_past(past, self.estimator)
+        super().__init__(build_base(base, model, options), module, generator, self.strength)
         if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
             warn_of_unknown_metric(self.base, stacklevel=2)
 
@@ -165,22 +160,19 @@ class F3EO(Wrapper):
         # 1 to 3: losses, per-sample gradients, second pass.
         if closure is not None and self._accumulated is None:
             check_closure(closure)
-            measured = self._measure(closure, batch, trained, scheduled > 0)
+            measured, batches = self._measure(closure, batch, trained, scheduled > 0), (batch,)
             self._groups(groups).check_same(trained)
         else:
             if closure is not None:
                 call_without_losses(self._problem(closure, batch, trained))
-            measured = self._read_accumulated(trained, stacklevel=4)
-            self._accumulated = None
-            if measured is None:
-                raise RuntimeError(
-                    "step() without a closure needs accumulate(closure, *batch) before it"
-                )
-        # 4: combine g and h.
+            measured, closure, batches = self._gathered(trained, stacklevel=4)
+        # 4: combine g and h, of all that joins the batch.
+        present = self._present(closure, batches, measured) if self.past else None
+        measured = measured if present is None else join(self.past, present, measured)
         found = prepare(measured)
         if what := found.not_finite():
             skip(what, self, measured.snapshot)
-            return measured.gradients.loss
+            return measured.loss
         gradients = measured.gradients
         self.trace = gradients.trace if gradients.trace is not None else self.trace
         self._error = gradients.error if found.structure is not None else self._error
@@ -191,7 +183,9 @@ class F3EO(Wrapper):
         clip = found.clipping(self.max_norm)
         try:
             parts = self.rule, self.strength
-            update = descend(self.base, found, *parts, constant, clip=clip, times=self._interval)
+            update, found = descend(
+                self.base, found, *parts, constant, clip=clip, times=self._interval
+            )
         except Exception as error:
             measured.snapshot.restore()
             self.strength.load(before)
@@ -199,95 +193,26 @@ class F3EO(Wrapper):
             raise
         self._blank = None
         self.steps += 1
+        for part in parts_of(self.past) if present is not None else ():
+            part.after(present)
         if self._observers:
             self._tell(step_record(self.steps - 1, measured, found, update))
-        return gradients.loss
+        return measured.loss
 
-    def accumulate(self, closure: Closure, *batch: Any) -> Tensor:
-        """Add one micro-batch's g and h to the coming `step()`.
-
-        Micro-batches equal the one big batch, with `Sign` in expectation, since each draws its own
-        signs. Afterwards .grad holds g of all of them, and `step()` takes it as it then is: a
-        factor on it, as by `clip_grad_norm_`, counts for h, too.
+    def consolidate(self, closure: Closure | None = None, data: Data | None = None) -> None:
+        """A task ends here: every part of `past` keeps what it needs of it.
 
         Args:
-            closure, batch: see `step`.
-
-        Returns:
-            the mean loss of the micro-batch, detached.
+            closure: as in `step`; called with batches of the data, in the mode that the model is
+                in. Default none, for parts that measure nothing.
+            data: batches of the task, each a tuple of the closure's arguments, such as a
+                DataLoader; it is gone through once by every part that measures.
 
         Raises:
-            TypeError, RuntimeError: as `step`.
-            ValueError: a second micro-batch with an estimator that is no mean over samples.
+            ValueError: a part needs closure and data, or had no step to learn from.
         """
-        check_closure(closure)
-        trained = self._groups(self.param_groups)
-        check_alone(self.param_groups)
-        before = self._read_accumulated(trained, stacklevel=2)
-        accumulated = self._accumulated if before is not None else None
-        try:
-            if before is not None:
-                self._measurement().refuse_parts("a second micro-batch", self.model)
-                problem = self._problem(closure, batch, trained)
-                self._measurement().refuse_coupled("a second micro-batch", problem)
-            used = self.strength.scheduled(self.steps) > 0
-            measured = self._measure(closure, batch, trained, used)
-        finally:
-            self._accumulated = accumulated  # a zero_grad() in the closure does not clear it
-        loss = measured.gradients.loss
-        if before is not None:
-            measured = replace(before, gradients=before.rescaled().merged(measured.gradients))
-        self._accumulated = write_gradients(measured)
-        return loss
-
-    @property
-    def gradient_equivalents(self) -> float:
-        """Cost of one step in plain gradients, counted in forward passes (3 a gradient)."""
-        cost = self._measurement().gradient_equivalents(self._interval)
-        return cost if self.strength.value else 1.0
-
-    @property
-    def structure_error(self) -> float | None:
-        """Expected relative error of the h last measured, but for kinks; None if not known."""
-        return None if self._error is None else float(self._error)
-
-    def _problem(self, closure: Closure, batch: tuple[Any, ...], trained: Trained) -> Problem:
-        own = trained.parameters, trained.structured, self.model, self.generator
-        return Problem(closure, batch, *own, names=trained.names, on_output=self._notices)
-
-    @property
-    def _interval(self) -> int:
-        """Steps from one measurement to the next; a rule without g measures at every one."""
-        return 1 if self.rule.replaces_gradient else self.every
-
-    def _measurement(self) -> Measurement:
-        return Measurement(self.estimator, self.fraction, self.chunk, self._coupling)
-
-    def _measure(
-        self, closure: Closure, batch: tuple[Any, ...], trained: Trained, used: bool
-    ) -> Measured:
-        """L and g of a batch, and h where it is due and the strength uses it."""
-        problem, measurement = self._problem(closure, batch, trained), self._measurement()
-        snapshot = Snapshot(problem)
-        due = self.steps % self._interval == 0
-        structure = due and used and bool(trained.chosen)
-        try:
-            with torch.enable_grad():
-                gradients = measurement(problem, structure=structure)
-                gradients = self._reduction.reduce(gradients)
-        except BaseException:
-            snapshot.restore()
-            raise
-        return Measured(gradients, snapshot, trained)
-
-    def _read_accumulated(self, trained: Trained, stacklevel: int) -> Measured | None:
-        """What was accumulated, as .grad holds it now; None if nothing was."""
-        if self._accumulated is None:
-            return None
-        found = self._accumulated.read(trained)
-        if found is not None and not found.change.uniform:
-            self._notices.warn_of_change(stacklevel=stacklevel + 1)
-        return found
+        for part in parts_of(self.past):
+            part.consolidate(self.model or all_of(self.param_groups), closure, data)
 
     def _counters(self) -> dict[str, Any]:
         return {**super()._counters(), **part_counters(self.estimator, self.strength)}
@@ -295,6 +220,12 @@ class F3EO(Wrapper):
     def _load_counters(self, counters: dict[str, Any]) -> None:
         super()._load_counters(counters)
         load_parts(self.estimator, self.strength, counters)
+        load_states(self.past, counters.get("past", ()), all_of(self.param_groups))
+
+    def _add_parts(self, state: dict[str, Any]) -> None:
+        super()._add_parts(state)
+        if self.past:
+            state["f3eo"]["past"] = states_of(self.past, all_of(self.param_groups))
 
     def __repr__(self) -> str:
         return describe(self, ("estimator", "rule", "strength"), ("fraction", "every"))

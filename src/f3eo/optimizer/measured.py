@@ -33,12 +33,21 @@ class Measured:
         snapshot: of the state before the closure ran.
         trained: the parameters they belong to.
         change: what was done to g since; not to h.
+        own: L of the batch alone, where something has joined the gradients; default theirs.
+        held: see `f3eo.optimizer.past.Joined`.
     """
 
     gradients: Gradients
     snapshot: Snapshot
     trained: Trained
     change: Change = field(default_factory=Change)
+    own: Tensor | None = None
+    held: tuple[list[Tensor | None], ...] = ()
+
+    @property
+    def loss(self) -> Tensor:
+        """L of the batch alone."""
+        return self.gradients.loss if self.own is None else self.own
 
     def rescaled(self) -> Gradients:
         """The gradients with the factor of the change on h, too, and without norms before it."""

@@ -53,6 +53,11 @@ class Trained:
             )
 
 
+def all_of(groups: Sequence[dict[str, Any]]) -> list[Tensor]:
+    """The parameters of all groups, trained or not."""
+    return [p for group in groups for p in group["params"]]
+
+
 def trained_parameters(groups: Sequence[dict[str, Any]]) -> Trained:
     """What a step with these groups trains."""
     parameters: list[Tensor] = []

@@ -21,17 +21,21 @@ class StepRecord:
 
     Args:
         number: of the step, from 0.
-        loss: L as the closure returned it, a scalar; log-probabilities where it maximizes.
+        loss: L of the batch as the closure returned it, a scalar; log-probabilities where it
+            maximizes.
         parameters: the structured parameters, C of them.
         names: of them, as the groups have them, or their positions "0", "1", … there.
         gradient: ∇L in them, uphill on what is to become smaller, (C,); with what a user did to
-            .grad after `accumulate`, and before `max_norm`. None where the loss does not use one.
-        structure: h, (C,), with the same factor; None at a step that did not measure it.
+            .grad after `accumulate`, with what `past` joined, and before `max_norm`. None where the
+            loss does not use one.
+        structure: h, (C,), with the same factor, what joined, and off the gradients of further
+            losses that are left alone; None at a step that did not measure it.
         squared: ‖∇L‖² over all parameters, structured or not.
         products: ⟨g, g⟩, ⟨g, h⟩, ⟨h, h⟩ over the structured ones, Euclidean.
-        trace: Tr(D F D) as this step measured it, a scalar; None where it did not.
+        trace: Tr(D F D) of the batch as this step measured it, a scalar; None where it did not.
         norms: of single samples, before any factor; None where the estimator keeps none.
-        factor: f of ∇L = f · (∇L as measured); None where no one factor explains the change.
+        factor: f of ∇L = f · (∇L as measured); None where no one factor explains the change,
+            and where something joined it.
         strength: λ as the step took it, for all the steps that a measurement serves; None at a
             step without a structure term.
         distance: ‖d‖, Euclidean, d = h − c g by the rule; None as λ.
@@ -71,7 +75,7 @@ def step_record(
     names = trained.names or list(map(str, range(len(trained.parameters))))
     return StepRecord(
         number=number,
-        loss=gradients.loss,
+        loss=measured.loss,
         parameters=trained.chosen,
         names=[name for name, s in zip(names, trained.structured, strict=True) if s],
         gradient=found.own,

@@ -120,8 +120,12 @@ class SampledLabelsStepper(FisherStepper):
         self._checked = True
 
 
-def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
+def build(model: nn.Module, options: Mapping[str, Any], seed: int, **parts: Any) -> FisherStepper:
     """F3EO around a base; `seed` seeds the generator of samples, signs and labels.
+
+    Args:
+        model, options, seed: see `Method`.
+        parts: further arguments of F3EO that no option names, such as `past`.
 
     Raises:
         ValueError: an unknown name, or parts that do not fit together.
@@ -137,6 +141,7 @@ def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stepper:
         fraction=options["fraction"],
         every=options["every"],
         generator=torch.Generator().manual_seed(seed),
+        **parts,
     )
     if options["estimator"] == "model_sampled":
         return SampledLabelsStepper(optimizer, model)

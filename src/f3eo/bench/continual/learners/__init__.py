@@ -6,7 +6,16 @@ benchmark copies no code.
 
 from collections.abc import Mapping
 
-from f3eo.bench.continual.learners import plain, shaped, stable_sgd
+from f3eo.bench.continual.learners import (
+    agem,
+    ewc,
+    f3eo_past,
+    plain,
+    replay,
+    shaped,
+    stable_sgd,
+    synaptic,
+)
 from f3eo.bench.continual.learners.learner import Batches, Learner, Peer
 
 PEERS: Mapping[str, Peer] = {
@@ -16,6 +25,14 @@ PEERS: Mapping[str, Peer] = {
         *plain.PEERS,
         *stable_sgd.PEERS,
         *shaped.PEERS,
+        # earlier parameters
+        *ewc.PEERS,
+        synaptic.PEER,
+        # earlier samples
+        *replay.PEERS,
+        agem.PEER,
+        # F3EO with a past
+        *f3eo_past.PEERS,
     )
 }
 

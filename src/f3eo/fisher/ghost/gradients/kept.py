@@ -10,7 +10,8 @@ from f3eo.closure.problem import Problem
 from f3eo.fisher.ghost.gradients.contribution import Group, grouped, leaf_gradients
 from f3eo.fisher.ghost.gradients.norms import Norms, not_finite
 from f3eo.fisher.ghost.gradients.per_use import per_use_gradients
-from f3eo.fisher.ghost.gradients.terms import Dense, Term, scaled, squared_norms, totals
+from f3eo.fisher.ghost.gradients.sums import scaled, squared_norms, squares, totals
+from f3eo.fisher.ghost.gradients.terms import Dense, Term
 from f3eo.fisher.ghost.recording.layout import Layout
 from f3eo.fisher.ghost.recording.recording import Recording
 from f3eo.fisher.metric import Diagonals
@@ -24,11 +25,14 @@ class KeptGradients(Norms):
         moves: D² G_i for every structured leaf that contributes, by the leaf's id.
         euclidean: ‖G_i‖² over the structured leaves, (B,).
         unit: the coarsest rounding unit on the way to them.
+        squares: Σ_i G_i ∘ G_i / ω_i for every structured leaf that contributes, by the leaf's id;
+            None if the problem did not ask for it.
     """
 
     moves: dict[int, Term]
     euclidean: Tensor
     unit: float
+    squares: dict[int, Tensor] | None = None
 
 
 @torch.no_grad()
@@ -69,13 +73,14 @@ def keep(
     sums = totals(terms)
     for key in terms.keys() - counted:
         del terms[key]
+    own = squares(terms, recording.output.shares, memory) if problem.squares else None
     by_leaf = squared_norms(terms)
     squared = euclidean = _sum(by_leaf, losses)
     if diagonals:
         terms = scaled(terms, diagonals)
         by_leaf = squared_norms(terms)
         squared, terms = _sum(by_leaf, losses), scaled(terms, diagonals)
-    return KeptGradients(squared, by_leaf, sums, terms, euclidean, unit)
+    return KeptGradients(squared, by_leaf, sums, terms, euclidean, unit, own)
 
 
 def terms_of(
@@ -116,6 +121,9 @@ def not_finite_kept(problem: Problem, losses: Tensor) -> KeptGradients:
         moves={},
         euclidean=torch.full_like(losses, torch.nan),
         unit=1.0,
+        squares={id(p): torch.full_like(p, torch.nan) for p in problem.structured_parameters}
+        if problem.squares
+        else None,
     )
 
 

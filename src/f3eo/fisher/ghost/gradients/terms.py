@@ -7,13 +7,12 @@ Letters: N samples, T positions of a sample, m × n the parameter as a matrix.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from f3eo.fisher.metric import Diagonal, Diagonals
+from f3eo.fisher.metric import Diagonal
 from f3eo.tensors import wide
 
 MEMORY_TRAFFIC = 16
@@ -48,8 +47,11 @@ class Term(ABC):
         """D ⊙ G_i, of the same form where there is one; D has no graph."""
         return Dense(diagonal.times(self.rows(slice(None))))
 
-    def squares(self) -> Tensor | None:
-        """Σ_i G_i ∘ G_i, in the parameter's shape; None where G_i must be written out for it."""
+    def squares(self, factors: Tensor | None = None) -> Tensor | None:
+        """Σ_i c_i G_i ∘ G_i in the parameter's shape, c_i = 1 or given, (N,), without a graph.
+
+        None where G_i must be written out for it.
+        """
         return None
 
     def products(self, vector: Tensor) -> Tensor | None:
@@ -79,9 +81,10 @@ class Dense(Term):
         """See `Term.squared_norms`."""
         return squared_rows(wide(rows_of(self.values)))
 
-    def squares(self) -> Tensor:
+    def squares(self, factors: Tensor | None = None) -> Tensor:
         """See `Term.squares`."""
-        return wide(self.values).square().sum(0)
+        values = wide(self.values).square()
+        return values.sum(0) if factors is None else torch.tensordot(factors.to(values), values, 1)
 
     def products(self, vector: Tensor) -> Tensor:
         """See `Term.products`."""
@@ -136,11 +139,12 @@ class Outer(Term):
             return left.square().sum((1, 2)) * right.square().sum((1, 2))
         return ((left @ left.mT) * (right @ right.mT)).sum((1, 2))
 
-    def squares(self) -> Tensor | None:
-        """Σ_i left_i² ⊗ right_i² with one position; see `Term.squares`."""
+    def squares(self, factors: Tensor | None = None) -> Tensor | None:
+        """Σ_i c_i left_i² ⊗ right_i² with one position; see `Term.squares`."""
         if self.left.shape[1] > 1:
             return None
         left, right = (wide(side).squeeze(1).square() for side in (self.left, self.right))
+        left = left if factors is None else left * factors.to(left).unsqueeze(1)
         return (left.mT @ right).view(self.shape)
 
     def products(self, vector: Tensor) -> Tensor:
@@ -250,11 +254,13 @@ class Rows(Term):
         same = self.index.unsqueeze(1) == self.index.unsqueeze(2)
         return ((values @ values.mT) * same).sum((1, 2))
 
-    def squares(self) -> Tensor | None:
-        """Σ_i e(index_i) ⊗ values_i² with one position; see `Term.squares`."""
+    def squares(self, factors: Tensor | None = None) -> Tensor | None:
+        """Σ_i c_i e(index_i) ⊗ values_i² with one position; see `Term.squares`."""
         if self.index.shape[1] > 1:
             return None
-        return Rows(self.index, wide(self.values).square(), self.count).total()
+        values = wide(self.values).square()
+        values = values if factors is None else values * factors.to(values).view(-1, 1, 1)
+        return Rows(self.index, values, self.count).total()
 
     def products(self, vector: Tensor) -> Tensor:
         """⟨G_i, v⟩ = Σ_t values_t · v(index_t); see `Term.products`."""
@@ -271,21 +277,6 @@ class Rows(Term):
         if diagonal.full is not None:
             values = values * diagonal.full[self.index]
         return Rows(self.index, values, self.count)
-
-
-def totals(terms: Mapping[int, Term]) -> dict[int, Tensor]:
-    """Σ_i G_i of every term."""
-    return {key: term.total() for key, term in terms.items()}
-
-
-def scaled(terms: Mapping[int, Term], diagonals: Diagonals) -> dict[int, Term]:
-    """D ⊙ G_i of every term; G_i itself where D is the identity."""
-    return {k: t.scaled(diagonals[k]) if k in diagonals else t for k, t in terms.items()}
-
-
-def squared_norms(terms: Mapping[int, Term]) -> dict[int, Tensor]:
-    """‖G_i‖² of every term, (N,) each."""
-    return {key: term.squared_norms() for key, term in terms.items()}
 
 
 def rows_of(values: Tensor) -> Tensor:
