@@ -1,9 +1,8 @@
 """Reading a stream study from its folder."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import polars as pl
 
 from f3eo.bench.continual.report.study import StreamStudy
 from f3eo.bench.continual.run.row import restore
@@ -32,12 +31,13 @@ def load(folder: Path) -> StreamStudy:
 
 
 def is_stream_study(folder: Path) -> bool:
-    """Whether a folder holds rows of streams, not of a comparison or study of methods."""
-    packed = folder / "results.parquet"
-    if packed.exists():
-        with disk.whole(packed, CURE):
-            return "stream" in pl.read_parquet_schema(packed)
-    return bool(read(folder / "results.jsonl", restore)[0])
+    """Whether a folder holds rows of streams; a damaged file holds none."""
+    with suppress(disk.Damaged):
+        return bool(
+            archive.read(folder / "results.parquet", restore)
+            or read(folder / "results.jsonl", restore)[0]
+        )
+    return False
 
 
 def _rows(folder: Path, name: str, damaged: list[str]) -> list[dict[str, Any]]:
