@@ -63,7 +63,9 @@ def matrix_picture(found: Mapping[str, np.ndarray], measure: Measure) -> bytes:
                 cells, cmap=shades, vmin=low, vmax=high, interpolation="none",
                 extent=(*edge, *edge[::-1]), aspect="auto",
             )  # fmt: skip
-            axes.set_title(LOOK.label(learner), color=LOOK.colour(learner), fontweight="bold")
+            axes.set_title(
+                LOOK.label(learner), color=LOOK.colour(learner), fontweight="bold", fontsize=9
+            )
             axes.spines[:].set_visible(False)
             below = at + across >= len(found)
             axes.tick_params(length=0, labelbottom=below, labelleft=column == 0)
