@@ -9,9 +9,10 @@ from f3eo.bench.continual.learners import PEERS
 from f3eo.bench.continual.plan.carry import carry_out_study
 from f3eo.bench.continual.plan.standings import table
 from f3eo.bench.continual.plan.study import QUICK, USUAL, StreamStudy
+from f3eo.bench.continual.report import write
 from f3eo.bench.continual.run.stream_run import EQUALS
 from f3eo.bench.continual.streams import STREAMS
-from f3eo.cli.app import ALL, Output, app, tell_end, tell_failures, typed
+from f3eo.cli.app import ALL, Output, app, tell, tell_end, tell_failures, typed
 
 BOTH = "both"
 
@@ -85,9 +86,10 @@ def stream(
     Every learner is tuned on as many settings, on held-out samples of the first stages; then it
     runs at the best of them on fresh seeds. After each stage it is judged on the test sets of all
     stages, and its trace and free energy are measured; on stages of the same family that it never
-    trains on, its score after 0, 1, 5 and 20 steps. The rows are in FOLDER/NAME/results.jsonl and
-    results.parquet. --quick takes less than three minutes on two cores. Ctrl-C keeps finished
-    runs; the same command resumes.
+    trains on, its score after 0, 1, 5 and 20 steps. The report is FOLDER/NAME/report.html, one
+    page that needs no network; its rows are in results.jsonl and results.parquet beside it.
+    --quick takes less than three minutes on two cores. Ctrl-C keeps finished runs; the same
+    command resumes.
 
     Args:
         workers: Number of processes, one torch thread each; at least 1.
@@ -120,5 +122,7 @@ def stream(
             console.print(table(chosen, kind, study.learners, outcome.results))
     tell_failures(console, [*outcome.trials, *outcome.results], "stream", "learner")
     if outcome.results:
-        console.print(f"Results: {study.path}", soft_wrap=True)
+        with console.status("reading and testing …"):
+            written = write(study.path, tell)
+        console.print(f"Report: {written}", soft_wrap=True)
     return tell_end(console, outcome.missing, outcome.failure)
