@@ -18,7 +18,7 @@ BOTH = "both"
 
 
 def _shown(value: Any) -> str:
-    if value is None or value == tuple(PEERS):
+    if value is None or value in (tuple(PEERS), tuple(STREAMS)):
         return ALL
     return BOTH if value == EQUALS else " ".join(value) if isinstance(value, tuple) else str(value)
 

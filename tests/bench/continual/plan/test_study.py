@@ -15,7 +15,7 @@ from f3eo.bench.continual.plan import carry, prices
 from f3eo.bench.continual.plan.carry import carry_out_study, choose_options
 from f3eo.bench.continual.plan.standings import table
 from f3eo.bench.continual.plan.study import QUICK, USUAL, StreamStudy
-from f3eo.bench.continual.plan.tuning import SEED, best, draw
+from f3eo.bench.continual.plan.tuning import SEED, Setting, best, draw
 from f3eo.bench.continual.run.row import record
 from f3eo.bench.continual.streams import STREAMS
 from f3eo.bench.execute import resume
@@ -122,13 +122,24 @@ def test_where_no_trial_finished_the_defaults_are_taken(make):
     assert choose_options(study, []) == study.defaults
 
 
-def test_a_study_tunes_chooses_and_keeps_rows_as_lines_and_as_a_table(make, console, executed):
+def test_a_study_tunes_chooses_and_keeps_rows_as_lines_and_as_a_table(
+    make, console, executed, monkeypatch
+):
+    seen = []
+
+    def last(rows, metric):  # the best is another than the default
+        seen.extend(rows)
+        return Setting(rows[-1]["config"]["options"], 1.0, 1.0)
+
+    monkeypatch.setattr(carry, "best", last)
     study = make(command="f3eo stream blobs")
     outcome = carry_out_study(study, console)
     assert len(outcome.trials) == 4 and len(outcome.results) == 4 and not outcome.missing
-    chosen = choose_options(study, outcome.trials)
+    assert seen == sorted(outcome.trials, key=lambda row: row["learner"] == "replay")
     for row in outcome.results:
-        assert row["config"]["options"] == chosen["blobs", row["learner"]]
+        tried = [one for one in outcome.trials if one["learner"] == row["learner"]]
+        assert row["config"]["options"] == tried[-1]["config"]["options"]
+        assert row["config"]["options"] != study.defaults["blobs", row["learner"]]
         assert row["command"] == "f3eo stream blobs" and row["kind"] == "result"
     lines, damaged = read(study.path / "results.jsonl", carry.restore)
     assert lines == outcome.results and not damaged

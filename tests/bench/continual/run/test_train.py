@@ -137,6 +137,20 @@ def test_steps_are_the_epoch_over_the_price_rounded_down_but_one(price, epochs, 
     assert made(price=price, epochs=epochs).steps(69) == steps
 
 
+def test_every_stage_of_every_seed_has_an_order_of_its_own(blobs, monkeypatch):
+    drawn = []
+
+    def noted(samples, size, steps, generator):
+        drawn.append(ordered(samples, size, steps, generator))
+        return drawn[-1]
+
+    monkeypatch.setattr(module, "ordered", noted)
+    for seed in (0, 1):
+        train(made(seed=seed, stages=2))
+    orders = {tuple(torch.cat(data.chosen).tolist()) for data in drawn}
+    assert len(drawn) == len(orders) == 4
+
+
 def test_batches_cover_an_epoch_once_and_later_epochs_in_another_order():
     samples = clouds(0, 0).train
     data = ordered(samples, 25, 4, torch.Generator().manual_seed(0))

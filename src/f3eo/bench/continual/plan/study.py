@@ -15,7 +15,7 @@ from f3eo.bench.plan.checks import check_counts, check_folder, check_names
 
 USUAL: Mapping[str, Any] = {
     "name": "streams",
-    "streams": ("permuted-mnist", "rotated-mnist"),
+    "streams": tuple(STREAMS),
     "learners": tuple(PEERS),
     "trials": 8,
     "seeds": 5,
