@@ -16,6 +16,7 @@ from torch import nn
 
 import f3eo
 import f3eo.cli
+import f3eo.continual
 import f3eo.control
 import f3eo.extend
 import f3eo.instruments
@@ -32,7 +33,7 @@ from f3eo.bench.tasks import TASKS
 BLOCKS = [(page, block) for page in PAGES for block in blocks(page)]
 ROOMS = (
     *(f3eo, f3eo.extend, f3eo.second_order, f3eo.monitor),
-    *(f3eo.instruments, f3eo.instruments.free_energy, f3eo.control),
+    *(f3eo.instruments, f3eo.instruments.free_energy, f3eo.control, f3eo.continual),
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 

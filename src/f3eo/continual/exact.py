@@ -22,8 +22,9 @@ class Exact(Importance):
     strength by the number of samples to get the posterior of the task (Kirkpatrick et al. 2017).
 
     Args:
-        labels: "data" are the labels observed; "model" draws them from the model, which gives the
-            Fisher matrix itself and needs a closure that returns a likelihood.
+        labels: "data" are those observed; "drawn" from the model, or "exact", the mean over all
+            labels of the model, give the Fisher matrix itself and need a closure that returns a
+            likelihood. Default "data".
         generator: source of drawn labels; default torch's global one.
 
     Raises:

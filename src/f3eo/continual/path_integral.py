@@ -11,7 +11,7 @@ from f3eo.continual.by_parameter import ByParameter, by_parameter, listed, param
 from f3eo.continual.importance import Importance
 from f3eo.optimizer.checks import in_range
 from f3eo.optimizer.past import Data, Present
-from f3eo.tensors import wide
+from f3eo.tensors import plus, squared_norm, wide
 
 KINDS = "contributions", "starts", "before", "gradients"
 """The tensors of its state."""
@@ -69,10 +69,11 @@ class PathIntegral(Importance):
     @torch.no_grad()
     def _settle(self) -> None:
         """ω ← ω − g ∘ (θ − θ before), once for every step; one that was skipped moved nothing."""
-        for p, before in self._before.items():
-            moved = wide(p) - wide(before)
-            fall = torch.where(moved == 0, 0, self._gradients[p].to(moved) * moved)
-            self._contributions[p] -= fall
+        parameters = list(self._before)
+        moved = plus(list(map(wide, parameters)), list(map(wide, self._before.values())), -1.0)
+        if squared_norm(moved) > 0:
+            for p, way in zip(parameters, moved, strict=True):
+                self._contributions[p].addcmul_(self._gradients[p].to(way), way, value=-1)
         self._before, self._gradients = ByParameter(), ByParameter()
 
     @torch.no_grad()

@@ -85,8 +85,8 @@ def _parts(gradients: Gradients) -> list[list[Tensor | None]]:
     weight = gradients.weight if isinstance(gradients.weight, Tensor) else None
     scalars = gradients.loss, gradients.trace, weight, gradients.error
     norms = tensors_of(gradients.norms)
-    structure, squares = (list(part or []) for part in (gradients.structure, gradients.squares))
-    return [list(scalars), structure, gradients.gradient, norms, squares]
+    structure, squares = gradients.structure or [], gradients.squares or []
+    return [list(scalars), [*structure], gradients.gradient, norms, [*squares]]
 
 
 def _unflat(like: Gradients) -> Callable[[list[Tensor]], Gradients]:

@@ -193,8 +193,9 @@ class F3EO(Measuring):
             raise
         self._blank = None
         self.steps += 1
-        for part in parts_of(self.past) if present is not None else ():
-            part.after(present)
+        if present is not None:
+            for part in parts_of(self.past):
+                part.after(present)
         if self._observers:
             self._tell(step_record(self.steps - 1, measured, found, update))
         return measured.loss

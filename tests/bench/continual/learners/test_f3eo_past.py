@@ -1,6 +1,6 @@
 import torch
-from bench.continual.learners.helpers import closure_of, flat, small_model, stage_batches
 
+from bench.continual.learners.helpers import closure_of, flat, small_model, stage_batches
 from f3eo.bench.continual.learners import PEERS
 from f3eo.continual import Elastic, FromSteps, Rehearsal
 

@@ -33,6 +33,13 @@ def test_a_change_meets_training_and_test_images_and_the_source_stays(small_data
     assert torch.equal(mnist("train").x, before)
 
 
+def test_a_stage_may_have_fewer_training_images(small_data):
+    some, every = image_stage("a", mnist, train=7).load(), image_stage("a", mnist).load()
+    assert torch.equal(some.train.x, every.train.x[:7])
+    assert torch.equal(some.train.y, every.train.y[:7])
+    assert torch.equal(some.test.x, every.test.x)
+
+
 def test_mnist_comes_before_fashion_mnist(small_data):
     first, second = STREAMS[0].stages(0)
     for stage, source in ((first, mnist), (second, fashion)):

@@ -92,9 +92,11 @@ def test_a_walk_follows_its_table_and_the_table_has_the_least_loss():
     assert abs(-table[before, last, now].log().mean() - entropy_rate(table)) < 0.015  # 5 deviations
     counts = torch.zeros(27, 27, 27)
     counts.index_put_((before, last, now), torch.ones(()), accumulate=True)
-    usual = counts.sum(-1) > 1_000
-    found = counts / counts.sum(-1, keepdim=True)
-    assert usual.sum() > 20 and (found - table).abs()[usual].max() < 0.06
+    times = counts.sum(-1, keepdim=True)
+    usual = (times * table > 20) & (times * (1 - table) > 20)
+    errors = (counts - times * table) / (times * table * (1 - table)).sqrt()
+    assert usual.sum() > 1_000 and errors[usual].abs().max() < 5
+    assert abs(errors[usual].square().mean() - 1) < 0.1
 
 
 def test_the_published_text_in_the_promised_sizes(needs_data):

@@ -5,7 +5,7 @@ ends. The memory is a reservoir over the samples of all ended stages; the paper 
 every task and class.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -47,12 +47,12 @@ class AGem(Learner):
 
     def __init__(
         self,
-        parameters: list[nn.Parameter],
+        parameters: Iterable[Tensor],
         optimizer: torch.optim.Optimizer,
         memory: Memory,
         samples: int,
     ) -> None:
-        self.parameters, self.memory, self.samples = parameters, memory, samples
+        self.parameters, self.memory, self.samples = list(parameters), memory, samples
         self.optimizers = (optimizer,)
 
     def step(self, closure: Closure, x: Tensor, y: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> AGem:
     own = {name: options[name] for name in SGD}
     optimizer = torch.optim.SGD(model.parameters(), **own)
     memory = reservoir(options, seed)
-    return AGem(list(model.parameters()), optimizer, memory, options["samples"])
+    return AGem(model.parameters(), optimizer, memory, options["samples"])
 
 
 PEER = Peer(
@@ -91,7 +91,8 @@ PEER = Peer(
     colour="#2e7d32",
     kind="memory",
     source=Source("f3eo", f"{__name__}.AGem", "arXiv 1812.00420"),
-    defaults={**SGD, "momentum": 0.0, **MEMORY, "samples": 64},
+    # As far a step as lr 0.01 takes with momentum 0.8, lr/(1 − 0.8).
+    defaults={**SGD, "lr": 0.05, "momentum": 0.0, **MEMORY, "samples": 64},
     space={**SGD_RATE, **MOMENTUM},
     build=build,
     note="the memory takes in a stage's samples when it ends; a step costs two gradients then",

@@ -93,7 +93,7 @@ PEERS = (
         "#e91e63",
         "regularised",
         elastic,
-        {"penalty": 100.0},
+        {"penalty": 10.0},
         {"penalty": PENALTY["strength"]},
         note="EWC whose importance is the mean of squares that F3EO's steps measure; penalty is "
         "its lambda",

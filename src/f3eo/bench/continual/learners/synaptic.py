@@ -32,8 +32,8 @@ PEER = Peer(
     colour="#5e35b1",
     kind="regularised",
     source=Source("f3eo", f"{Regularised.__module__}.Regularised", "arXiv 1703.04200"),
-    defaults={**SGD, "strength": 0.2, "damping": 0.1},
-    space={**SGD_RATE, "strength": log(0.01, 100.0)},
+    defaults={**SGD, "strength": 2.0, "damping": 0.1},
+    space={**SGD_RATE, "strength": log(0.02, 200.0)},
     build=build,
-    note="strength is 2c of the paper, damping its xi",
+    note="strength is 2c of the paper, which takes c = 0.1 over Adam; damping is its xi",
 )

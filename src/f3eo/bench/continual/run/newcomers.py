@@ -1,6 +1,7 @@
 """What stages never trained on cost a model that was trained on others."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import TypedDict
 
 import torch
@@ -20,14 +21,15 @@ class Newcomer(TypedDict):
     """Scores of one model on one stage that it was never trained on.
 
     `stage`: its name. `after`: number of stages trained before. `shots`: training samples per
-    class, None for all. `steps`: of plain SGD on them. `scores`: on its test set, after so many.
+    class, None for all. `steps`: of plain SGD on them. `scores`: on its test set, after so many;
+    None where it is not finite.
     """
 
     stage: str
     after: int
     shots: int | None
     steps: list[int]
-    scores: list[float]
+    scores: list[float | None]
 
 
 def is_due(after: int, stages: int) -> bool:
@@ -64,6 +66,12 @@ def newcomers(
                 generator=torch.Generator().manual_seed(seed + place),
             )
             found.append(
-                Newcomer(stage=stage.name, after=after, shots=shots, steps=[*STEPS], scores=scores)
+                Newcomer(
+                    stage=stage.name,
+                    after=after,
+                    shots=shots,
+                    steps=[*STEPS],
+                    scores=[score if isfinite(score) else None for score in scores],
+                )
             )
     return found

@@ -26,8 +26,8 @@ class StreamRun:
         epochs: passes through the training samples of a stage.
         samples: training samples of a stage; default None, all.
         kind: "result" on test sets, or "trial" on held-out training samples; default "result".
-        price: time of one step over that of a plain gradient step. A stage then takes as many
-            steps as fit into the time of its plain gradient steps. Default None: equal steps.
+        price: time of one step over that of an SGD step. A stage then takes as many steps as fit
+            into the time of its SGD steps. Default None: equal steps.
     """
 
     stream: str
@@ -81,7 +81,7 @@ class StreamRun:
     def steps(self, samples: int) -> int:
         """Steps of a stage of N samples: ⌊N/B⌋ · epochs, at equal time over the price; at least 1.
 
-        A price below 1 counts as 1: no learner sees more samples than the plain gradient.
+        A price below 1 counts as 1: no learner sees more samples than SGD.
         """
         price = 1.0 if self.price is None else max(self.price, 1.0)
         return max(1, int(self.epoch(samples) * self.epochs / price))

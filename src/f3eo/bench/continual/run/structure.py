@@ -1,4 +1,4 @@
-"""Traces and free energy along a stream, on a probe of the training samples of all stages so far."""
+"""Traces and free energy along a stream, on a probe of the training samples so far."""
 
 from collections.abc import Sequence
 from math import isfinite

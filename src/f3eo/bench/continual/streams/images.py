@@ -21,6 +21,9 @@ PIXELS = SIDE**2
 MEAN, DEVIATION = 0.1307, 0.3081
 """Of MNIST's training images with pixels in [0, 1]."""
 
+FEW = 5_000
+"""Training images of an unseen stage: adaptation takes 20 batches at most."""
+
 Change = Callable[[Samples], Samples]
 """Images as bytes (N, 784) and labels (N,) -> the same kind, of which there may be fewer."""
 
@@ -47,7 +50,12 @@ def unchanged(images: Samples) -> Samples:
     return images
 
 
-def image_stage(name: str, source: Callable[[Part], Samples], change: Change = unchanged) -> Stage:
+def image_stage(
+    name: str,
+    source: Callable[[Part], Samples],
+    change: Change = unchanged,
+    train: int | None = None,
+) -> Stage:
     """A stage of standardised images, (byte / 255 − MEAN) / DEVIATION.
 
     Args:
@@ -55,12 +63,15 @@ def image_stage(name: str, source: Callable[[Part], Samples], change: Change = u
         source: `mnist` or `fashion`.
         change: what makes this stage differ from others; it treats training and test images alike;
             default `unchanged`.
+        train: number of training images, from the first on; default None, all. Where little is
+            trained on, e.g. on a stage never seen, the others need not be changed.
     """
     # The test images, 8 MB as bytes, are asked for after every stage.
     test = lru_cache(maxsize=1)(lambda: change(source("t10k")))
 
     def load() -> Data:
-        return Data(standardised(change(source("train"))), standardised(test()))
+        chosen = Samples(*(part[:train] for part in source("train")))
+        return Data(standardised(change(chosen)), standardised(test()))
 
     return Stage(name, partial(recent, load), lambda: standardised(test()))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from f3eo.bench.continual.streams.images import SIDE, image_stage, mnist, network
+from f3eo.bench.continual.streams.images import FEW, SIDE, image_stage, mnist, network
 from f3eo.bench.continual.streams.scores import correct
 from f3eo.bench.continual.streams.stream import Stage, Stream
 from f3eo.bench.tasks.task import Samples, cross_entropy
@@ -56,8 +56,8 @@ def _turned(images: Samples, degrees: float) -> Samples:
     return images._replace(x=rotate(images.x, degrees))
 
 
-def _stage(degrees: float) -> Stage:
-    return image_stage(f"{degrees:g}°", mnist, partial(_turned, degrees=degrees))
+def _stage(degrees: float, train: int | None = None) -> Stage:
+    return image_stage(f"{degrees:g}°", mnist, partial(_turned, degrees=degrees), train)
 
 
 def stages(seed: int) -> list[Stage]:
@@ -66,8 +66,11 @@ def stages(seed: int) -> list[Stage]:
 
 
 def unseen(seed: int) -> list[Stage]:
-    """MNIST at four angles halfway between those of the stages, and at three beyond the last."""
-    return [_stage(degrees) for degrees in (*BETWEEN, *BEYOND)]
+    """MNIST at four angles halfway between those of the stages, and at three beyond the last.
+
+    They have 5,000 training images.
+    """
+    return [_stage(degrees, FEW) for degrees in (*BETWEEN, *BEYOND)]
 
 
 STREAMS = (

@@ -73,5 +73,6 @@ STREAMS = (
         score=squared_error,
         chance=0.5,
         metric="error",
+        adapt_lr=0.1,
     ),
 )

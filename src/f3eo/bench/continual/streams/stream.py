@@ -63,7 +63,7 @@ class Stream:
         epochs: passes through the training samples of a stage; default 1.
         tuned_on: number of stages, from the first on, to tune hyper-parameters on; default 3.
         adapt_lr: rate of plain SGD on unseen stages, see `f3eo.bench.continual.unseen.adapt`;
-            default 0.01.
+            default 0.03.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Stream:
     batch: int = 10
     epochs: int = 1
     tuned_on: int = 3
-    adapt_lr: float = 0.01
+    adapt_lr: float = 0.03
 
     @property
     def higher_is_better(self) -> bool:

@@ -167,5 +167,6 @@ STREAMS = (
         chance=0.15,  # always a space
         batch=12,
         epochs=2,
+        adapt_lr=0.3,
     ),
 )
