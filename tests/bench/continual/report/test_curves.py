@@ -47,6 +47,10 @@ def test_f3eo_its_bases_and_the_best_have_colour():
     assert len(names) == FEW < len(LEVELS)
     assert names[:4] == ["f3eo", "sgd", "sam", "stable_sgd"]
     assert {"f3eo_memory", "f3eo_stable", "f3eo_elastic", "replay_sam"} <= set(names)
+    peers = [name for name in LEVELS if not name.startswith("f3eo")]
+    last = [row("permuted-mnist", name, 0) for name in peers]
+    last.append(row("permuted-mnist", "f3eo_elastic", 0, learnt=0.2))
+    assert len(last) > FEW and "f3eo_elastic" in coloured(StreamStudy("last", last), PLACE)
     few = StreamStudy("few", study(("permuted-mnist",), ("agem", "sgd"), stages=3))
     assert coloured(few, PLACE) == ["sgd", "agem"]
 
