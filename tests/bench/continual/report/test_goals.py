@@ -76,8 +76,10 @@ def test_over_replay_in_the_mean_over_streams_of_accuracy():
         runs("replay", "sinusoid", 0.2),  # an error: in another unit
         runs("f3eo_memory", "sinusoid", 0.9),
     ]
+    rows += [runs(n, "permuted-mnist", equal="time") for n in ("replay", "f3eo_memory")]
     goal = judged(MEMORY, *rows)
     assert goal.reached is True and figures(goal) == ["+2.25"]
+    assert figures(judged(MEMORY, *rows, equal="time")) == ["+0.00 ≈"]
     assert judged(MEMORY, *rows[:1], runs("f3eo_memory", "permuted-mnist", 0.81)).reached is False
     assert judged(MEMORY, rows[0]).missing == ["no stream has both"]
 

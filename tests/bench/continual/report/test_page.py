@@ -145,6 +145,7 @@ def test_what_is_lacking_is_said(rows):
     assert "Of the learners asked for, si has no run yet." in said
     assert "fewer than 6 seeds" in said
     assert "There are no runs at equal steps." in gaps(StreamStudy("part", SINUSOID))
+    assert not gaps(StreamStudy("all", SINUSOID, asked={"equal": ["time"], "seeds": 5}))
     shown = plain(render(made, {}))
     assert "This study is not complete." in shown and "so far" in shown
 

@@ -94,6 +94,8 @@ def test_unseen_tasks_are_averaged_and_few_shots_do_not_count_twice():
     assert on_unseen(3, 5, 5, "").read(made, ACCURACY) == pytest.approx(80)
     assert on_unseen(2, None, 0, "").read(made, ACCURACY) is None
     assert ZERO_STEP.read(hand(unseen=[]), ACCURACY) is None
+    few = [made for made in UNSEEN if made["shots"]]  # before a step no sample is used
+    assert ZERO_STEP.read(hand(unseen=few), ACCURACY) == pytest.approx(50)
 
 
 def test_a_lost_run_counts_as_the_worst_finished_one_in_every_number():

@@ -29,10 +29,10 @@ def adaptation_picture(study: StreamStudy, place: Place) -> bytes | None:
     names, measure = coloured(study, place), study.measure(place)
     panels: list[tuple[str, str, list[str], pl.DataFrame]] = []
     if len(afters) > 1:
-        frame = _lines(study, place, [(n, None, 0) for n in afters])
+        frame = points(study, place, [(n, None, 0) for n in afters])
         panels.append(("Before a step", "stages trained", [f"{n}" for n in afters], frame))
     for shot in shots:
-        frame = _lines(study, place, [(afters[-1], shot, step) for step in steps])
+        frame = points(study, place, [(afters[-1], shot, step) for step in steps])
         title = "All training samples" if shot is None else f"{shot} samples per class"
         panels.append((title, "steps on the unseen task", [f"{s}" for s in steps], frame))
     with matplotlib.rc_context(SMALL):
@@ -51,16 +51,22 @@ def adaptation_picture(study: StreamStudy, place: Place) -> bytes | None:
         return svg(figure)
 
 
-def _lines(
-    study: StreamStudy, place: Place, points: Sequence[tuple[int, int | None, int]]
+def points(
+    study: StreamStudy, place: Place, at: Sequence[tuple[int, int | None, int]]
 ) -> pl.DataFrame:
-    """Mean curves over finished runs that have every point, (after, shots, steps)."""
+    """Mean curves over finished runs that have every point; see `curves.means`.
+
+    Args:
+        study: the results.
+        place: stream and budget.
+        at: the points, each (stages trained before, shots, steps on the unseen task).
+    """
     measure = study.measure(place)
     lines: dict[str, list[list[float]]] = {}
     for row in study.places[place]:
         if row["status"] != "finished":
             continue
-        line = [shown(adapted(row, *point), measure) for point in points]
+        line = [shown(adapted(row, *point), measure) for point in at]
         known = [value for value in line if value is not None]
         if len(known) == len(line):
             lines.setdefault(row["learner"], []).append(known)

@@ -79,8 +79,8 @@ def _counts(tested: Tested, ours: str, measure: Measure) -> dict[str, tuple[int,
     """The numbers of outcomes of one learner, by title of the quantity."""
     relations: dict[str, list[Relation | None]] = {}
     for (quantity, _), pairs in tested.items():
-        own = [pair.relation for (first, _), pair in pairs.items() if first == ours]
-        relations.setdefault(quantity.head(measure), []).extend(own)
+        own = relations.setdefault(quantity.head(measure), [])
+        own.extend(pair.relation for (first, _), pair in pairs.items() if first == ours)
     return {
         title: (found.count("better"), found.count("level"), found.count("worse"))
         for title, found in relations.items()

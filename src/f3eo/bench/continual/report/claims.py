@@ -67,8 +67,8 @@ class Judged(NamedTuple):
     @property
     def relations(self) -> list[Relation]:
         """The outcomes of the comparisons that could be tested."""
-        every = [finding.relation for finding in self.found.values()]
-        return [relation for relation in every if relation is not None]
+        found = self.found.values()
+        return [relation for finding in found if (relation := finding.relation) is not None]
 
     @property
     def verdict(self) -> Verdict | None:

@@ -11,10 +11,11 @@ from matplotlib.ticker import MaxNLocator
 
 from f3eo.bench.continual.report.measure import Measure
 from f3eo.bench.continual.report.names import LOOK, OURS, is_ours
-from f3eo.bench.continual.report.quantities import AVERAGE, Row
+from f3eo.bench.continual.report.quantities import AVERAGE
 from f3eo.bench.continual.report.study import Place, StreamStudy
 from f3eo.bench.report.drawing import FEW, STYLE, draw_lines, label_ends, set_ticks, svg
 from f3eo.bench.run.metrics import Metric
+from f3eo.bench.run.row import Row
 from f3eo.bench.statistics.student import interval
 
 SMALL: dict[Any, Any] = STYLE | {"svg.fonttype": "none", "font.size": 9}

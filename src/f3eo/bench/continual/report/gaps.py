@@ -19,7 +19,8 @@ def gaps(study: StreamStudy) -> list[str]:
         if absent := [entry for entry in asked if entry not in getattr(study, name)]:
             sentences.append(f"Of the {name} asked for, {', '.join(absent)} has no run yet.")
     equals = {place.equal for place in study.places}
-    if absent := [name for equal, name in EQUAL.items() if equal not in equals]:
+    wanted = study.asked.get("equal") or EQUAL
+    if absent := [EQUAL[equal] for equal in wanted if equal not in equals]:
         sentences.append(f"There are no runs at {', '.join(absent)}.")
     counts = Counter(
         (place, row["learner"]) for place, rows in study.places.items() for row in rows

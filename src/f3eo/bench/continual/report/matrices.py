@@ -58,10 +58,10 @@ def matrix_picture(found: Mapping[str, np.ndarray], measure: Measure) -> bytes:
             left = LEFT + column * (SIDE + GAP)
             bottom = height - (row + 1) * (SIDE + HEAD)
             axes = figure.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
-            edge = (0.5, len(cells) + 0.5)
+            end = len(cells) + 0.5
             image = axes.imshow(
                 cells, cmap=shades, vmin=low, vmax=high, interpolation="none",
-                extent=(*edge, *edge[::-1]), aspect="auto",
+                extent=(0.5, end, end, 0.5), aspect="auto",
             )  # fmt: skip
             axes.set_title(
                 LOOK.label(learner), color=LOOK.colour(learner), fontweight="bold", fontsize=9

@@ -1,15 +1,13 @@
 """The quantities of a run that the page shows, each a number of its row."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from f3eo.bench.continual.numbers import NUMBERS as OF_MATRIX
 from f3eo.bench.continual.report.measure import Measure
-
-Row = Mapping[str, Any]
-"""A row of a stream study; see `f3eo.bench.continual.run.row`."""
+from f3eo.bench.run.row import Row
 
 Better = Literal["score", "larger", "smaller"]
 

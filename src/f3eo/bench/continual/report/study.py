@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from f3eo.bench.continual.report import names
 from f3eo.bench.continual.report.measure import Measure
-from f3eo.bench.continual.report.quantities import Quantity, Row
+from f3eo.bench.continual.report.quantities import Quantity
 from f3eo.bench.continual.report.values import Values, values
 from f3eo.bench.continual.streams import STREAMS
+from f3eo.bench.run.row import Row
 
 EQUAL = {"steps": "equal steps", "time": "equal seconds"}
 """What runs may have in common, and its name."""

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from f3eo.bench.continual.report.measure import Measure
-from f3eo.bench.continual.report.quantities import Quantity, Row
+from f3eo.bench.continual.report.quantities import Quantity
+from f3eo.bench.run.row import Row
 from f3eo.bench.statistics.student import Interval, interval
 
 
