@@ -22,7 +22,16 @@ def _run() -> int:
         return 0
     # Imported here: the commands need the extra f3eo[bench], and `guarded` must handle Ctrl-C
     # during their import.
-    from f3eo.cli import bench, compare, cost, inspect, methods, report, tune  # noqa: F401
+    from f3eo.cli import (  # noqa: F401
+        bench,
+        compare,
+        cost,
+        inspect,
+        methods,
+        report,
+        stream,
+        tune,
+    )
     from f3eo.cli.app import app
 
     return app.cli(prog="f3eo", description=ABOUT)

@@ -64,10 +64,18 @@ def typed() -> str:
     return shlex.join(["f3eo", *sys.argv[1:]]).encode(errors="backslashreplace").decode()
 
 
-def tell_failures(console: Console, rows: list[Row]) -> None:
-    """Print every error with its number of runs, by task and method."""
+def tell_failures(
+    console: Console, rows: list[Row], place: str = "task", who: str = "method"
+) -> None:
+    """Print every error with its number of runs, by task and method.
+
+    Args:
+        console: standard output.
+        rows: of all runs.
+        place, who: entries of a row that name its task and its method.
+    """
     lost = [row for row in rows if row["status"] != "finished"]
-    counts = Counter((row["task"], row["method"], row["error"]) for row in lost)
+    counts = Counter((row[place], row[who], row["error"]) for row in lost)
     for (task, method, error), count in counts.items():
         console.print(f"{task}, {method}: {count} failed: {error}", style="red")
 

@@ -6,7 +6,8 @@ from functools import cache
 import numpy
 import pytest
 
-from f3eo.bench.continual.streams import images, text
+from bench.continual.blobs import BLOBS
+from f3eo.bench.continual.streams import STREAMS, images, text
 from f3eo.bench.tasks.data import FASHION
 
 ALPHABET = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -39,3 +40,9 @@ def small_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for source in (images.mnist, images.fashion):
         source.cache_clear()
+
+
+@pytest.fixture
+def blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small stream beside the others."""
+    monkeypatch.setitem(STREAMS, "blobs", BLOBS)  # type: ignore[arg-type]

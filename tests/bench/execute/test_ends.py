@@ -37,7 +37,7 @@ def trained(monkeypatch, make_row):
     """Every run gives a made-up row; those whose method is in the set that this gives fail."""
     broken = set()
 
-    def execute(runs, workers, deadline, keep=None):
+    def execute(runs, workers, deadline, keep=None, kind=None):
         for run in runs:
             names = ("key", "task", "method", "variant", "seed", "config")
             row = make_row(0.5) | {name: getattr(run, name) for name in names}

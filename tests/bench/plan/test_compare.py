@@ -19,7 +19,7 @@ def trained(monkeypatch, make_row):
     """Replaces the training: every run gives a made-up row, and is noted here."""
     noted = []
 
-    def execute(runs, workers, deadline, keep=None):
+    def execute(runs, workers, deadline, keep=None, kind=None):
         for run in runs:
             noted.append(run)
             row = make_row(0.1 * run.seed + 0.3) | {
@@ -171,7 +171,7 @@ def test_failures_are_tried_again_and_divergences_are_not(small, monkeypatch, ma
     status = iter(["failed", "diverged", "finished"])
     order = []
 
-    def execute(runs, workers, deadline, keep=None):
+    def execute(runs, workers, deadline, keep=None, kind=None):
         for run in runs:
             order.append(run.seed)
             row = make_row(method=run.method, seed=run.seed) | {"key": run.key}
@@ -189,7 +189,7 @@ def test_failures_are_tried_again_and_divergences_are_not(small, monkeypatch, ma
 
 
 def test_an_interrupt_keeps_what_is_finished_and_reports_it(small, monkeypatch, make_row, console):
-    def execute(runs, workers, deadline, keep=None):
+    def execute(runs, workers, deadline, keep=None, kind=None):
         yield Update(0, runs[0], 1.0, make_row() | {"key": runs[0].key, "config": runs[0].config})
         raise KeyboardInterrupt
 

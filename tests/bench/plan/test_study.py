@@ -66,7 +66,7 @@ def trained(monkeypatch, make_row, timed):
     """Replaces the training: the higher the learning rate the better, above 1 it diverges."""
     noted = []
 
-    def execute(runs, workers, deadline, keep=None):
+    def execute(runs, workers, deadline, keep=None, kind=None):
         for run in runs:
             noted.append(run)
             lr = run.options["lr"]
@@ -388,7 +388,7 @@ def test_bad_input_is_named_with_what_is_allowed(small, changes, message):
 # The whole of it.
 
 
-def in_this_process(runs, workers, deadline, keep=None):
+def in_this_process(runs, workers, deadline, keep=None, kind=None):
     for run in runs:
         yield Update(0, run, 1.0, record(run))
 

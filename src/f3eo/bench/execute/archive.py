@@ -7,7 +7,7 @@ number that only some rows have is read as None in the others.
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,12 @@ def write(rows: Sequence[Row], path: Path) -> None:
     disk.write(path, content.getvalue())
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, restore: Callable[[Row], Row] = restore) -> list[Row]:
     """The rows of a file; none if the file does not exist.
+
+    Args:
+        path: the file.
+        restore: checks a row and gives it in today's names; default that of comparisons.
 
     Raises:
         Damaged: the file holds something else.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from f3eo.bench.execute.kind import RUNS, Kind, Runnable
 from f3eo.bench.execute.pool import execute
 from f3eo.bench.execute.progress import Display
 from f3eo.bench.execute.store import Store
-from f3eo.bench.run.row import Row, equal
-from f3eo.bench.run.run import Run
+from f3eo.bench.run.row import Row
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Carried:
 
 
 def carry_out(
-    runs: Sequence[Run],
+    runs: Sequence[Runnable],
     store: Store,
     console: Console,
     *,
@@ -41,6 +41,7 @@ def carry_out(
     command: str,
     deadline: float = math.inf,
     keep: Path | None = None,
+    kind: Kind = RUNS,
 ) -> Carried:
     """Execute the runs that the store has no row of.
 
@@ -54,11 +55,12 @@ def carry_out(
         workers: number of processes.
         command: the command line, which rows record.
         deadline, keep: see `pool.execute`; default never and nothing.
+        kind: of the runs; default those of comparisons and studies.
     """
 
     def arrange() -> tuple[list[Row], int]:
         return store.arrange(
-            lambda row: is_compatible(row, runs), lambda row: is_requested(row, runs)
+            lambda row: is_compatible(row, runs, kind), lambda row: is_requested(row, runs, kind)
         )
 
     rows, aside = arrange()
@@ -71,8 +73,8 @@ def carry_out(
         rest = [row for row in rows if row["status"] != "failed"]
         try:
             with (
-                Display(console, runs, rest) as display,
-                closing(execute(missing, workers, deadline, keep)) as updates,
+                Display(console, runs, rest, kind.view(runs)) as display,
+                closing(execute(missing, workers, deadline, keep, kind)) as updates,
             ):
                 for update in updates:
                     if update.row:
@@ -90,30 +92,30 @@ def carry_out(
     return Carried(rows, trained, len(missing) - trained, failure)
 
 
-def is_compatible(row: Row, runs: Sequence[Run]) -> bool:
+def is_compatible(row: Row, runs: Sequence[Runnable], kind: Kind = RUNS) -> bool:
     """Whether a row may be reported together with these runs.
 
-    Rows of other tasks are always compatible; otherwise the setting must equal that of the runs,
-    and options and price must match a run of the same method and variant, if there is one. Runs of
-    equal cost and runs of equal time are independent.
+    Rows of other contests (tasks and what is held equal) are always compatible; otherwise the
+    setting must equal that of the runs, and options and price must match a run of the same
+    contender (method and variant), if there is one.
     """
-    here = [run for run in runs if (run.task, run.equal) == (row["task"], equal(row))]
+    here = [run for run in runs if run.contest == kind.contest(row)]
     own = ("options", "price")
     setting = {name: value for name, value in row["config"].items() if name not in own}
     if any(run.setting != setting for run in here):
         return False
-    same = _same(row, here)
-    return not same or is_requested(row, same)
+    same = _same(row, here, kind)
+    return not same or is_requested(row, same, kind)
 
 
-def is_requested(row: Row, runs: Sequence[Run]) -> bool:
-    """Whether a run has the row's task, method, variant and configuration."""
-    return any(run.config == row["config"] for run in _same(row, runs))
+def is_requested(row: Row, runs: Sequence[Runnable], kind: Kind = RUNS) -> bool:
+    """Whether a run has the row's contest, contender and configuration."""
+    return any(run.config == row["config"] for run in _same(row, runs, kind))
 
 
-def _same(row: Row, runs: Sequence[Run]) -> list[Run]:
-    identity = row["task"], equal(row), row["method"], row.get("variant", "")
-    return [run for run in runs if (run.task, run.equal, run.method, run.variant) == identity]
+def _same(row: Row, runs: Sequence[Runnable], kind: Kind) -> list[Runnable]:
+    identity = kind.contest(row), kind.contender(row)
+    return [run for run in runs if (run.contest, run.contender) == identity]
 
 
 def _report(console: Console, store: Store, aside: int, total: int, missing: int) -> None:

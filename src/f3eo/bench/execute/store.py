@@ -18,6 +18,7 @@ class Store:
         folder: folder of the files; made if missing.
         name: stem of the files; default "results". Other names have `earlier-NAME.jsonl` and
             `damaged-NAME.jsonl`.
+        restore: checks a stored row and gives it in today's names; default that of comparisons.
 
     Attributes:
         moved: number of damaged lines moved to `damaged`.
@@ -26,8 +27,11 @@ class Store:
         OSError: the folder is not writable.
     """
 
-    def __init__(self, folder: Path, name: str = "results") -> None:
+    def __init__(
+        self, folder: Path, name: str = "results", restore: Callable[[Row], Row] = restore
+    ) -> None:
         disk.prepare(folder)
+        self._restore = restore
         end = "" if name == "results" else f"-{name}"
         self.results = folder / f"{name}.jsonl"
         self.earlier = folder / f"earlier{end}.jsonl"
@@ -49,8 +53,9 @@ class Store:
         Returns:
             The compatible rows, the newest of each key; the number of rows set aside by this call.
         """
-        (results, junk), (earlier, more) = read(self.results), read(self.earlier)
-        packed = archive.read(self.packed)
+        results, junk = read(self.results, self._restore)
+        earlier, more = read(self.earlier, self._restore)
+        packed = archive.read(self.packed, self._restore)
         newest = {row["key"]: row for row in packed + earlier + results}
         away = {row["key"] for row in earlier} - {row["key"] for row in results}
         kept, aside = [], []
@@ -78,7 +83,7 @@ class Store:
         disk.append(self.results, _line(row))
 
 
-def read(path: Path) -> tuple[list[Row], list[bytes]]:
+def read(path: Path, restore: Callable[[Row], Row] = restore) -> tuple[list[Row], list[bytes]]:
     """The rows of a file, and the lines that are not rows.
 
     A line without a newline at its end is not a row: a process killed while writing leaves it.
@@ -87,14 +92,14 @@ def read(path: Path) -> tuple[list[Row], list[bytes]]:
         return [], []
     with disk.named(path):
         lines = path.read_bytes().splitlines(keepends=True)
-    parsed = [(line, _parse(line)) for line in lines]
+    parsed = [(line, _parse(line, restore)) for line in lines]
     return (
         [row for _, row in parsed if row is not None],
         [line for line, row in parsed if row is None],
     )
 
 
-def _parse(line: bytes) -> Row | None:
+def _parse(line: bytes, restore: Callable[[Row], Row]) -> Row | None:
     try:
         return restore(json.loads(line, parse_constant=_refuse)) if line.endswith(b"\n") else None
     except (ValueError, TypeError, RecursionError):

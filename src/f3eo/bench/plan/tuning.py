@@ -8,15 +8,11 @@ held-out training samples, with seeds that no result uses: on one split, or on s
 are few (`Task.splits`).
 """
 
-import hashlib
-import warnings
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import optuna
-
 from f3eo.bench.methods import METHODS
+from f3eo.bench.plan.points import points
 from f3eo.bench.plan.spaces import WRAPPERS, Space, space
 from f3eo.bench.tasks import TASKS
 
@@ -55,21 +51,6 @@ def _space(task: str, method: str, base: str) -> Space:
 
 
 @lru_cache
-def _points(task: str, method: str, base: str, trials: int) -> list[Mapping[str, float]]:
-    """Points of the sequence, in three digits; optuna learns the space from the first, unused."""
+def _points(task: str, method: str, base: str, trials: int) -> list[dict[str, Any]]:
     name = base if method in WRAPPERS and not WRAPPERS[method] else method
-    seed = int(hashlib.sha256(f"{task} {name}".encode()).hexdigest()[:8], 16)
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.QMCSampler(qmc_type="sobol", scramble=True, seed=seed)
-        study, points = optuna.create_study(sampler=sampler), []
-        for _ in range(trials):
-            trial = study.ask(dict(_space(task, method, base)))
-            study.tell(trial, 0.0)
-            points.append({option: float(f"{x:.3g}") for option, x in trial.params.items()})
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-    return points
+    return points(_space(task, method, base), f"{task} {name}", trials)

@@ -1,7 +1,7 @@
 """Tables whose cells are ready to be shown, their number formats, and their Markdown."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from f3eo.bench.methods import label
@@ -41,13 +41,19 @@ class Table(NamedTuple):
     lines: dict[str, list[Cell]]
 
 
-def markdown(table: Table, first: str = "", names: Sequence[str] | None = None) -> list[str]:
+def markdown(
+    table: Table,
+    first: str = "",
+    names: Sequence[str] | None = None,
+    label: Callable[[str], str] = label,
+) -> list[str]:
     """The lines of a table in Markdown, without the small texts.
 
     Args:
         table: to be written.
         first: head of the first column; default empty.
         names: heads of the other columns; default those of the table.
+        label: name of a line -> its label; default that of a method.
     """
     head = [first, *(names or table.columns)]
     body = [

@@ -2,8 +2,8 @@
 
 import base64
 import io
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -44,6 +44,22 @@ FEW = 10
 """The largest number of lines that colour and name still distinguish."""
 
 
+class Look(NamedTuple):
+    """How what is compared is called and coloured.
+
+    Attributes:
+        label: name -> its label; default that of a method.
+        colour: name -> #rrggbb; default that of a method.
+    """
+
+    label: Callable[[str], str] = label
+    colour: Callable[[str], str] = colour
+
+
+OF_METHODS = Look()
+"""The look of the methods of comparisons and studies."""
+
+
 def highlighted(methods: Sequence[str]) -> list[str]:
     """The methods whose lines get a colour and a name.
 
@@ -64,6 +80,8 @@ def draw_lines(
     metric: Metric,
     against: str,
     banded: Collection[str] | None = None,
+    coloured: Collection[str] | None = None,
+    look: Look = OF_METHODS,
 ) -> dict[str, float]:
     """Draw one line per method: highlighted methods in colour, the others pale.
 
@@ -75,11 +93,14 @@ def draw_lines(
         against: column on the x-axis.
         banded: methods drawn with their 95 % band; None, the default, means all methods up to
             FEW, else none.
+        coloured: methods that are highlighted; None, the default, means those of `highlighted`.
+        look: labels and colours; default those of methods.
 
     Returns:
         The last y-value of each highlighted method.
     """
-    ends, coloured = {}, highlighted(methods)
+    ends = {}
+    coloured = highlighted(methods) if coloured is None else coloured
     if banded is None:  # many bands would hide the lines
         banded = methods if len(methods) <= FEW else ()
     for method in methods:
@@ -96,8 +117,8 @@ def draw_lines(
         if metric.scale == "log":  # a log axis shows no value ≤ 0
             low = np.maximum(low, y / 10)
         if method in banded:
-            axes.fill_between(x, low, y + half, color=colour(method), alpha=0.13, linewidth=0)
-        axes.plot(x, y, color=colour(method), linewidth=1.5)
+            axes.fill_between(x, low, y + half, color=look.colour(method), alpha=0.13, linewidth=0)
+        axes.plot(x, y, color=look.colour(method), linewidth=1.5)
         ends[method] = float(y[-1])
     set_scale(axes, metric)
     axes.grid(axis="y")
@@ -151,12 +172,13 @@ def set_ticks(axes: Axes, axis: Literal["x", "y"] = "y") -> None:
         ticked.set_major_locator(LogLocator(subs=subs, numticks=6))
 
 
-def label_ends(axes: Axes, ends: Mapping[str, float]) -> None:
+def label_ends(axes: Axes, ends: Mapping[str, float], look: Look = OF_METHODS) -> None:
     """Write the name of each line at its right end, without overlaps.
 
     Args:
         axes: receives the names.
         ends: last y-value by method.
+        look: labels and colours; default those of methods.
     """
     forward = axes.yaxis.get_transform().transform
     low, high = forward(np.array(axes.get_ylim()))
@@ -166,8 +188,8 @@ def label_ends(axes: Axes, ends: Mapping[str, float]) -> None:
         axes.text(
             1.015,
             place,
-            label(method),
-            color=colour(method),
+            look.label(method),
+            color=look.colour(method),
             transform=axes.transAxes,
             va="center",
             fontweight="bold",

@@ -58,6 +58,16 @@ class Run:
         return "cost" if self.price is None else "time"
 
     @property
+    def contest(self) -> tuple[str, str]:
+        """What its result is compared within: the task, and what is held equal."""
+        return self.task, self.equal
+
+    @property
+    def contender(self) -> tuple[str, str]:
+        """What is compared: the method and its variant."""
+        return self.method, self.variant
+
+    @property
     def setting(self) -> dict[str, Any]:
         """Values that must be equal for methods to be compared."""
         return {

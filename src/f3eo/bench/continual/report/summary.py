@@ -1,0 +1,80 @@
+"""The results of a stream study in Markdown, and in the pages of the documentation."""
+
+from pathlib import Path
+
+from f3eo.bench.continual.report import names
+from f3eo.bench.continual.report.claims import judged
+from f3eo.bench.continual.report.facts import figures, found
+from f3eo.bench.continual.report.gaps import gaps
+from f3eo.bench.continual.report.goals import reached
+from f3eo.bench.continual.report.study import EQUAL, StreamStudy
+from f3eo.bench.continual.report.tables import numbers_table, unseen_tables
+from f3eo.bench.execute import disk
+from f3eo.bench.report.cells import Table, markdown
+
+BEGIN, END = "<!-- tables of the study -->", "<!-- end of the tables -->"
+"""What stands around the tables in a page of the documentation."""
+OUTCOMES = {True: "reached", False: "not reached", None: "not judged"}
+
+
+def text(study: StreamStudy) -> str:
+    """The summary: claims, goals and the numbers of every stream."""
+    return f"# {study.name}\n\n" + "\n".join(tables(study)) + "\n"
+
+
+def tables(study: StreamStudy) -> list[str]:
+    """The lines of the tables, without a head."""
+    lines = []
+    if lacking := gaps(study):
+        lines += ["This study is not complete. " + " ".join(lacking), ""]
+    lines += ["| the source document says | found | verdict |", "|---|---|---|"]
+    for claim in judged(study):
+        verdict = claim.verdict or "not judged"
+        lines.append(f"| {claim.claim.says} | {found(claim)} | {verdict} |")
+    equals = [equal for equal in EQUAL if any(p.equal == equal for p in study.places)]
+    heads = [part for equal in equals for part in (EQUAL[equal], "")]
+    lines += ["", f"| goal | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for sides in zip(*(reached(study, equal) for equal in equals), strict=True):
+        cells = [c for s in sides for c in ("; ".join(figures(s)), OUTCOMES[s.reached])]
+        lines.append(f"| {sides[0].goal.says} | {' | '.join(cells)} |")
+    for place in study.places:
+        lines += ["", f"**{place.title}** (mean ± 95 % interval; bold: best of its group)", ""]
+        lines += _markdown(numbers_table(study, place))
+        for title, table in unseen_tables(study, place).items():
+            lines += ["", f"Tasks never trained on: {title[0].lower()}{title[1:]}", ""]
+            lines += _markdown(table)
+    return lines
+
+
+def write_tables(study: StreamStudy, path: Path) -> None:
+    """Put the tables of a study into a page of the documentation, between BEGIN and END.
+
+    Args:
+        study: the results.
+        path: the page; what is outside the two marks stays as it is.
+
+    Raises:
+        ValueError: the page does not have the two marks, once each and in this order.
+    """
+    with disk.named(path):
+        page = path.read_text(encoding="utf-8")
+    before, begun, rest = page.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (begun and ended) or BEGIN in rest or END in after or END in before:
+        raise ValueError(
+            f"{path} must have the lines {BEGIN!r} and {END!r} once each, in this order: add them "
+            "where the tables shall be"
+        )
+    disk.write(path, f"{before}{BEGIN}\n\n" + "\n".join(tables(study)) + f"\n\n{END}{after}")
+
+
+def _markdown(table: Table) -> list[str]:
+    """A table with the interval behind each mean."""
+    lines = {
+        learner: [
+            cell._replace(text=" ".join([cell.text, *cell.small.split("\n")]).strip(), mark=None)
+            for cell in line
+        ]
+        for learner, line in table.lines.items()
+    }
+    return markdown(Table(table.columns, lines), "learner", label=names.label)
