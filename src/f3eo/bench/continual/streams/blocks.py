@@ -82,6 +82,7 @@ STREAMS = (
         description="MNIST in 10 orders of its quarters, 60,000 images each; MLP 784-256-256-10",
         stages=stages,
         unseen=unseen,
+        tuned_on=5,
         model=network,
         loss=cross_entropy,
         score=correct,

@@ -50,6 +50,7 @@ STREAMS = (
         description="MNIST in 20 orders of its pixels, 60,000 images each; MLP 784-256-256-10",
         stages=stages,
         unseen=none,
+        tuned_on=10,
         model=network,
         loss=cross_entropy,
         score=correct,

@@ -79,6 +79,7 @@ STREAMS = (
         description="MNIST at 0, 9, … 171 degrees, 60,000 images each; MLP 784-256-256-10",
         stages=stages,
         unseen=unseen,
+        tuned_on=10,
         model=network,
         loss=cross_entropy,
         score=correct,
