@@ -285,6 +285,17 @@ def test_the_table_lists_the_best_first_and_counts_lost_runs(blobs, console):
     assert cells[2] == ["A-GEM", "–", "–", "–", "0", "0"]
 
 
+def test_errors_are_shown_as_they_are_and_differences_turned(console, monkeypatch):
+    monkeypatch.setitem(STREAMS, "blobs", replace(BLOBS, metric="error"))
+    scores = [[0.9, 0.9], [0.1, 0.9], [0.4, 0.2]]
+    own = {"stream": "blobs", "learner": "sgd", "seed": 0, "kind": "result", "status": "finished"}
+    rows = [own | {"scores": scores, "config": {"equal": "steps"}}]
+    console.print(table("blobs", "steps", ("sgd",), rows))
+    text = console.file.getvalue()
+    assert "error, lower is better" in text
+    assert text.splitlines()[-2].split() == ["SGD", "0.3000", "0.3000", "0.2000", "1", "0"]
+
+
 @pytest.fixture
 def typed(monkeypatch, capsys):
     """Runs the command line in this process; gives its exit code, stdout and stderr."""
