@@ -1,5 +1,6 @@
 """Every part shows itself as the call that makes an equal one."""
 
+from dataclasses import dataclass
 from math import inf
 
 import pytest
@@ -28,8 +29,19 @@ from f3eo import (
     Sign,
     Uniform,
     Warmup,
+    continual,
     control,
     extend,
+)
+from f3eo.continual import (
+    Balanced,
+    Elastic,
+    Exact,
+    FromSteps,
+    PathIntegral,
+    Rehearsal,
+    Reservoir,
+    Ring,
 )
 from f3eo.control import PI, Complexity, FreeEnergy, Share, TraceTarget
 from f3eo.extend import DecoupledPerTensor, Direct, Rule
@@ -43,6 +55,15 @@ from f3eo.instruments.free_energy import (
     RelativePrior,
 )
 from f3eo.shown import Shown
+
+
+@dataclass(frozen=True)
+class Second:
+    """A key whose `repr` can be typed, as that of a function cannot."""
+
+    def __call__(self, x, y):
+        return y
+
 
 PARTS = {
     "PerSample()": PerSample(FiniteDifference(), power=1),
@@ -103,6 +124,19 @@ PARTS = {
     "PI(integral=0.1)": PI(1.0, 0.1),
     "FreeEnergy(600)": FreeEnergy(600, variance=1),
     "FreeEnergy(600, variance=inf)": FreeEnergy(600, variance=inf),
+    "Reservoir(500)": Reservoir(500),
+    "Ring(50, device='cpu')": Ring(50, device="cpu"),
+    "Balanced(500, key=Second())": Balanced(500, Second()),
+    "Rehearsal(Reservoir(500))": Rehearsal(Reservoir(500), 10),
+    "Rehearsal(Ring(50), samples=5, loss=0, structure=2.0, decouple=False)": Rehearsal(
+        Ring(50), 5, loss=0, structure=2.0, decouple=False
+    ),
+    "Elastic(Exact(), strength=100.0)": Elastic(Exact("data"), 100.0),
+    "Elastic(Exact('exact'), strength=1, decay=0.5)": Elastic(Exact("exact"), 1, 0.5),
+    "Exact('drawn')": Exact("drawn"),
+    "FromSteps()": FromSteps(),
+    "PathIntegral()": PathIntegral(0.1),
+    "PathIntegral(1.0)": PathIntegral(1.0),
     "Warmup(10)": Warmup(10, 0),
     "Warmup(10, delay=5)": Warmup(10, 5),
 }
@@ -119,9 +153,8 @@ def settings(part):
 @pytest.mark.parametrize("text", PARTS)
 def test_what_is_shown_can_be_typed(text):
     assert repr(PARTS[text]) == text
-    made = eval(
-        text, {**vars(f3eo), **vars(extend), **vars(control), **vars(free_energy), "inf": inf}
-    )
+    rooms = {**vars(f3eo), **vars(extend), **vars(control), **vars(free_energy), **vars(continual)}
+    made = eval(text, {**rooms, "inf": inf, "Second": Second})
     assert settings(made) == settings(PARTS[text])
 
 

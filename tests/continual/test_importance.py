@@ -185,20 +185,21 @@ def test_no_squares_are_made_that_nobody_reads(monkeypatch):
 
 
 def paths(model, steps: int, lr: float):
-    """θ_t and g_t of a run of SGD on one batch."""
+    """θ_t and g_t of a run of SGD with momentum on one batch."""
     x, y = batch(6, 1)
+    speed = [torch.zeros_like(p) for p in model.parameters()]
     for _ in range(steps):
         g = torch.autograd.grad(losses_of(model)(x, y).mean(), list(model.parameters()))
         yield [p.detach().clone() for p in model.parameters()], list(g)
         with torch.no_grad():
-            for p, own in zip(model.parameters(), g, strict=True):
-                p.sub_(own, alpha=lr)
+            for p, v, own in zip(model.parameters(), speed, g, strict=True):
+                p.sub_(v.mul_(0.9).add_(own), alpha=lr)
 
 
 @pytest.mark.parametrize("loop", ["f3eo", "plain"])
 def test_a_path_integral_is_its_formula_by_hand(loop):
     truth, model, part = network(), network(), PathIntegral(damping=0.05)
-    steps = list(paths(truth, 5, 0.3))
+    steps = list(paths(truth, 5, 0.5))
     ends = [*(theta for theta, _ in steps[1:]), [p.detach() for p in truth.parameters()]]
     omegas = []
     for n in range(4):
@@ -207,7 +208,7 @@ def test_a_path_integral_is_its_formula_by_hand(loop):
         omegas.append(fall.clamp(min=0) / (moved.square() + 0.05))
     elastic = Elastic(part, 1.0, decay=1.0)
     x, y = batch(6, 1)
-    base = SGD(model.parameters(), lr=0.3)
+    base = SGD(model.parameters(), lr=0.5, momentum=0.9)
     optimizer = F3EO(model, base, strength=Fixed(0.0), past=elastic) if loop == "f3eo" else base
     for _ in range(5):
         if isinstance(optimizer, F3EO):
@@ -220,6 +221,15 @@ def test_a_path_integral_is_its_formula_by_hand(loop):
     elastic.consolidate(model)
     for found, value in zip(weights_of(model, elastic), omegas, strict=True):
         assert torch.allclose(found, value, rtol=1e-10, atol=1e-16)
+
+
+def test_a_parameter_that_moved_up_the_loss_has_no_importance():
+    p, part = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]).double()), PathIntegral(damping=0.5)
+    part.observe([p], [torch.tensor([1.0, -1.0, 0.0]).double()])
+    with torch.no_grad():
+        p.add_(torch.tensor([-0.5, -0.5, 1.0]))
+    found = part.measure([p], None, None)[p]
+    assert torch.allclose(found, torch.tensor([0.5 / 0.75, 0.0, 0.0]).double())
 
 
 def test_its_sum_is_the_fall_of_the_loss_for_small_steps():

@@ -1,10 +1,15 @@
 """What the tests of f3eo.continual share: a small network, and its gradients by loops."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import SGD
 
-from f3eo import DoubleBackward, PerSample
+from cases import WHOLE
+from f3eo import F3EO, DoubleBackward, Fixed, PerSample
+from f3eo.continual import Reservoir
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -51,3 +56,26 @@ def both_gradients(model: nn.Module, x: Tensor, y: Tensor, power: float = 2.0):
     rows = samples_gradients(model, x, y)
     objective = rows.square().sum(1).pow(power / 2).mean() / power
     return rows.mean(0).detach(), flat(torch.autograd.grad(objective, list(model.parameters())))
+
+
+NOW, THEN = batch(6, 1), batch(4, 2)
+
+
+def filled(size: int = 4) -> Reservoir:
+    memory = Reservoir(size)
+    memory.add(*THEN)
+    return memory
+
+
+def recorded(optimizer: F3EO, *steps):
+    """The records of steps with these (closure, batch)."""
+    records = []
+    optimizer.observe(lambda r: records.append(copy.deepcopy(r)))
+    for closure, x, y in steps:
+        optimizer.step(closure, x, y)
+    return records
+
+
+def optimizer_of(model, part, base=SGD, **options) -> F3EO:
+    own = {"lr": 0.1, "estimator": exact(), "strength": Fixed(0.5)} | WHOLE
+    return F3EO(model, base, past=part, **own | options)

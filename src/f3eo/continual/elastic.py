@@ -30,7 +30,7 @@ class Elastic(Past):
 
     Args:
         importance: Ω_k: `Exact()`, `FromSteps()`, `PathIntegral()`, or another `Importance`.
-        strength: λ >= 0; in the units of 1/Ω times those of the loss.
+        strength: λ >= 0. SGD with rate lr is stable below lr λ Ω = 2, Ω the largest entry.
         decay: γ in (0, 1]; default None, the sum over all tasks with anchors of their own.
 
     Raises:

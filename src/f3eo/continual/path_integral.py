@@ -70,6 +70,8 @@ class PathIntegral(Importance):
     def _settle(self) -> None:
         """ω ← ω − g ∘ (θ − θ before), once for every step; one that was skipped moved nothing."""
         parameters = list(self._before)
+        if not parameters:
+            return
         moved = plus(list(map(wide, parameters)), list(map(wide, self._before.values())), -1.0)
         if squared_norm(moved) > 0:
             for p, way in zip(parameters, moved, strict=True):

@@ -212,8 +212,9 @@ class F3EO(Measuring):
         Raises:
             ValueError: a part needs closure and data, or had no step to learn from.
         """
+        model = self.model if self.model is not None else all_of(self.param_groups)
         for part in parts_of(self.past):
-            part.consolidate(self.model or all_of(self.param_groups), closure, data)
+            part.consolidate(model, closure, data)
 
     def _counters(self) -> dict[str, Any]:
         return {**super()._counters(), **part_counters(self.estimator, self.strength)}

@@ -34,23 +34,21 @@ def squares(terms: Mapping[int, Term], shares: Shares, memory: int) -> dict[int,
         memory: bytes that gradients written out may take at a time.
     """
     found: dict[int, Tensor] = {}
-    factors = None if shares.weights is None else shares.divide(torch.ones_like(shares.weights))
+    like = torch.ones(shares.count) if shares.weights is None else torch.ones_like(shares.weights)
+    factors = shares.divide(like)  # on the smaller side of a product, they cost nothing
     for key, term in terms.items():
-        total = term.squares() if factors is None else term.squares(factors)
-        if total is None:
-            total = _written_out(term, shares.count, factors, memory)
-        found[key] = total * shares.count if factors is None else total
+        total = term.squares(factors)
+        found[key] = _written_out(term, factors, memory) if total is None else total
     return found
 
 
-def _written_out(term: Term, samples: int, factors: Tensor | None, memory: int) -> Tensor:
+def _written_out(term: Term, factors: Tensor, memory: int) -> Tensor:
     """Σ_i c_i G_i ∘ G_i, a slice of samples at a time."""
     one = term.rows(slice(0, 1))
     step = max(1, memory // max(1, one.numel() * one.element_size()))
     total: Tensor | float = 0.0
-    for start in range(0, samples, step):
-        part = slice(start, min(start + step, samples))
-        own = None if factors is None else factors[part]
-        total = total + Dense(term.rows(part)).squares(own)
+    for start in range(0, len(factors), step):
+        part = slice(start, min(start + step, len(factors)))
+        total = total + Dense(term.rows(part)).squares(factors[part])
     assert isinstance(total, Tensor)
     return total
