@@ -4,7 +4,7 @@ The second and the third are generated, by these rules. "substituted": another t
 whose 26 letters are exchanged by a permutation drawn from the seed, capitals likewise; spaces and
 punctuation stay. "markov": independent windows of an order-2 Markov source of spaces and small
 letters: given two characters, the next one has the logits 3 z with z standard normal, drawn from
-the seed. Its entropy rate, about 1.4 nats a character, is the least loss that any model can have.
+the seed. Its entropy rate is about 1.4 nats a character; no model has a lower expected loss.
 
 The score is the accuracy of the next character, so that forgetting counts in the unit that it has
 in other streams. Rows hold the loss in nats beside it.
