@@ -81,6 +81,7 @@ def test_every_section_learner_and_number_is_there(page, folder):
         assert f'id="{section}"' in page
     for learner in LEARNERS:
         assert shown.count(label(learner)) > 8
+    assert "3 stages, one pass through all training samples of each, batches of 10." in shown
     assert SOURCE in shown and RULE in shown
     made = load(folder)
     for line in tables(made):
