@@ -47,6 +47,14 @@ def test_a_goal_with_a_stream_missing_is_not_judged_unless_the_other_fails():
     assert judged(RECIPE, here, runs("f3eo_stable", "permuted-mnist", 0.9)).reached is False
 
 
+def test_what_is_missing_is_named():
+    forgetting = judged(2, runs("f3eo", "permuted-mnist"), runs("sgd", "permuted-mnist"))
+    assert forgetting.missing == [
+        "no comparison on rotated-mnist",
+        "no AdamW, Muon, SAM on permuted-mnist",
+    ]
+
+
 def test_few_seeds_are_not_judged_and_said():
     goal = judged(
         RECIPE,

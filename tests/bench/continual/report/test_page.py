@@ -81,6 +81,7 @@ def test_every_section_learner_and_number_is_there(page, folder):
         assert f'id="{section}"' in page
     for learner in LEARNERS:
         assert shown.count(label(learner)) > 8
+    assert "3 stages, one pass through all training samples of each, batches of 10." in shown
     assert SOURCE in shown and RULE in shown
     made = load(folder)
     for line in tables(made):
@@ -164,9 +165,11 @@ def test_one_seed_and_one_stage_give_a_page_that_says_so():
 
 def test_runs_that_diverged_are_listed_and_a_study_of_them_alone_has_a_page():
     lost = lost_row("permuted-mnist", "sam", 3) | {"traceback": "Traceback: here"}
-    shown = edge(row("permuted-mnist", "sgd", 0), lost)
-    assert "1 of 2 runs finished" in shown
-    assert "permuted-mnist, equal steps SAM 3 diverged the loss was not finite in stage 2" in shown
+    shown = edge(row("permuted-mnist", "sgd", 0), lost | {"seed": 4, "key": "other"}, lost)
+    assert "1 of 3 runs finished" in shown and "SGD 0 finished" not in shown
+    assert (
+        "permuted-mnist, equal steps SAM 3, 4 diverged the loss was not finite in stage 2" in shown
+    )
     assert "Traceback: here" in shown
     alone = StreamStudy("lost", [lost])
     assert pictures(alone) == {}

@@ -38,6 +38,12 @@ def test_an_error_gives_a_row_with_its_traceback(blobs, monkeypatch):
     assert "Traceback" in row["traceback"] and restore(row) == row
 
 
+@pytest.mark.parametrize("learner", PEERS)
+def test_every_learner_finishes_a_small_run(blobs, learner):
+    row = record(made(learner, stages=2))
+    assert row["status"] == "finished", row["traceback"] or row["error"]
+
+
 def test_a_run_that_diverges_gives_a_row_with_its_scores_so_far(blobs):
     row = record(made(options={"lr": 3e38}))
     assert row["status"] == "diverged" and "in stage 1 of 3" in row["error"]

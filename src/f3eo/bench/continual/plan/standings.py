@@ -18,6 +18,8 @@ from f3eo.bench.statistics.student import Interval, interval
 
 SHOWN = ("average", "forgetting", "last")
 """Numbers of the final table."""
+LEVELS = ("average", "last")
+"""Those that are a score; of losses and errors they are shown as they are, not turned."""
 
 
 class Averages(View):
@@ -56,8 +58,8 @@ class Averages(View):
         if row["status"] != "finished":
             return Text(who).append(row["error"], style="red")
         metric = STREAMS[row["stream"]].metric
-        value = shown(NUMBERS["average"].of(row["scores"], metric), metric)
-        return Text(f"{who}{value}  {row['seconds']:.1f} s")
+        value = interval([NUMBERS["average"].of(row["scores"], metric)])
+        return Text(f"{who}{shown(value, 'average', metric)}  {row['seconds']:.1f} s")
 
     def _cell(self, rows: Sequence[Row], stream: str, equal: str, learner: str) -> Text:
         own = [
@@ -71,7 +73,7 @@ class Averages(View):
         text = Text("–" if not values else "", style="dim" if not values else "")
         if values:
             found = Interval(max(values), nan, len(values)) if self._tuning else interval(values)
-            text.append(with_width(found, metric)).append(f"  n={found.n}", style="dim")
+            text.append(shown(found, "average", metric)).append(f"  n={found.n}", style="dim")
         if lost := len(own) - len(values):
             text.append(f"  {lost} lost", style="red")
         return text
@@ -87,7 +89,7 @@ def table(stream: str, equal: str, learners: Sequence[str], rows: Sequence[Row])
         rows: results; lost runs are counted, not averaged.
     """
     metric = STREAMS[stream].metric
-    unit = "%" if metric == "accuracy" else f"{metric}, negative"
+    unit = "%" if metric == "accuracy" else f"{metric}, lower is better"
     grid = Table(
         box=box.SIMPLE_HEAD, title=f"{stream}, equal {equal} ({unit})", title_justify="left"
     )
@@ -99,7 +101,7 @@ def table(stream: str, equal: str, learners: Sequence[str], rows: Sequence[Row])
     order = sorted(learners, key=lambda name: -averages[name].mean if name in averages else 1e9)
     for learner in order:
         cells = [
-            with_width(found[name][learner], metric) if learner in found[name] else "–"
+            shown(found[name][learner], name, metric) if learner in found[name] else "–"
             for name in SHOWN
         ]
         own = [
@@ -117,12 +119,15 @@ def name_of(learner: str) -> Text:
     return Text(PEERS[learner].label, style=PEERS[learner].colour)
 
 
-def shown(value: float, metric: str) -> str:
-    """A number of a stream: in % for accuracies, else as it is."""
-    return f"{100 * value:.2f}" if metric == "accuracy" else f"{value:.4f}"
+def shown(found: Interval, number: str, metric: str) -> str:
+    """A mean and half of its interval, if there is one; in % for accuracies, else as it is.
 
-
-def with_width(found: Interval, metric: str) -> str:
-    """A mean and half of its interval, if there is one."""
-    mean = shown(found.mean, metric)
-    return mean if isnan(found.half) else f"{mean} ± {shown(found.half, metric)}"
+    Args:
+        found: of the number, turned where the metric is better when lower.
+        number: its name in `NUMBERS`.
+        metric: that of the stream.
+    """
+    factor, digits = (100, 2) if metric == "accuracy" else (1, 4)
+    mean = -found.mean if number in LEVELS and metric != "accuracy" else found.mean
+    width = "" if isnan(found.half) else f" ± {factor * found.half:.{digits}f}"
+    return f"{factor * mean:.{digits}f}{width}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from f3eo.bench.continual.report.claims import PLAIN, without_memory
 from f3eo.bench.continual.report.differences import Difference
 from f3eo.bench.continual.report.findings import findings, over_streams
-from f3eo.bench.continual.report.names import OURS, measure_of
+from f3eo.bench.continual.report.names import OURS, label, measure_of
 from f3eo.bench.continual.report.quantities import AVERAGE, FORGETTING, ZERO_STEP, Quantity
 from f3eo.bench.continual.report.study import Place, StreamStudy
 
@@ -168,7 +168,7 @@ def _each(study: StreamStudy, goal: Goal, equal: str) -> Reached:
         figures.append(
             Figure(at.place.stream, at.rival, finding.difference, share, as_asked, bought)
         )
-    return Reached(goal, equal, figures, _missing(study, goal, equal, figures))
+    return Reached(goal, equal, figures, _missing(goal, figures))
 
 
 def _mean(study: StreamStudy, goal: Goal, equal: str) -> Reached:
@@ -197,13 +197,15 @@ def _share(study: StreamStudy, goal: Goal, place: Place, rival: str) -> float | 
     return 1 - ours / other if other > 0 else None
 
 
-def _missing(study: StreamStudy, goal: Goal, equal: str, figures: Sequence[Figure]) -> list[str]:
+def _missing(goal: Goal, figures: Sequence[Figure]) -> list[str]:
     """The streams and rivals without a comparison, in words."""
+    here = {s: [f.rival for f in figures if f.stream == s] for s in goal.streams}
     sentences = []
-    for stream in goal.streams:
-        here = [figure.rival for figure in figures if figure.stream == stream]
-        if not here:
-            sentences.append(f"no comparison on {stream}")
-        elif not callable(goal.rivals) and (absent := [r for r in goal.rivals if r not in here]):
-            sentences.append(f"no {', '.join(absent)} on {stream}")
+    if absent := [stream for stream, rivals in here.items() if not rivals]:
+        sentences.append(f"no comparison on {', '.join(absent)}")
+    for stream, rivals in here.items():
+        if rivals and not callable(goal.rivals):
+            lacking = [label(rival) for rival in goal.rivals if rival not in rivals]
+            if lacking:
+                sentences.append(f"no {', '.join(lacking)} on {stream}")
     return sentences

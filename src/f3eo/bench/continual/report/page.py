@@ -1,6 +1,6 @@
 """The page of a stream study, as HTML."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -127,6 +127,7 @@ def _stream(study: StreamStudy, stream: str, drawn: Mapping[str, bytes]) -> dict
     return {
         "name": stream,
         "description": names.description(stream),
+        "setting": _setting(study, places),
         "unit": measure.unit.strip(),
         "score": measure.name,
         "larger": measure.larger_is_better,
@@ -135,6 +136,22 @@ def _stream(study: StreamStudy, stream: str, drawn: Mapping[str, bytes]) -> dict
         "against": against_tables(study, stream, TESTED),
         "options": chosen([row for place in places for row in study.places[place]]),
     }
+
+
+def _setting(study: StreamStudy, places: Sequence[Place]) -> str:
+    """Stages, samples, batch and epochs of the runs at these places, in words."""
+
+    def words(config: Mapping[str, Any]) -> str:
+        stages, samples, epochs = (config[name] for name in ("stages", "samples", "epochs"))
+        each = "all training samples" if samples is None else f"{samples:,} training samples"
+        passes = "one pass" if epochs == 1 else f"{epochs} passes"
+        return (
+            f"{stages} stage{'s' if stages != 1 else ''}, {passes} through {each} of each, "
+            f"batches of {config['batch']}"
+        )
+
+    configs = (row["config"] for place in places for row in study.places[place])
+    return "; ".join(dict.fromkeys(map(words, configs)))
 
 
 def _place(study: StreamStudy, place: Place, drawn: Mapping[str, bytes]) -> dict[str, Any]:
