@@ -16,10 +16,11 @@ def test_the_rate_falls_by_gamma_from_stage_to_stage_down_to_a_floor():
     assert rate(1e-6, 0.5, 3) == 1e-6
 
 
-@pytest.mark.parametrize("name", ["stable_sgd", "f3eo_stable"])
-def test_both_learners_of_the_recipe_have_its_rates_and_its_dropout(name):
+@pytest.mark.parametrize("name", ["stable_sgd", "f3eo_stable", "f3eo_stable_elastic"])
+def test_all_learners_of_the_recipe_have_its_rates_and_its_dropout(name):
     model = small_model()
-    learner = PEERS[name].build(model, PEERS[name].options({"lr": 0.2, "gamma": 0.8}), 0)
+    chosen = {"lr": 0.2, "gamma": 0.8, "dropout": 0.25}
+    learner = PEERS[name].build(model, PEERS[name].options(chosen), 0)
     for stage, expected in enumerate((0.2, 0.16, 0.128)):
         learner.begin(stage, 1)
         rates = [group["lr"] for o in learner.optimizers for group in o.param_groups]

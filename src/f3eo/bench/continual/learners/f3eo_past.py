@@ -1,18 +1,21 @@
 """F3EO with a past: a memory of earlier samples, or an importance of earlier parameters.
 
 Both are parts of one optimizer, `F3EO(..., past=part)`; the boundary of a stage is its
-`consolidate()`.
+`consolidate()`. The importance also stands within the recipe of Stable SGD, without dropout by
+default: a masked pass has other squares.
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
 from f3eo import F3EO
-from f3eo.bench.continual.learners.learner import Batches, Peer, Plain, Space
+from f3eo.bench.continual.learners.learner import Batches, Learner, Peer, Plain, Space
 from f3eo.bench.continual.learners.replay import MEMORY, reservoir
 from f3eo.bench.continual.learners.spaces import PENALTY, SGD, SGD_RATE, STRUCTURE, log
+from f3eo.bench.continual.learners.stable_sgd import GAMMA, LARGE, RECIPE, Stable
 from f3eo.bench.methods import METHODS, Closure
 from f3eo.bench.methods import f3eo as method
 from f3eo.bench.methods.method import Source
@@ -56,10 +59,16 @@ def _peer(
     own: Mapping[str, Any],
     space: Space,
     note: str,
+    recipe: Mapping[str, Any] = MappingProxyType({}),
 ) -> Peer:
-    def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Consolidating:
-        rest = {name: value for name, value in options.items() if name not in own}
-        return Consolidating(method.build(model, rest, seed, past=past(options, seed)))
+    outside = {**own, **recipe}
+
+    def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Learner:
+        rest = {name: value for name, value in options.items() if name not in outside}
+        inner = Consolidating(method.build(model, rest, seed, past=past(options, seed)))
+        if not recipe:
+            return inner
+        return Stable(model, inner, **{name: options[name] for name in recipe}, seed=seed)
 
     return Peer(
         name=name,
@@ -67,7 +76,7 @@ def _peer(
         colour=colour,
         kind=kind,
         source=Source("f3eo", f"{__name__}.Consolidating", "f3eo"),
-        defaults={**METHODS["f3eo"].defaults, **SGD, **own},
+        defaults={**METHODS["f3eo"].defaults, **SGD, **(LARGE if recipe else {}), **outside},
         space={**SGD_RATE, **STRUCTURE, **space},
         build=build,
         note=note,
@@ -97,5 +106,16 @@ PEERS = (
         {"penalty": PENALTY["strength"]},
         note="EWC whose importance is the mean of squares that F3EO's steps measure; penalty is "
         "its lambda",
+    ),
+    _peer(
+        "f3eo_stable_elastic",
+        "F3EO with importance, stable recipe",
+        "#ad1457",
+        "regularised",
+        elastic,
+        {"penalty": 10.0},
+        {"penalty": PENALTY["strength"], **GAMMA},
+        note="f3eo_elastic at the rate lr gamma^(k-1) in stage k",
+        recipe={**RECIPE, "dropout": 0.0},
     ),
 )

@@ -83,7 +83,8 @@ class Stable(Learner):
 RECIPE: dict[str, Any] = {"gamma": 0.8, "dropout": 0.25}
 LARGE = {"lr": 0.1}
 """The authors' first rate."""
-SPACE = {"gamma": FloatDistribution(0.5, 0.95), "dropout": FloatDistribution(0.0, 0.5)}
+GAMMA = {"gamma": FloatDistribution(0.5, 0.95)}
+SPACE = {**GAMMA, "dropout": FloatDistribution(0.0, 0.5)}
 PAPER = "arXiv 2006.06958"
 
 
