@@ -105,7 +105,7 @@ def test_zero_step_needs_every_peer_without_memory():
     assert judged(ZERO, ours, low, runs("replay", "rotated-mnist", lost=0.0)).reached is True
     goal = judged(ZERO, ours, low, high)
     assert goal.reached is False
-    assert figures(goal) == ["SGD +8.00, EWC −4.00"]
+    assert figures(goal) == ["SGD +8.00 · EWC −4.00"]
 
 
 @pytest.mark.parametrize(
