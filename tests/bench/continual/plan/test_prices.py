@@ -26,23 +26,35 @@ def test_a_price_is_the_time_of_a_step_over_that_of_sgd(blobs, monkeypatch, tmp_
 
         return slower
 
+    def slow_stage(stream, name, options, samples):  # twice as dear in the first stage
+        step = slow(stream, name, options, samples)
+        return lambda: [step() for _ in range((1 if name == "sgd" else 2) * prices.STEPS)][-1]
+
+    monkeypatch.setattr(prices, "_stage", slow_stage)
     monkeypatch.setattr(prices, "_stepping", slow)
     monkeypatch.setattr(prices, "ROUNDS", 5)
     monkeypatch.setattr(prices, "STEPS", 2)
     path, told, before = tmp_path / "prices.json", [], torch.get_rng_state()
-    first = prices.prices(("blobs",), ("replay",), path, told.append)
-    assert 1.5 < first["blobs", "replay"] < 3.5 and told == ["timing 1 learners on blobs …"]
-    again = prices.prices(("blobs",), ("sgd", "replay", "agem"), path)
+    first = prices.prices({"blobs": 3}, ("replay",), path, told.append)
+    own = json.loads(path.read_text())["prices"]["blobs replay"]
+    assert 1.5 < own["price"] < 3.5 and 1.5 < own["first"] / own["price"] < 2.5
+    assert first["blobs", "replay"] == round((own["first"] + 2 * own["price"]) / 3, 3)
+    (alone,) = prices.prices({"blobs": 1}, ("replay",), path).values()
+    assert alone == own["first"] and told == ["timing 1 learners on blobs …"]
+    again = prices.prices({"blobs": 3}, ("sgd", "replay", "agem"), path)
     assert again["blobs", "replay"] == first["blobs", "replay"] and again["blobs", "sgd"] == 1.0
-    assert 1.2 < again["blobs", "agem"] < 2.5
+    assert 1.8 < again["blobs", "agem"] < 3.4
     assert json.loads(path.read_text())["plain_ms"]["blobs"] > 1
     assert torch.equal(torch.get_rng_state(), before)
     path.write_text('{"prices": {"blobs sgd": {"price": 0}}}')
-    with pytest.raises(Damaged, match="must be positive"):
-        prices.prices(("blobs",), ("sgd",), path)
+    with pytest.raises(Damaged, match="must be positive, got 0"):
+        prices.prices({"blobs": 3}, ("sgd",), path)
+    path.write_text('{"prices": {"blobs sgd": {"price": 1}}}')
+    with pytest.raises(Damaged, match="'first'.*move it away"):
+        prices.prices({"blobs": 3}, ("sgd",), path)
 
 
-def test_what_is_timed_is_the_second_stage(blobs, monkeypatch):
+def test_what_is_timed_is_a_first_and_a_second_stage(blobs, monkeypatch):
     calls = []
 
     class Noting:
@@ -59,9 +71,11 @@ def test_what_is_timed_is_the_second_stage(blobs, monkeypatch):
     noting = replace(PEERS["sgd"], build=lambda model, options, seed: Noting())
     monkeypatch.setitem(PEERS, "sgd", noting)
     prices.step_times(BLOBS, {"sgd": {}}, rounds=5)
-    first = [("begin", 0), *["step"] * prices.STEPS, ("end", 6), ("begin", 1)]
-    assert len(calls) > len(first) and set(calls[: len(first)]) == set(first)
-    assert set(calls[len(first) :]) == {"step"}
+    steps = ["step"] * prices.STEPS
+    assert calls[: prices.STEPS + 3] == [("begin", 0), *steps, ("end", 6), ("begin", 1)]
+    timed = calls[prices.STEPS + 3 :]
+    assert timed.count(("begin", 0)) == 7 and ("begin", 1) not in timed  # two rounds warm up
+    assert timed.count("step") == 2 * 7 * prices.STEPS
 
 
 def test_a_learner_that_cannot_be_timed_has_price_1_and_the_reason_in_its_rows(
@@ -72,6 +86,6 @@ def test_a_learner_that_cannot_be_timed_has_price_1_and_the_reason_in_its_rows(
 
     monkeypatch.setitem(PEERS, "agem", replace(PEERS["agem"], build=build))
     told = []
-    found = prices.prices(("blobs",), ("sgd", "agem"), tmp_path / "prices.json", told.append)
+    found = prices.prices({"blobs": 3}, ("sgd", "agem"), tmp_path / "prices.json", told.append)
     assert found["blobs", "agem"] == 1.0 and "agem cannot be timed on blobs" in told[-1]
     assert record(made("agem"))["error"] == "ValueError: no such base"

@@ -49,7 +49,12 @@ def carry_out_study(study: StreamStudy, console: Console) -> Outcome:
     write_manifest(study)
     costs: dict[tuple[str, str], float] = {}
     if "time" in study.equal:
-        costs = prices(study.streams, study.learners, study.path / "prices.json", console.print)
+        costs = prices(
+            {name: study.stages_of(name) for name in study.streams},
+            study.learners,
+            study.path / "prices.json",
+            console.print,
+        )
     trials = _carry_out(study, "trials", study.trial_runs(), console, deadline)
     if trials.missing:  # the best settings are not known yet
         return Outcome(trials.rows, [], trials.missing, trials.failure)
