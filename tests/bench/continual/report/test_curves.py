@@ -2,15 +2,18 @@
 
 import math
 
+import polars as pl
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from bench.continual.report.made_up import LEVELS, row, study
 from f3eo.bench.continual.report.adaptation import points
-from f3eo.bench.continual.report.curves import SERIES, coloured, means
+from f3eo.bench.continual.report.curves import SERIES, coloured, fit, means
 from f3eo.bench.continual.report.measure import MEASURES
 from f3eo.bench.continual.report.study import Place, StreamStudy
 from f3eo.bench.report.drawing import FEW
+from f3eo.bench.run.metrics import Metric
 
 SCORES = [[0.1, 0.1, 0.2], [0.9, 0.2, 0.3], [0.7, 0.8, 0.4], [0.6, 0.5, 1.0]]
 READ = {series.name: series.read for series in SERIES}
@@ -63,3 +66,27 @@ def test_lines_of_unseen_tasks_need_every_point():
     assert frame["method"].unique().to_list() == ["sgd"]
     # 0.3 + 0.4 · 0.9 · share of the stages − 4 · 0.02, and 0.01 in the mean of two tasks
     assert frame["y"].to_list() == pytest.approx([41.0, 59.0])
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_wide_bands_do_not_press_the_lines_together(scale):
+    axes = Figure().subplots()
+    axes.set_yscale(scale)
+    frame = pl.DataFrame({"y": [0.0, 1.0, 10.0], "y_half": [0.0, 0.01, 1000.0]})
+    if scale == "linear":
+        frame = frame[1:]
+    fit(axes, frame, Metric("y", "", scale))
+    low, high = axes.get_ylim()
+    # a fifth of the distance between the lines at most, and a margin of 3 % of it
+    if scale == "linear":
+        assert (low, high) == pytest.approx((1 - 0.23 * 9, 10 + 0.23 * 9))
+    else:
+        assert (math.log10(low), math.log10(high)) == pytest.approx(
+            (-0.03 + math.log10(0.99), 1.23)
+        )
+
+
+def test_narrow_bands_fit_whole():
+    axes = Figure().subplots()
+    fit(axes, pl.DataFrame({"y": [1.0, 2.0], "y_half": [0.1, 0.2]}), Metric("y", ""))
+    assert axes.get_ylim() == pytest.approx((0.9 - 0.03, 2.2 + 0.03))

@@ -8,7 +8,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from f3eo.bench.continual.report.curves import SMALL, coloured, means
+from f3eo.bench.continual.report.curves import SMALL, coloured, fit, means
 from f3eo.bench.continual.report.names import LOOK, OURS
 from f3eo.bench.continual.report.quantities import adapted, shown
 from f3eo.bench.continual.report.study import Place, StreamStudy
@@ -46,6 +46,9 @@ def adaptation_picture(study: StreamStudy, place: Place) -> bytes | None:
             axes.set_xlim(-0.05 * (len(ticks) - 1), len(ticks) - 1)
             if axes is every[-1]:
                 label_ends(axes, ends, LOOK)
+        every_line = pl.concat([frame for *_, frame in panels])
+        if not every_line.is_empty():
+            fit(every[0], every_line, Metric("y", ""))
         unit = f" ({measure.unit.strip()})" if measure.unit else ""
         every[0].set_ylabel(f"{measure.name} on unseen tasks{unit}")
         return svg(figure)

@@ -5,7 +5,9 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,6 +22,9 @@ from f3eo.bench.statistics.student import interval
 
 SMALL: dict[Any, Any] = STYLE | {"svg.fonttype": "none", "font.size": 9}
 """Text stays text: a quarter of the file size, in the reader's own sans-serif font."""
+
+SPARE = 0.2
+"""How far bands may widen an axis beyond the lines, as a share of these."""
 
 FIRST = ("f3eo", "sgd", "sam", "stable_sgd")
 """Learners whose lines have colour and name on every picture."""
@@ -111,6 +116,7 @@ def curve_picture(frame: pl.DataFrame, metric: Metric, names: Sequence[str]) -> 
         figure = Figure(figsize=(5.6, 3.1), layout="constrained")
         axes = figure.subplots()
         ends = draw_lines(axes, frame, order, metric, "x", banded=names, coloured=names, look=LOOK)
+        fit(axes, frame, metric)
         last = float(frame["x"].max())  # type: ignore[arg-type]
         axes.set_xlim(1, last)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -119,6 +125,33 @@ def curve_picture(frame: pl.DataFrame, metric: Metric, names: Sequence[str]) -> 
         axes.set_title(metric.name)
         axes.set_xlabel("stages trained")
         return svg(figure)
+
+
+def fit(axes: Axes, frame: pl.DataFrame, metric: Metric) -> None:
+    """Fit the y-axis to the lines, and to their bands as far as SPARE.
+
+    With two seeds a band is so wide that it would press all lines into one.
+
+    Args:
+        axes: axes to fit.
+        frame: of `means`.
+        metric: the quantity, in the column "y".
+    """
+    if metric.scale == "log":  # its axis shows no value ≤ 0
+        frame = frame.filter(pl.col("y") > 0)
+        if frame.is_empty():
+            return
+    middle, half = frame["y"].to_numpy(), frame["y_half"].fill_nan(0.0).to_numpy()
+    low, high = middle - half, middle + half
+    if metric.scale == "log":
+        low = np.log10(np.maximum(low, middle / 10))
+        middle, high = np.log10(middle), np.log10(high)
+    span = float(np.ptp(middle)) or abs(float(middle[0])) or 1.0
+    ends = (
+        max(float(low.min()), float(middle.min()) - SPARE * span) - 0.03 * span,
+        min(float(high.max()), float(middle.max()) + SPARE * span) + 0.03 * span,
+    )
+    axes.set_ylim(*((10**end for end in ends) if metric.scale == "log" else ends))
 
 
 def means(lines: Mapping[str, Sequence[Line]], place: Callable[[int], float]) -> pl.DataFrame:

@@ -39,7 +39,7 @@ def figures(reached: Reached) -> list[str]:
         measure = names.measure_of(stream)
         texts = [_figure(figure, goal, measure, len(own) > 1) for figure in own]
         where = f"{stream}: " if len(goal.streams) > 1 else ""
-        lines.append(where + ", ".join(texts))
+        lines.append(where + " · ".join(texts))
     return [*lines, *reached.missing]
 
 

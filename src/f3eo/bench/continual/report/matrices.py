@@ -1,6 +1,7 @@
 """Task × task matrices: the score on every stage after every stage, a picture per learner."""
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ ACROSS = 5
 """Matrices side by side."""
 SIDE, GAP, HEAD, LEFT, RIGHT, FOOT = 1.75, 0.14, 0.3, 0.55, 0.85, 0.5
 """In inches: a matrix, what is between two, its title, and the margins."""
+LONG = 24
+"""The largest number of letters in a line of a title."""
 WRITTEN = 5
 """The largest number of stages whose scores are written into the cells."""
 
@@ -49,14 +52,16 @@ def matrix_picture(found: Mapping[str, np.ndarray], measure: Measure) -> bytes:
     across = min(ACROSS, len(found))
     down = math.ceil(len(found) / across)
     width = LEFT + across * (SIDE + GAP) + RIGHT
-    height = down * (SIDE + HEAD) + FOOT
+    titles = {learner: textwrap.fill(LOOK.label(learner), LONG) for learner in found}
+    head = HEAD * max(0.6 + 0.4 * (1 + title.count("\n")) for title in titles.values())
+    height = down * (SIDE + head) + FOOT
     with matplotlib.rc_context(SMALL):
         figure = Figure(figsize=(width, height))
         image = None
         for at, (learner, cells) in enumerate(found.items()):
             row, column = divmod(at, across)
             left = LEFT + column * (SIDE + GAP)
-            bottom = height - (row + 1) * (SIDE + HEAD)
+            bottom = height - (row + 1) * (SIDE + head)
             axes = figure.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
             end = len(cells) + 0.5
             image = axes.imshow(
@@ -64,7 +69,7 @@ def matrix_picture(found: Mapping[str, np.ndarray], measure: Measure) -> bytes:
                 extent=(0.5, end, end, 0.5), aspect="auto",
             )  # fmt: skip
             axes.set_title(
-                LOOK.label(learner), color=LOOK.colour(learner), fontweight="bold", fontsize=9
+                titles[learner], color=LOOK.colour(learner), fontweight="bold", fontsize=9
             )
             axes.spines[:].set_visible(False)
             below = at + across >= len(found)
@@ -77,14 +82,13 @@ def matrix_picture(found: Mapping[str, np.ndarray], measure: Measure) -> bytes:
                 axes.set_xlabel("tested on stage")
             if column == 0:
                 axes.set_ylabel("after stage")
-        _scale(figure, image, measure)
+        _scale(figure, image, measure, height - SIDE - head)
         return svg(figure)
 
 
-def _scale(figure: Figure, image: Any, measure: Measure) -> None:
-    """Draw the colour scale at the right of the first row."""
+def _scale(figure: Figure, image: Any, measure: Measure, bottom: float) -> None:
+    """Draw the colour scale at the right of the first row, `bottom` inches up."""
     width, height = figure.get_size_inches()
-    bottom = height - SIDE - HEAD
     place = ((width - RIGHT + GAP) / width, bottom / height, 0.12 / width, SIDE / height)
     bar = figure.colorbar(image, cax=figure.add_axes(place))
     bar.set_label(f"{measure.name}{measure.unit and f' ({measure.unit.strip()})'}")
