@@ -50,7 +50,7 @@ def test_a_price_is_the_time_of_a_step_over_that_of_sgd(blobs, monkeypatch, tmp_
     with pytest.raises(Damaged, match="must be positive, got 0"):
         prices.prices({"blobs": 3}, ("sgd",), path)
     path.write_text('{"prices": {"blobs sgd": {"price": 1}}}')
-    with pytest.raises(Damaged, match="'first'.*move it away"):
+    with pytest.raises(Damaged, match=r"'first'.*move it away"):
         prices.prices({"blobs": 3}, ("sgd",), path)
 
 
