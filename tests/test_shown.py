@@ -33,6 +33,7 @@ from f3eo import (
     control,
     extend,
 )
+from f3eo.bench.continual.learners.batch_squared import BatchSquared
 from f3eo.continual import (
     Balanced,
     Elastic,
@@ -137,6 +138,7 @@ PARTS = {
     "FromSteps()": FromSteps(),
     "PathIntegral()": PathIntegral(0.1),
     "PathIntegral(1.0)": PathIntegral(1.0),
+    "BatchSquared()": BatchSquared(),
     "Warmup(10)": Warmup(10, 0),
     "Warmup(10, delay=5)": Warmup(10, 5),
 }
@@ -154,7 +156,8 @@ def settings(part):
 def test_what_is_shown_can_be_typed(text):
     assert repr(PARTS[text]) == text
     rooms = {**vars(f3eo), **vars(extend), **vars(control), **vars(free_energy), **vars(continual)}
-    made = eval(text, {**rooms, "inf": inf, "Second": Second})
+    others = {"inf": inf, "Second": Second, "BatchSquared": BatchSquared}
+    made = eval(text, {**rooms, **others})
     assert settings(made) == settings(PARTS[text])
 
 
