@@ -1,7 +1,7 @@
 """A method: an optimizer with a uniform step, its hyper-parameters, and its source."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -91,6 +91,27 @@ def evaluation(
     return evaluate
 
 
+def merged(
+    name: str, defaults: Mapping[str, Any], overrides: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The defaults with overrides, where later ones win.
+
+    Args:
+        name: whose options they are, for the message.
+        defaults: value of every option.
+        overrides: of some of them.
+
+    Raises:
+        ValueError: there is no option of this name.
+    """
+    options = dict(defaults)
+    for option, value in (item for override in overrides for item in override.items()):
+        if option not in options:
+            raise ValueError(f"{name} has no option {option!r}; it has {', '.join(defaults)}")
+        options[option] = value
+    return options
+
+
 @dataclass(frozen=True)
 class Source:
     """The maintained package of a method; the benchmark copies no code.
@@ -156,12 +177,4 @@ class Method:
         Raises:
             ValueError: the method has no option of this name.
         """
-        merged = dict(self.defaults)
-        for override in overrides:
-            for name, value in override.items():
-                if name not in merged:
-                    raise ValueError(
-                        f"{self.name} has no option {name!r}; it has {', '.join(self.defaults)}"
-                    )
-                merged[name] = value
-        return merged
+        return merged(self.name, self.defaults, overrides)

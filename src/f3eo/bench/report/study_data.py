@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from f3eo.bench.execute import archive, disk
-from f3eo.bench.execute.store import read
+from f3eo.bench.execute import disk
 from f3eo.bench.methods import METHODS
 from f3eo.bench.plan.manifest import check_asked
 from f3eo.bench.price.prices import check_prices
+from f3eo.bench.report.stored import stored
 from f3eo.bench.run.metrics import ACCURACY, TEST_LOSS, Metric
 from f3eo.bench.run.row import Row
 from f3eo.bench.tasks import TASKS
@@ -139,12 +139,6 @@ def load(folder: Path) -> StudyData:
 
 
 def _rows(folder: Path, name: str, damaged: list[str]) -> list[Row]:
-    """The newest row of each key; appends a sentence to `damaged` where lines are damaged."""
-    rows, junk = read(lines := folder / f"{name}.jsonl")
-    if junk:
-        damaged.append(
-            f"{lines} has {len(junk)} damaged line(s), which are left out; "
-            "`f3eo bench` of that name moves them away and repeats their runs."
-        )
-    rows = archive.read(folder / f"{name}.parquet") + rows
-    return list({row["key"]: {"variant": "", "kind": "result", **row} for row in rows}.values())
+    """The stored rows; those from before there were variants or kinds get both."""
+    rows = stored(folder, name, damaged, "f3eo bench")
+    return [{"variant": "", "kind": "result", **row} for row in rows]

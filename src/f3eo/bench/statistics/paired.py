@@ -10,7 +10,7 @@ from scipy import stats
 
 from f3eo.bench.statistics.bootstrap import Range, bootstrap
 from f3eo.bench.statistics.scores import Scores
-from f3eo.bench.statistics.significance import LEVEL, Relation, holm
+from f3eo.bench.statistics.significance import Relation, holm, relation
 
 FEWEST = 5
 """Least number of common seeds that are tested."""
@@ -37,11 +37,7 @@ class Paired(NamedTuple):
     @property
     def relation(self) -> Relation | None:
         """How `first` compares with `second` at LEVEL; None with too few seeds."""
-        if math.isnan(self.p):
-            return None
-        if self.p >= LEVEL:
-            return "level"
-        return "better" if self.advantage.mean > 0 else "worse"
+        return relation(self.advantage.mean, self.p)
 
     @property
     def turned(self) -> "Paired":

@@ -1,5 +1,6 @@
 """The significance level, Holm's correction, and the three outcomes of a comparison."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,6 +9,20 @@ LEVEL = 0.05
 
 Relation = Literal["better", "level", "worse"]
 """Significantly better, not distinguishable, significantly worse."""
+
+
+def relation(mean: float, p: float) -> Relation | None:
+    """How the first of two compares with the second at LEVEL; None where p is nan, not tested.
+
+    Args:
+        mean: difference, positive where the first is better.
+        p: of its test, corrected.
+    """
+    if math.isnan(p):
+        return None
+    if p >= LEVEL:
+        return "level"
+    return "better" if mean > 0 else "worse"
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from f3eo.bench.methods import Closure, Stepper
-from f3eo.bench.methods.method import Source
+from f3eo.bench.methods.method import Source, merged
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Batches (x, y) of one stage."""
@@ -103,12 +103,4 @@ class Peer:
         Raises:
             ValueError: the peer has no option of this name.
         """
-        merged = dict(self.defaults)
-        for override in overrides:
-            for name, value in override.items():
-                if name not in merged:
-                    raise ValueError(
-                        f"{self.name} has no option {name!r}; it has {', '.join(self.defaults)}"
-                    )
-                merged[name] = value
-        return merged
+        return merged(self.name, self.defaults, overrides)

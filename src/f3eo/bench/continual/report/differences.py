@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from f3eo.bench.continual.report.values import Values
 from f3eo.bench.statistics.paired import paired_p
-from f3eo.bench.statistics.significance import LEVEL, Relation, holm
+from f3eo.bench.statistics.significance import Relation, holm, relation
 from f3eo.bench.statistics.student import interval
 
 Key = TypeVar("Key", bound=Hashable)
@@ -31,11 +31,7 @@ class Difference(NamedTuple):
     @property
     def relation(self) -> Relation | None:
         """How the first compares with the second at LEVEL; None with too few seeds."""
-        if math.isnan(self.p):
-            return None
-        if self.p >= LEVEL:
-            return "level"
-        return "better" if self.mean > 0 else "worse"
+        return relation(self.mean, self.p)
 
 
 def difference(advantages: Sequence[float]) -> Difference | None:

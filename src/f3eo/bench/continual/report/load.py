@@ -8,6 +8,7 @@ from f3eo.bench.continual.report.study import StreamStudy
 from f3eo.bench.continual.run.row import restore
 from f3eo.bench.execute import archive, disk
 from f3eo.bench.execute.store import read
+from f3eo.bench.report.stored import stored
 
 CURE = "restore the original, or move it away: the report then does without it"
 """Advice in the error about a damaged study.json."""
@@ -20,7 +21,9 @@ def load(folder: Path) -> StreamStudy:
         ValueError: the folder holds no results, or a file is damaged.
     """
     damaged: list[str] = []
-    results, trials = (_rows(folder, name, damaged) for name in ("results", "trials"))
+    results, trials = (
+        stored(folder, name, damaged, "f3eo stream", restore) for name in ("results", "trials")
+    )
     if not results:
         raise ValueError(
             f"no results of streams in {folder}: a folder of `f3eo stream` holds results.jsonl or "
@@ -38,18 +41,6 @@ def is_stream_study(folder: Path) -> bool:
             or read(folder / "results.jsonl", restore)[0]
         )
     return False
-
-
-def _rows(folder: Path, name: str, damaged: list[str]) -> list[dict[str, Any]]:
-    """The newest row of each key; appends a sentence to `damaged` where lines are damaged."""
-    rows, junk = read(lines := folder / f"{name}.jsonl", restore)
-    if junk:
-        damaged.append(
-            f"{lines} has {len(junk)} damaged line(s), which are left out; `f3eo stream` of that "
-            "name moves them away and repeats their runs."
-        )
-    rows = archive.read(folder / f"{name}.parquet", restore) + rows
-    return list({row["key"]: row for row in rows}.values())
 
 
 def _check_asked(asked: Any) -> None:
