@@ -80,3 +80,14 @@ def check_counts(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def check_positive(**values: float | None) -> None:
+    """Refuse numbers that are not positive and finite; None stands for a default.
+
+    Raises:
+        ValueError: with the number and its name.
+    """
+    for name, value in values.items():
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be a positive number, got {value}")

@@ -1,6 +1,5 @@
 """The plan of a study: equal tuning, then fresh seeds at equal time, for all methods and tasks."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,7 +9,7 @@ from typing import Any
 from f3eo.bench.methods import METHODS
 from f3eo.bench.methods.bases import over
 from f3eo.bench.plan import tuning
-from f3eo.bench.plan.checks import check_counts, check_folder, check_names
+from f3eo.bench.plan.checks import check_counts, check_folder, check_names, check_positive
 from f3eo.bench.plan.runs import planned
 from f3eo.bench.plan.spaces import BASES, TUNED, WRAPPERS
 from f3eo.bench.plan.variants import (
@@ -121,10 +120,7 @@ class Study:
             check_names("task", self.base, TASKS, may_be_empty=True)
             check_names("base", list(dict.fromkeys(self.base.values())), BASES, may_be_empty=True)
         check_counts(trials=self.trials, seeds=self.seeds, workers=self.workers)
-        for name in ("scale", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be a positive number, got {value}")
+        check_positive(scale=self.scale, minutes=self.minutes)
 
     @property
     def path(self) -> Path:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from f3eo.bench.continual.learners import PEERS
 from f3eo.bench.continual.plan.tuning import SEED, draw
 from f3eo.bench.continual.run.stream_run import EQUALS, Equal, StreamRun
 from f3eo.bench.continual.streams import STREAMS
-from f3eo.bench.plan.checks import check_counts, check_folder, check_names
+from f3eo.bench.plan.checks import check_counts, check_folder, check_names, check_positive
 
 USUAL: Mapping[str, Any] = {
     "name": "streams",
@@ -94,8 +93,7 @@ class StreamStudy:
                     f"{stream} has {there} stages, received stages={self.stages}; ask for at most "
                     f"{there}"
                 )
-        if self.minutes is not None and not (self.minutes > 0 and isfinite(self.minutes)):
-            raise ValueError(f"minutes must be a positive number, got {self.minutes}")
+        check_positive(minutes=self.minutes)
 
     @property
     def path(self) -> Path:
