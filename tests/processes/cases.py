@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -282,9 +283,10 @@ def joining(rank: int, world: int) -> str:
 
 
 def dying(rank: int, world: int) -> dict[str, Any]:
-    """The last process dies in a step."""
+    """The last process dies in a step; the others wait for it no longer than 5 s."""
+    group = dist.new_group(timeout=timedelta(seconds=5))
     model = net()
-    optimizer = exact(model)
+    optimizer = exact(model, processes=group)
     closure, batches = plain(model), data()
     optimizer.step(closure, *own(batches[0], rank, world))
     before = flat(model.parameters())
@@ -295,6 +297,19 @@ def dying(rank: int, world: int) -> dict[str, Any]:
         return closure(*batch)
 
     said = raised(lambda: optimizer.step(dies, *own(batches[1], rank, world)))
+    return {"said": said, "untouched": torch.equal(before, flat(model.parameters()))}
+
+
+def silent(rank: int, world: int) -> dict[str, Any]:
+    """The last process makes no second step."""
+    group = dist.new_group(timeout=timedelta(seconds=2))
+    model = net()
+    optimizer = exact(model, processes=group)
+    optimizer.step(plain(model), *own(data()[0], rank, world))
+    before, said = flat(model.parameters()), "nothing"
+    if rank < world - 1:
+        said = raised(lambda: optimizer.step(plain(model), *own(data()[1], rank, world)))
+    dist.barrier()
     return {"said": said, "untouched": torch.equal(before, flat(model.parameters()))}
 
 
@@ -316,7 +331,7 @@ def cases(world: int) -> dict[str, Case]:
     found["raising"] = partial(stepping, spoil=not_finite, on_nonfinite="raise")
     alone = (
         scaled, other_starts, mini_batch, group_of_one, no_member, rehearsal, elastic,
-        measured_apart, observed, counters, copies, moved, own_reducer, joining,
+        measured_apart, observed, counters, copies, moved, own_reducer, joining, silent,
     )  # fmt: skip
     found |= {case.__name__: case for case in alone}
     if world == 4:

@@ -15,7 +15,7 @@ from f3eo.closure.problem import Closure, Problem
 from f3eo.closure.snapshot import Snapshot
 from f3eo.direction import Rule
 from f3eo.fisher import Estimator, Gradients, Reduction
-from f3eo.fisher.parts import Measurement
+from f3eo.fisher.parts import Measurement, NoSamples
 from f3eo.fisher.reduction import Place
 from f3eo.optimizer.accumulated import write_gradients
 from f3eo.optimizer.checks import check_closure, check_whole
@@ -147,10 +147,12 @@ class Measuring(Wrapper, ABC):
     def _gradients(self, problem: Problem, structure: bool, snapshot: Snapshot) -> Gradients:
         """The gradients of a problem; an error puts back what the snapshot holds."""
         try:
-            if not self._reduction.alone and problem.size == 0:
-                return Gradients.nothing(problem.parameters)
             with torch.enable_grad():
                 return self._measurement()(problem, structure=structure)
+        except NoSamples:
+            if self._reduction.alone:
+                raise
+            return Gradients.nothing(problem.parameters)
         except BaseException:
             snapshot.restore()
             raise

@@ -1,7 +1,7 @@
 """The estimates of all processes of a group, summed by torch.distributed."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from math import nan
 from typing import Any
 
@@ -68,7 +68,8 @@ class AllReduce(Reduction):
                 "the batches of all processes hold no samples: their mean loss is not defined; "
                 "leave them out"
             )
-        return self._summed(gradients, place, told)
+        with _in_touch():
+            return self._summed(gradients, place, told)
 
     def fail(self, error: Exception, place: Place) -> None:
         """See `Reduction.fail`."""
@@ -112,6 +113,10 @@ class AllReduce(Reduction):
     def _gathered(self, own: Facts, device: torch.device) -> list[Facts]:
         """The facts of all processes, in the order of their ranks."""
         count = dist.get_world_size(self.group)
+        with _in_touch():
+            return self._gather(own, count, device)
+
+    def _gather(self, own: Facts, count: int, device: torch.device) -> list[Facts]:
         numbers = torch.tensor(own.numbers(), dtype=torch.float64, device=device)
         rows = [torch.empty_like(numbers) for _ in range(count)]
         dist.all_gather(rows, numbers, group=self.group)
@@ -198,6 +203,21 @@ class AllReduce(Reduction):
 
 def _type(positions: Sequence[float]) -> torch.dtype:
     return TYPES[int(max(positions))]
+
+
+@contextmanager
+def _in_touch() -> Iterator[None]:
+    """Context of an exchange; an error of torch.distributed gets words."""
+    try:
+        yield
+    except RuntimeError as error:
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise _told(
+            RuntimeError(
+                f"no sums with the other processes, one of which has died or did not call step() "
+                f"within the timeout of its group; this step has moved nothing: {line}"
+            )
+        ) from error
 
 
 def _told(error: Any) -> Any:
