@@ -1,6 +1,7 @@
 """What every process of a group does, one case after another."""
 
 import os
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -10,101 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
 from cases import WHOLE
-from f3eo import F3EO, DoubleBackward, MiniBatch, PerSample
+from f3eo import F3EO, MiniBatch, PerSample
 from f3eo.continual import Elastic, Exact, FromSteps, Rehearsal, Reservoir
 from processes.runs import RUNS, data, flat, net, plain, train
+from processes.spoilt import SPOILT, not_finite, stepping
+from processes.steps import exact, own, raised
+from processes.wrapped import joining, moved, own_reducer
 
 Case = Callable[[int, int], Any]
-
-
-def exact(model: Any, **options: Any) -> F3EO:
-    return F3EO(model, SGD, lr=0.05, **WHOLE | {"estimator": PerSample(DoubleBackward())} | options)
-
-
-def own(batch: Any, rank: int, world: int) -> tuple[Tensor, ...]:
-    return tuple(t.chunk(world)[rank] for t in batch)
-
-
-def raised(step: Callable[[], Any]) -> str:
-    """The error of a step in words, with its type."""
-    try:
-        step()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return "nothing"
-
-
-def stepping(rank: int, world: int, spoil: Callable[..., Any], **options: Any) -> dict[str, Any]:
-    """A step, one that is spoilt on one process, and one after it."""
-    model = net()
-    optimizer = exact(model, **options)
-    closure, batches = plain(model), data()
-    optimizer.step(closure, *own(batches[0], rank, world))
-    before = flat(model.parameters())
-    said = raised(lambda: spoil(optimizer, closure, own(batches[1], rank, world), rank))
-    untouched = torch.equal(before, flat(model.parameters()))
-    optimizer.zero_grad()
-    after = raised(lambda: optimizer.step(closure, *own(batches[2], rank, world)))
-    return {
-        "said": said,
-        "untouched": untouched,
-        "after": after,
-        "weights": flat(model.parameters()),
-        "skipped": optimizer.skipped,
-    }
-
-
-def not_finite(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
-    x, *rest = batch
-    optimizer.step(closure, x * torch.nan if rank == 1 else x, *rest)
-
-
-def failing(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
-    def fails(*batch: Any) -> Tensor:
-        if rank == 1:
-            raise KeyError("the data of this process")
-        return closure(*batch)
-
-    optimizer.step(fails, *batch)
-
-
-def nothing_gathered(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
-    if rank != 1:
-        optimizer.accumulate(closure, *batch)
-    optimizer.step()
-
-
-def clipped(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
-    optimizer.accumulate(closure, *batch)
-    grads = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(grads, 0.1)
-    optimizer.step()
-
-
-def without_samples(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
-    optimizer.step(closure, *(t[:0] for t in batch))
-
-
-def out_of_step(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
-    optimizer.steps += rank
-    try:
-        optimizer.step(closure, *batch)
-    finally:
-        optimizer.steps -= rank
-
-
-def frozen_on_one(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
-    bias = optimizer.param_groups[0]["params"][1]
-    bias.requires_grad_(rank != 1)
-    try:
-        optimizer.step(closure, *batch)
-    finally:
-        bias.requires_grad_(True)
 
 
 def scaled(rank: int, world: int) -> Tensor:
@@ -226,62 +144,6 @@ def copies(rank: int, world: int) -> Any:
     return flat(model.parameters()), raised(lambda: pickle.dumps(optimizer))
 
 
-class Counting:
-    """Counts the bytes that DistributedDataParallel sums."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-    def hook(self, state: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-        self.bytes += bucket.buffer().numel() * bucket.buffer().element_size()
-        return allreduce_hook(state, bucket)
-
-
-def moved(rank: int, world: int) -> dict[str, Any]:
-    """Bytes of a step of F3EO, measured and between, and of plain DistributedDataParallel."""
-
-    def large() -> nn.Module:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(64, 512), nn.Tanh(), nn.Linear(512, 64))
-
-    generator = torch.Generator().manual_seed(rank)
-    x, y = torch.randn(8, 64, generator=generator), torch.randint(64, (8,), generator=generator)
-    counting = Counting()
-    wrapped = DistributedDataParallel(large())
-    wrapped.register_comm_hook(None, counting.hook)
-    F.cross_entropy(wrapped(x), y).backward()
-    model = large()
-    optimizer, found = F3EO(model, SGD, lr=0.1), []
-    for _ in range(2):
-        optimizer.step(lambda x, y: F.cross_entropy(model(x), y, reduction="none"), x, y)
-        found.append(optimizer._reduction.bytes)  # pyright: ignore
-    return {"plain": counting.bytes, "steps": found}
-
-
-def own_reducer(rank: int, world: int) -> dict[str, Any]:
-    """The wrapper's own sums do not run in a step, and serve afterwards as before."""
-    counting = Counting()
-    wrapped = DistributedDataParallel(net(), find_unused_parameters=True)
-    wrapped.register_comm_hook(None, counting.hook)
-    optimizer = exact(wrapped)
-    x, y, w = own(data()[0], rank, world)
-    optimizer.step(plain(wrapped), x, y, w)
-    inside = counting.bytes
-    optimizer.zero_grad()
-    plain(wrapped)(x, y, w).mean().backward()
-    grads = [p.grad for p in wrapped.parameters() if p.grad is not None]
-    return {"inside": inside, "after": counting.bytes, "gradient": flat(grads)}
-
-
-def joining(rank: int, world: int) -> str:
-    wrapped = DistributedDataParallel(net())
-    optimizer = exact(wrapped)
-    with wrapped.join():
-        said = raised(lambda: optimizer.step(plain(wrapped), *own(data()[0], rank, world)))
-        wrapped._join_config = wrapped._join_config._replace(enable=False)
-    return said
-
-
 def dying(rank: int, world: int) -> dict[str, Any]:
     """The last process dies in a step; the others wait for it no longer than 5 s."""
     group = dist.new_group(timeout=timedelta(seconds=5))
@@ -313,15 +175,43 @@ def silent(rank: int, world: int) -> dict[str, Any]:
     return {"said": said, "untouched": torch.equal(before, flat(model.parameters()))}
 
 
-SPOILT: dict[str, Callable[..., Any]] = {
-    "not finite": not_finite,
-    "failing": failing,
-    "nothing gathered": nothing_gathered,
-    "clipped": clipped,
-    "without samples": without_samples,
-    "out of step": out_of_step,
-    "frozen on one": frozen_on_one,
-}
+def resumed(rank: int, world: int) -> dict[str, Any]:
+    """Three steps, the state of each process, and three more in new objects; and without a stop."""
+    found, saved = [], None
+    for stop in (False, True):
+        model = net()
+        made = dict(generator=torch.Generator().manual_seed(rank), momentum=0.9, fraction=0.5)
+        optimizer = exact(model, **made)
+        for k, batch in enumerate(data()):
+            if stop and k == 3:
+                saved = model.state_dict(), optimizer.state_dict()
+                model = net()
+                optimizer = exact(model, **made | {"generator": torch.Generator()})
+                model.load_state_dict(saved[0])
+                optimizer.load_state_dict(saved[1])
+            optimizer.step(plain(model), *own(batch, rank, world))
+        found.append(flat(model.parameters()))
+    return {"whole": found[0], "stopped": found[1]}
+
+
+def page(rank: int, world: int) -> dict[str, Any]:
+    """The loop of the page."""
+    from docs.pages import text
+
+    lines = re.findall(r"```diff\n(.*?)```", text("processes.md"), re.S)[0].splitlines()
+    code = "\n".join(line[2:] for line in lines if not line.startswith("-"))
+    torch.manual_seed(rank)
+    space = {
+        "DistributedDataParallel": DistributedDataParallel,
+        "F3EO": F3EO,
+        "SGD": SGD,
+        "cross_entropy": F.cross_entropy,
+        "net": nn.Linear(5, 3),
+        "loader": [(torch.randn(4, 5), torch.randint(3, (4,))) for _ in range(3)],
+    }
+    exec(code, space)
+    changed = sum(line.startswith("+") for line in lines)
+    return {"weights": flat(space["model"].parameters()), "changed": changed}
 
 
 def cases(world: int) -> dict[str, Case]:
@@ -331,7 +221,7 @@ def cases(world: int) -> dict[str, Case]:
     found["raising"] = partial(stepping, spoil=not_finite, on_nonfinite="raise")
     alone = (
         scaled, other_starts, mini_batch, group_of_one, no_member, rehearsal, elastic,
-        measured_apart, observed, counters, copies, moved, own_reducer, joining, silent,
+        measured_apart, observed, counters, copies, moved, own_reducer, joining, silent, resumed, page,
     )  # fmt: skip
     found |= {case.__name__: case for case in alone}
     if world == 4:

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from processes.cases import SPOILT, exact, own
 from processes.runs import RUNS, alone, data, flat, net, plain
+from processes.spoilt import SPOILT
+from processes.steps import exact, own
 
 pytestmark = pytest.mark.filterwarnings("ignore:F3EO knows no metric of Muon")
 
@@ -194,3 +195,16 @@ def test_the_sums_of_the_wrapper_do_not_run_in_a_step_and_serve_after_it(group):
     for one in found:
         assert one["inside"] == 0 and one["after"] > 0
         assert torch.equal(one["gradient"], found[0]["gradient"])
+
+
+def test_a_run_of_several_processes_resumes_bit_for_bit(group):
+    found = of(group, "resumed")
+    for one in found:
+        assert torch.equal(one["whole"], one["stopped"])
+        assert torch.equal(one["whole"], found[0]["whole"])
+
+
+def test_the_loop_of_the_page_has_three_changed_lines_at_most_and_keeps_processes_together(group):
+    found = of(group, "page")
+    for one in found:
+        assert one["changed"] <= 3 and torch.equal(one["weights"], found[0]["weights"])

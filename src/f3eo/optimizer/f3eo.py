@@ -237,8 +237,9 @@ class F3EO(Measuring):
         with self._shared(trained):
             for part in parts_of(self.past):
                 part.consolidate(model, closure, data)
-        number = digest(tensors_held(self.past, all_of(self.param_groups)))
-        self._reduction.agree(number, self._place(trained), MEASURED_APART)
+        if not self._reduction.alone:
+            number = digest(tensors_held(self.past, all_of(self.param_groups)))
+            self._reduction.agree(number, self._place(trained), MEASURED_APART)
 
     def _counters(self) -> dict[str, Any]:
         return {**super()._counters(), **part_counters(self.estimator, self.strength)}

@@ -36,7 +36,7 @@ class AllReduce(Reduction):
     def __init__(self, group: Any = None) -> None:
         self.group = group
         self.bytes = 0
-        """Bytes that the last reduction put into sums, in one process."""
+        """Bytes that the last reduction gave to exchanges, in one process."""
         self._started = False
 
     @property
@@ -147,9 +147,9 @@ class AllReduce(Reduction):
     def _summed(self, own: Gradients, place: Place, told: Sequence[Facts]) -> Gradients:
         """Σ_r a_r x_r of everything that all processes with samples have measured."""
         total = sum([facts.weight for facts in told])
-        share = own.weight / total if total else nan
+        share = float(own.weight) / total if total else nan
         present = [facts for facts in told if facts.samples]
-        sums = Sums(self._start, float(share) if not own.empty else 0.0)
+        sums = Sums(self._start, 0.0 if own.empty else share)
         structured = place.structured
         gradient = sums.begin(own.gradient, place.parameters)
         structure = squares = None
@@ -169,7 +169,7 @@ class AllReduce(Reduction):
         )
         dist.all_reduce(used, dist.ReduceOp.MAX, group=self.group)
         sums.wait()
-        self.bytes = sums.bytes + used.numel()
+        self.bytes = sums.bytes + used.numel() + 8 * len(told[0].numbers())
         traced = all([facts.trace >= 0 for facts in present])
         error = max([facts.error for facts in told])
         counted = all([facts.counted for facts in told])
