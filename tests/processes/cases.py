@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
 from cases import WHOLE
-from f3eo import F3EO, MiniBatch, PerSample
+from f3eo import F3EO, Fitted, MiniBatch, PerSample
 from f3eo.continual import Elastic, Exact, FromSteps, Rehearsal, Reservoir
 from processes.runs import RUNS, data, flat, net, plain, train
 from processes.spoilt import SPOILT, not_finite, stepping
@@ -59,6 +59,17 @@ def group_of_one(rank: int, world: int) -> Tensor:
     return flat(model.parameters())
 
 
+def single(rank: int, world: int) -> dict[str, Any]:
+    """In float32, where one process has no samples at first and cannot tell the type of a loss."""
+    model, losses = net().float(), []
+    optimizer = F3EO(model, SGD, lr=0.1, strength=Fitted(0.5), **WHOLE)
+    for k, batch in enumerate(data()):
+        x, y, w = own(batch, rank, world)
+        x, y, w = (t[: 0 if rank == 1 and k < 3 else None] for t in (x.float(), y, w))
+        losses.append(optimizer.step(plain(model), x, y, w))
+    return {"weights": flat(model.parameters()), "losses": losses}
+
+
 def groups_of_half(rank: int, world: int) -> Tensor:
     """Two groups, each of half of the processes."""
     half = world // 2
@@ -86,6 +97,7 @@ def rehearsal(rank: int, world: int) -> dict[str, Any]:
         batch = tuple(t[:0] for t in batch) if k < 2 and rank == world - 1 else batch
         optimizer.step(plain(model), *batch)
         drawn.append(past.last_loss)
+    optimizer.consolidate()  # memories may differ
     return {"weights": flat(model.parameters()), "drawn": drawn}
 
 
@@ -198,7 +210,8 @@ def page(rank: int, world: int) -> dict[str, Any]:
     """The loop of the page."""
     from docs.pages import text
 
-    lines = re.findall(r"```diff\n(.*?)```", text("processes.md"), re.S)[0].splitlines()
+    (block,) = re.findall(r"```diff\n(.*?)```", text("processes.md"), re.S)
+    lines = block.splitlines()
     code = "\n".join(line[2:] for line in lines if not line.startswith("-"))
     torch.manual_seed(rank)
     space = {
@@ -221,7 +234,8 @@ def cases(world: int) -> dict[str, Case]:
     found["raising"] = partial(stepping, spoil=not_finite, on_nonfinite="raise")
     alone = (
         scaled, other_starts, mini_batch, group_of_one, no_member, rehearsal, elastic,
-        measured_apart, observed, counters, copies, moved, own_reducer, joining, silent, resumed, page,
+        measured_apart, observed, counters, single, copies, moved, own_reducer, joining,
+        silent, resumed, page,
     )  # fmt: skip
     found |= {case.__name__: case for case in alone}
     if world == 4:

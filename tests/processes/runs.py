@@ -71,6 +71,11 @@ def weighted(model: Any) -> Callable[..., Any]:
     return lambda x, y, w: Weighted(F.cross_entropy(model(x), y, reduction="none"), w)
 
 
+def weightless(model: Any) -> Callable[..., Any]:
+    """Weights of 0, which are all that some processes have."""
+    return lambda x, y, w: Weighted(F.cross_entropy(model(x), y, reduction="none"), w * (y < 2))
+
+
 def likelihood(model: Any) -> Callable[..., Any]:
     return lambda x, y, w: Categorical(model(x), y)
 
@@ -154,6 +159,7 @@ RUNS: dict[str, Run] = {
     "empty": Run(sizes=EMPTY, options=WHOLE | {"estimator": exact()}),
     "empty every": Run(sizes=EMPTY, options={"every": 2, "fraction": 1, "estimator": exact()}),
     "weighted": Run(sizes=UNEVEN, closure=weighted, options=WHOLE | {"estimator": exact()}),
+    "weightless": Run(sizes=UNEVEN, closure=weightless, options=WHOLE | {"estimator": exact()}),
     "every": Run(options={"every": 3, "fraction": 1, "estimator": exact()}),
     "default": Run(seeded=True, options={"every": 2, "strength": None}, tolerance=1e-7),
     "fitted": Run(options=WHOLE | {"estimator": exact(), "strength": lambda: Fitted(0.5)}),

@@ -208,3 +208,16 @@ def test_the_loop_of_the_page_has_three_changed_lines_at_most_and_keeps_processe
     found = of(group, "page")
     for one in found:
         assert one["changed"] <= 3 and torch.equal(one["weights"], found[0]["weights"])
+
+
+def test_a_process_without_samples_has_the_loss_of_the_others_in_their_type(group):
+    found = of(group, "single")
+    for one in found:
+        assert torch.equal(one["weights"], found[0]["weights"])
+        assert all(loss.dtype == torch.float32 for loss in one["losses"])
+
+
+def test_some_process_has_weights_of_0_alone(group):
+    run = RUNS["weightless"]
+    parts = [run.parts(k, len(group), batch) for k, batch in enumerate(data())]
+    assert any(bool((y == 2).all()) for step in parts for _, y, _ in step if len(y))
