@@ -45,6 +45,17 @@ def other_starts(rank: int, world: int) -> str:
     return raised(lambda: exact(model).step(plain(model), *own(data()[0], rank, world)))
 
 
+def other_states(rank: int, world: int) -> str:
+    """A state is loaded, and other parameters with it."""
+    model = net()
+    optimizer = exact(model)
+    optimizer.step(plain(model), *own(data()[0], rank, world))
+    optimizer.load_state_dict(optimizer.state_dict())
+    with torch.no_grad():
+        model.first.weight[0, 0] += rank
+    return raised(lambda: optimizer.step(plain(model), *own(data()[0], rank, world)))
+
+
 def mini_batch(rank: int, world: int) -> str:
     model = net()
     optimizer = exact(model, estimator=MiniBatch())
@@ -233,7 +244,7 @@ def cases(world: int) -> dict[str, Case]:
     found |= {f"spoilt {name}": partial(stepping, spoil=how) for name, how in SPOILT.items()}
     found["raising"] = partial(stepping, spoil=not_finite, on_nonfinite="raise")
     alone = (
-        scaled, other_starts, mini_batch, group_of_one, no_member, rehearsal, elastic,
+        scaled, other_starts, other_states, mini_batch, group_of_one, no_member, rehearsal, elastic,
         measured_apart, observed, counters, single, copies, moved, own_reducer, joining,
         silent, resumed, page,
     )  # fmt: skip

@@ -20,7 +20,6 @@ def stepping(rank: int, world: int, spoil: Callable[..., Any], **options: Any) -
     before = flat(model.parameters())
     said = raised(lambda: spoil(optimizer, closure, own(batches[1], rank, world), rank))
     untouched = torch.equal(before, flat(model.parameters()))
-    optimizer.zero_grad()
     after = raised(lambda: optimizer.step(closure, *own(batches[2], rank, world)))
     return {
         "said": said,
@@ -43,6 +42,15 @@ def failing(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
         return closure(*batch)
 
     optimizer.step(fails, *batch)
+
+
+def failing_to_accumulate(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
+    def fails(*batch: Any) -> Tensor:
+        raise KeyError("the data of this process")
+
+    for k in range(2):
+        optimizer.accumulate(fails if rank == 1 and k == 1 else closure, *batch)
+    optimizer.step()
 
 
 def nothing_gathered(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
@@ -82,6 +90,7 @@ def frozen_on_one(optimizer: F3EO, closure: Any, batch: Any, rank: int) -> None:
 SPOILT: dict[str, Callable[..., Any]] = {
     "not finite": not_finite,
     "failing": failing,
+    "failing to accumulate": failing_to_accumulate,
     "nothing gathered": nothing_gathered,
     "clipped": clipped,
     "without samples": without_samples,

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from f3eo.processes.buckets import Sums, pack, plan, unpack
+from docs.pages import prose
+from f3eo.processes.buckets import BUCKET, Sums, pack, plan, unpack
 
 f32, f64 = torch.float32, torch.float64
 
@@ -21,6 +22,10 @@ def test_a_bucket_holds_one_type_up_to_its_limit_in_order():
 
 def test_what_is_larger_than_a_bucket_is_one_by_itself():
     assert plan(tensors(((9,), f32), ((9,), f32)), limit=4) == [[0], [1]]
+
+
+def test_the_page_says_how_large_a_bucket_is():
+    assert f"flat buckets of {BUCKET // 2**20} MiB" in prose("processes.md")
 
 
 def test_packed_tensors_come_back_times_the_share():

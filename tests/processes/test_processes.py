@@ -40,6 +40,7 @@ def test_processes_end_where_one_process_does(group, name):
 SAID = {
     "not finite": ("nothing", "nothing"),
     "failing": ("failed in this step.*KeyError: 'the data of this", "KeyError: 'the data of"),
+    "failing to accumulate": ("process 1 failed.*KeyError", "KeyError: 'the data of"),
     "nothing gathered": ("process 1 failed.*needs accumulate", "^RuntimeError: step\\(\\) without"),
     "clipped": ("ValueError|.grad after accumulate.*max_norm", "max_norm"),
     "without samples": ("ValueError.*all processes hold no samples",) * 2,
@@ -101,6 +102,7 @@ def test_a_common_factor_on_what_was_accumulated_counts(group):
     ("name", "words"),
     [
         ("other_starts", "start from different parameters"),
+        ("other_states", "start from different parameters"),
         ("mini_batch", r"several processes needs an estimator that is a mean over samples"),
         ("joining", "join.*leave it out"),
         ("measured_apart", "^nothingRuntimeError: a part of `past` holds other numbers"),

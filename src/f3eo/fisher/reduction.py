@@ -71,6 +71,9 @@ class Reduction(ABC):
             place: what they are of.
         """
 
+    def restart(self) -> None:  # noqa: B027  (nothing was checked)
+        """A state was loaded: what holds for a whole run is to be checked again."""
+
     def fail(self, error: Exception, place: Place) -> None:  # noqa: B027  (nobody to tell)
         """Tell the other processes that this one raises an error in place of `reduce`.
 

@@ -246,6 +246,7 @@ class F3EO(Measuring):
 
     def _load_counters(self, counters: dict[str, Any]) -> None:
         super()._load_counters(counters)
+        self._reduction.restart()
         load_parts(self.estimator, self.strength, counters)
         load_states(self.past, counters.get("past", ()), all_of(self.param_groups))
 

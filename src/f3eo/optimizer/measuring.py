@@ -82,10 +82,14 @@ class Measuring(Wrapper, ABC):
             TypeError, RuntimeError: as `step`.
             ValueError: a second micro-batch with an estimator that is no mean over samples.
         """
-        check_closure(closure)
         trained = self._groups(self.param_groups)
+        with self._shared(trained):
+            return self._accumulate(closure, batch, trained)
+
+    def _accumulate(self, closure: Closure, batch: tuple[Any, ...], trained: Trained) -> Tensor:
+        check_closure(closure)
         check_whole(self.param_groups)
-        before = self._read_accumulated(trained, stacklevel=2)
+        before = self._read_accumulated(trained, stacklevel=3)
         accumulated = self._accumulated if before is not None else None
         try:
             if before is not None:
@@ -159,11 +163,16 @@ class Measuring(Wrapper, ABC):
 
     @contextmanager
     def _shared(self, trained: Trained) -> Iterator[None]:
-        """Context of what a process does by itself: its errors are told to the other ones."""
+        """Context of what a process does by itself: its errors are told to the other ones.
+
+        They make no step then, so that nothing stays accumulated for one.
+        """
         try:
             yield
         except Exception as error:
-            self._reduction.fail(error, self._place(trained))
+            if not self._reduction.alone:
+                self._accumulated = None
+                self._reduction.fail(error, self._place(trained))
             raise
 
     def _place(self, trained: Trained, part: int = 0, change: Change | None = None) -> Place:

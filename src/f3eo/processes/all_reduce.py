@@ -71,6 +71,10 @@ class AllReduce(Reduction):
         with _in_touch():
             return self._summed(gradients, place, told)
 
+    def restart(self) -> None:
+        """See `Reduction.restart`: the next step compares the parameters of all processes."""
+        self._started = False
+
     def fail(self, error: Exception, place: Place) -> None:
         """See `Reduction.fail`."""
         if self.alone or getattr(error, "_is_told", False):
