@@ -10,6 +10,7 @@ from f3eo.closure.eager import eager_execution
 from f3eo.closure.likelihood import Likelihood
 from f3eo.closure.output import Output, Shares
 from f3eo.closure.problem import Problem
+from f3eo.closure.unwrapped import unwrapped
 from f3eo.closure.weighted import Weighted
 from f3eo.decompositions import Decomposed
 
@@ -45,7 +46,8 @@ def evaluate(
             depend on no parameter, or weights that are negative or not finite.
         RuntimeError: the closure called `backward`.
     """
-    with torch.set_grad_enabled(enable_grad), _WithoutGrads(problem.parameters):
+    without = _WithoutGrads(problem.parameters)
+    with torch.set_grad_enabled(enable_grad), unwrapped(), without:
         if mode is None and not differentiable:  # with as few contexts as may be: many steps do so
             result = problem.closure(*problem.batch)
             losses, likelihood, weights = _read(result)

@@ -149,6 +149,10 @@ class PerSample(Estimator):
         """See `Estimator.counters`: batches on which differences failed."""
         return {"coarse": self._guard.coarse, "alarms": self._guard.alarms}
 
+    def adopt(self, counters: Mapping[str, int]) -> None:
+        """See `Estimator.adopt`."""
+        self._guard.adopt(counters)
+
     def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """See `Estimator.forget`: layouts, checks, and whether differences serve."""
         self._known: Known = {}
