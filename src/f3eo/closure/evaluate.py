@@ -102,7 +102,8 @@ def _check_no_grads(parameters: Sequence[Tensor]) -> None:
         raise RuntimeError(
             "the closure called backward(): F3EO differentiates by itself; return the "
             "per-sample losses and remove backward() and zero_grad() from the closure; where a "
-            "framework calls them, take over its loop (Lightning: automatic_optimization=False)"
+            "framework calls them, use its part of f3eo (Lightning: F3EOMixin of "
+            "f3eo.integrations.lightning, or automatic_optimization=False)"
         )
 
 

@@ -23,6 +23,7 @@ from f3eo.optimizer.checks import (
 from f3eo.optimizer.defaults import default_estimator, default_strength
 from f3eo.optimizer.descent import descend, prepare
 from f3eo.optimizer.joined import check_past, join, load_states, parts_of, states_of
+from f3eo.optimizer.lost import refuse_lost_micro_batches
 from f3eo.optimizer.measuring import Measuring
 from f3eo.optimizer.nonfinite import check_policy, skip
 from f3eo.optimizer.parameters import all_of
@@ -146,7 +147,8 @@ class F3EO(Measuring):
 
         Raises:
             RuntimeError: nothing accumulated and no closure, or both; other parameters than those
-                that were accumulated for; one of several processes.
+                that were accumulated for; one of several processes; a closure while Accelerate
+                accumulates.
             TypeError: a base that cannot step from gradients alone.
             FloatingPointError: something was not finite and `on_nonfinite="raise"`.
         """
@@ -160,6 +162,7 @@ class F3EO(Measuring):
         # 1 to 3: losses, per-sample gradients, second pass.
         if closure is not None and self._accumulated is None:
             check_closure(closure)
+            refuse_lost_micro_batches()
             measured, batches = self._measure(closure, batch, trained, scheduled > 0), (batch,)
             self._groups(groups).check_same(trained)
         else:

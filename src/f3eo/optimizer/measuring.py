@@ -167,7 +167,9 @@ class Measuring(Wrapper, ABC):
         self._accumulated = None
         if measured is None or accumulated is None:
             raise RuntimeError(
-                "step() without a closure needs accumulate(closure, *batch) before it"
+                "step() without a closure needs accumulate(closure, *batch) before it, and no "
+                "loss.backward() (in place of accelerator.backward(loss): backward(optimizer, "
+                "closure, *batch) of f3eo.integrations.accelerate)"
             )
         return measured, accumulated.closure, accumulated.batches
 
