@@ -160,5 +160,6 @@ def check_reached(reached: Iterable[Any], parameters: Sequence[Tensor]) -> None:
     if not present:
         raise ValueError(
             f"the losses depend on none of the {len(parameters)} parameters: does the closure run "
-            f"the model that was handed over, on the batch that it is given?"
+            f"the model that was handed over, on the batch that it is given? Parameters that a "
+            f"torch.autograd.Function takes (LoHa of peft) are hidden: use estimator=Sign() there"
         )
