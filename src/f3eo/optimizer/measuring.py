@@ -13,6 +13,7 @@ from f3eo.closure.problem import Closure, Problem
 from f3eo.closure.snapshot import Snapshot
 from f3eo.direction import Rule
 from f3eo.fisher import Estimator, Gradients, Reduction, SingleProcess
+from f3eo.fisher.ghost.verify import refuse_hooks
 from f3eo.fisher.parts import Measurement
 from f3eo.optimizer.accumulated import write_gradients
 from f3eo.optimizer.checks import check_alone, check_closure
@@ -126,6 +127,7 @@ class Measuring(Wrapper, ABC):
     ) -> Measured:
         """L and g of a batch, and h where it is due and the strength uses it."""
         problem = self._problem(closure, batch, trained)
+        refuse_hooks(trained.parameters, problem.name, called=not used)
         squares = any([part.reads_squares for part in parts_of(self.past)])
         problem = replace(problem, squares=True) if squares else problem
         snapshot = Snapshot(problem)
