@@ -96,3 +96,50 @@ def test_hooks_of_the_base_see_the_gradient_of_a_step():
     )
     optimizer.step(losses_of(model), *batch())
     assert len(seen) == 1 and seen[0] > 0
+
+
+DIVIDED = {
+    "/": lambda loss, count: loss / count,
+    "*": lambda loss, count: loss * (1 / count),
+    "of tokens": lambda loss, count: (loss.unsqueeze(1).expand(-1, 3) / count).double(),
+}
+
+
+@pytest.mark.parametrize("name", DIVIDED)
+def test_a_loss_divided_by_the_number_of_micro_batches_is_said_once(name):
+    model, (x, y) = network(), batch()
+    optimizer = F3EO(model, SGD, lr=0.1)
+
+    def losses(x, y):
+        return DIVIDED[name](losses_of(model)(x, y), 4)
+
+    def accumulated():
+        for part in range(4):
+            optimizer.accumulate(losses, x[part::4], y[part::4])
+
+    accumulated()
+    with pytest.warns(UserWarning, match="divides its losses by 4.*4 times too small"):
+        optimizer.step()
+    accumulated()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_other_divisors_are_left_alone(count):
+    model, (x, y) = network(), batch()
+    optimizer = F3EO(model, SGD, lr=0.1)
+    for part in range(count):
+        optimizer.accumulate(
+            lambda x, y: losses_of(model)(x, y) / 4, x[part::count], y[part::count]
+        )
+    optimizer.step()
+
+
+def test_micro_batches_are_averaged_over_samples_without_a_division():
+    whole, parted, (x, y) = network(), network(), batch(10)
+    F3EO(whole, SGD, lr=0.1, fraction=1).step(losses_of(whole), x, y)
+    optimizer = F3EO(parted, SGD, lr=0.1, fraction=1)
+    for part in (slice(4), slice(4, 8), slice(8, 10)):  # the last one is smaller
+        optimizer.accumulate(losses_of(parted), x[part], y[part])
+    optimizer.step()
+    assert relative(vector(parted), vector(whole)) < 1e-9

@@ -93,7 +93,8 @@ class Measuring(Wrapper, ABC):
             measured = replace(before, gradients=before.rescaled().merged(measured.gradients))
         earlier = () if accumulated is None else accumulated.batches
         batches = (*earlier, batch) if self.past else ()
-        self._accumulated = write_gradients(measured, closure, batches)
+        count = 1 if accumulated is None else accumulated.count + 1
+        self._accumulated = write_gradients(measured, closure, batches, count)
         return loss
 
     @property
@@ -173,6 +174,7 @@ class Measuring(Wrapper, ABC):
                 "loss.backward() (in place of accelerator.backward(loss): backward(optimizer, "
                 "closure, *batch) of f3eo.integrations.accelerate)"
             )
+        self._notices.warn_of_division(accumulated.count, stacklevel=stacklevel + 1)
         return measured, accumulated.closure, accumulated.batches
 
     def _read_accumulated(self, trained: Trained, stacklevel: int) -> Measured | None:
