@@ -104,7 +104,8 @@ def _check_no_grads(parameters: Sequence[Tensor]) -> None:
         raise RuntimeError(
             "the closure called backward(): F3EO differentiates by itself; return the "
             "per-sample losses and remove backward() and zero_grad() from the closure; where a "
-            "framework calls them, take over its loop (Lightning: automatic_optimization=False)"
+            "framework calls them, use its part of f3eo (Lightning: F3EOMixin of "
+            "f3eo.integrations.lightning, or automatic_optimization=False)"
         )
 
 
@@ -161,5 +162,6 @@ def check_reached(reached: Iterable[Any], parameters: Sequence[Tensor]) -> None:
     if not present:
         raise ValueError(
             f"the losses depend on none of the {len(parameters)} parameters: does the closure run "
-            f"the model that was handed over, on the batch that it is given?"
+            f"the model that was handed over, on the batch that it is given? Parameters that a "
+            f"torch.autograd.Function takes (LoHa of peft) are hidden: use estimator=Sign() there"
         )

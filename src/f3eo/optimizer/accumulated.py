@@ -28,12 +28,14 @@ class Accumulated:
         marks: the marks of every gradient when it was written.
         closure: the last one.
         batches: its arguments, one tuple a micro-batch; none where nobody asks for them.
+        count: of micro-batches.
     """
 
     measured: Measured
     marks: list[Tensor]
     closure: Closure
     batches: tuple[tuple[Any, ...], ...] = ()
+    count: int = 1
 
     @torch.no_grad()
     def read(self, trained: Trained) -> Measured | None:
@@ -71,7 +73,10 @@ class Accumulated:
 
 
 def write_gradients(
-    measured: Measured, closure: Closure, batches: tuple[tuple[Any, ...], ...] = ()
+    measured: Measured,
+    closure: Closure,
+    batches: tuple[tuple[Any, ...], ...] = (),
+    count: int = 1,
 ) -> Accumulated:
     """Put g into .grad, in the sign of the user's loss; None where nothing was measured."""
     gradients, trained = measured.gradients, measured.trained
@@ -89,7 +94,7 @@ def write_gradients(
         p.grad = None
     marks = _marks(g for g in own if g is not None)
     measured = replace(measured, gradients=replace(gradients, gradient=own))
-    return Accumulated(measured, marks, closure, batches)
+    return Accumulated(measured, marks, closure, batches, count)
 
 
 def call_without_losses(problem: Problem) -> None:

@@ -33,6 +33,7 @@ from f3eo.optimizer.joined import (
     states_of,
     tensors_held,
 )
+from f3eo.optimizer.lost import refuse_lost_micro_batches
 from f3eo.optimizer.measuring import Measuring
 from f3eo.optimizer.nonfinite import check_policy, skip
 from f3eo.optimizer.parameters import all_of
@@ -161,7 +162,8 @@ class F3EO(Measuring):
 
         Raises:
             RuntimeError: nothing accumulated and no closure, or both; other parameters than those
-                that were accumulated for; an error on another process.
+                that were accumulated for; an error on another process; a closure while Accelerate
+                accumulates.
             TypeError: a base that cannot step from gradients alone.
             FloatingPointError: something was not finite and `on_nonfinite="raise"`.
         """
@@ -176,6 +178,7 @@ class F3EO(Measuring):
             check_whole(groups)
             if closure is not None and self._accumulated is None:
                 check_closure(closure)
+                refuse_lost_micro_batches()
                 measured, batches = self._measure(closure, batch, trained, scheduled > 0), (batch,)
                 self._groups(groups).check_same(trained)
             else:

@@ -15,6 +15,7 @@ from f3eo.closure.problem import Closure, Problem
 from f3eo.closure.snapshot import Snapshot
 from f3eo.direction import Rule
 from f3eo.fisher import Estimator, Gradients, Reduction
+from f3eo.fisher.ghost.verify import refuse_hooks
 from f3eo.fisher.parts import Measurement, NoSamples
 from f3eo.fisher.reduction import Place
 from f3eo.optimizer.accumulated import write_gradients
@@ -105,7 +106,8 @@ class Measuring(Wrapper, ABC):
             measured = replace(before, gradients=before.rescaled().merged(measured.gradients))
         earlier = () if accumulated is None else accumulated.batches
         batches = (*earlier, batch) if self.past else ()
-        self._accumulated = write_gradients(measured, closure, batches)
+        count = 1 if accumulated is None else accumulated.count + 1
+        self._accumulated = write_gradients(measured, closure, batches, count)
         return loss
 
     @property
@@ -143,6 +145,7 @@ class Measuring(Wrapper, ABC):
         if structure and not self._reduction.alone:
             self._measurement().refuse_parts("a batch on several processes", None)
         problem = self._problem(closure, batch, trained)
+        refuse_hooks(trained.parameters, problem.name, called=not used)
         squares = any([part.reads_squares for part in parts_of(self.past)])
         problem = replace(problem, squares=True) if squares else problem
         snapshot = Snapshot(problem)
@@ -227,8 +230,11 @@ class Measuring(Wrapper, ABC):
         self._accumulated = None
         if measured is None or accumulated is None:
             raise RuntimeError(
-                "step() without a closure needs accumulate(closure, *batch) before it"
+                "step() without a closure needs accumulate(closure, *batch) before it, and no "
+                "loss.backward() (in place of accelerator.backward(loss): backward(optimizer, "
+                "closure, *batch) of f3eo.integrations.accelerate)"
             )
+        self._notices.warn_of_division(accumulated.count, stacklevel=stacklevel + 1)
         return measured, accumulated.closure, accumulated.batches
 
     def _read_accumulated(self, trained: Trained, stacklevel: int) -> Measured | None:
