@@ -132,15 +132,32 @@ def measured_apart(rank: int, world: int) -> str:
     return same + raised(lambda: optimizer.consolidate(plain(model), [own(data()[0], rank, world)]))
 
 
+def numbers(record: Any) -> list[float]:
+    """What a record tells of a step, norms of samples included."""
+    norms = record.norms
+    return [
+        float(record.loss),
+        record.squared,
+        float(record.trace),
+        record.strength,
+        float(norms.euclidean_trace()),
+        norms.squared_shares(),
+        *[float(own) for own in norms.trace_by_leaf().values()],
+        *norms.contributions().tolist(),
+    ]
+
+
 def observed(rank: int, world: int) -> list[Any]:
-    """What observers are told."""
+    """What observers are told; one process alone has one at the first steps."""
     model, told = net(), []
     optimizer = exact(model)
-    optimizer.observe(
-        lambda r: told.append((float(r.loss), r.squared, float(r.trace), r.strength, r.norms))
-    )
-    for batch in data()[:2]:
-        optimizer.step(plain(model), *own(batch, rank, world))
+    for k, batch in enumerate(data()[:4]):
+        if rank == 0 or k == 2:
+            optimizer.observe(lambda record: told.append(numbers(record)))
+        batch = own(batch, rank, world)
+        last = k == 3 and rank == 1  # without samples
+        optimizer.step(plain(model), *(t[:0] if last else t for t in batch))
+        optimizer._observers.clear()
     return told
 
 

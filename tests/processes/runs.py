@@ -38,10 +38,11 @@ class Net(nn.Module):
         self.last = nn.Linear(7, 3, bias=bias)
         self.rare = nn.Linear(7, 3, bias=bias)
         self.never = nn.Linear(2, 2, bias=bias)
+        self.register_buffer("offset", torch.zeros(3))  # which a wrapper would send at every pass
 
     def forward(self, x: Tensor, rarely: bool = False) -> Tensor:
         hidden, rare = torch.tanh(self.first(x)), x[:, 0] > 1
-        out = self.last(hidden)
+        out = self.last(hidden) + self.offset
         return out + rare[:, None] * self.rare(hidden) if rarely and bool(rare.any()) else out
 
 
@@ -171,6 +172,7 @@ RUNS: dict[str, Run] = {
     "accumulated": Run(micro=2, options=WHOLE | {"estimator": exact()}),
     "accumulated empty": Run(micro=2, sizes=EMPTY, options=WHOLE | {"estimator": exact()}),
     "wrapped before": Run(wrap="before", options=WHOLE | {"estimator": exact()}),
+    "wrapped empty": Run(wrap="before", sizes=EMPTY, options=WHOLE | {"estimator": exact()}),
     "wrapped after": Run(wrap="after", options=WHOLE | {"estimator": exact()}),
     "wrapped module": Run(wrap="module", options=WHOLE | {"estimator": exact()}),
     "wrapped parameters": Run(wrap="parameters", options=WHOLE | {"estimator": exact()}),

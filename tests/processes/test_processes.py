@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from processes.cases import numbers
 from processes.runs import RUNS, alone, data, flat, net, plain
 from processes.spoilt import SPOILT
 from processes.steps import exact, own
@@ -162,17 +163,19 @@ def test_an_importance_of_steps_is_that_of_one_process(group):
         assert torch.allclose(one, flat(model.parameters()), rtol=1e-8, atol=1e-9)
 
 
-def test_observers_are_told_the_numbers_of_all(group):
-    found = of(group, "observed")
-    model, told = net(), []
+def test_observers_are_told_the_numbers_of_all_and_the_norms_of_all_samples(group):
+    first, *others = of(group, "observed")
+    model, told, world = net(), [], len(group)
     optimizer = exact(model)
-    optimizer.observe(lambda r: told.append((float(r.loss), r.squared, float(r.trace), r.strength)))
-    for batch in data()[:2]:
-        optimizer.step(plain(model), *batch)
-    for one in found:
-        assert one == found[0] and all(row[-1] is None for row in one)
-        for row, expected in zip(one, told, strict=True):
-            assert row[:-1] == pytest.approx(expected, rel=1e-12)
+    optimizer.observe(lambda record: told.append(numbers(record)))
+    for k, batch in enumerate(data()[:4]):
+        parts = [t.chunk(world) for t in batch]
+        kept = [torch.cat([c for r, c in enumerate(p) if k < 3 or r != 1]) for p in parts]
+        optimizer.step(plain(model), *kept)
+    assert len(first) == 4
+    for row, expected in zip(first, told, strict=True):
+        assert row == pytest.approx(expected, rel=1e-12)
+    assert all(one == first[2:3] for one in others)
 
 
 def test_counts_of_coarse_differences_are_the_same_everywhere(group):

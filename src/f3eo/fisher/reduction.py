@@ -25,6 +25,7 @@ class Place:
             further batches that `past` asks for.
         factor: on .grad since it was accumulated; 1 without a change.
         uniform: whether one factor explains the change.
+        observed: whether the norms of all samples are wanted.
     """
 
     step: int
@@ -34,6 +35,7 @@ class Place:
     part: int = 0
     factor: float = 1.0
     uniform: bool = True
+    observed: bool = False
 
     @cached_property
     def structured(self) -> Sequence[Tensor]:

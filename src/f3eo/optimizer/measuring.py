@@ -181,7 +181,14 @@ class Measuring(Wrapper, ABC):
     def _place(self, trained: Trained, part: int = 0, change: Change | None = None) -> Place:
         own = trained.parameters, trained.structured, self.estimator
         change = change or Change()
-        return Place(self.steps, *own, part=part, factor=change.factor, uniform=change.uniform)
+        return Place(
+            self.steps,
+            *own,
+            part=part,
+            factor=change.factor,
+            uniform=change.uniform,
+            observed=bool(self._observers) and part == 0,
+        )
 
     def _reduced(self, measured: Measured) -> Measured:
         """The measurement with the sums over all processes; an error restores the snapshot."""

@@ -13,6 +13,7 @@ from f3eo.fisher import Gradients, Reduction
 from f3eo.fisher.reduction import Place
 from f3eo.processes.buckets import Sums
 from f3eo.processes.facts import COUNTERS, TYPES, Facts, from_numbers, refusal
+from f3eo.processes.norms import joined, packed
 from f3eo.tensors import wide
 
 
@@ -23,7 +24,7 @@ class AllReduce(Reduction):
     whether all of them can go on. Then a_r x_r with a_r = W_r/W, for x of L, ∇L, Tr(D F D) and, if
     measured, h and squares, is summed in flat buckets, all begun before the first is waited for.
     Every process ends with the same numbers, bit for bit. A tensor that some processes have, and
-    others not, counts as zeros there; norms of samples are not gathered.
+    others not, counts as zeros there. Norms of samples are gathered where a step is observed.
 
     An error on one process is raised on the others, too, as a RuntimeError that repeats it. Where
     a process is gone, torch.distributed raises when its connection breaks or the timeout of the
@@ -108,6 +109,8 @@ class AllReduce(Reduction):
             uniform=place.uniform,
             structure=gradients.structure is not None,
             squares=gradients.squares is not None,
+            norms=gradients.norms is not None,
+            observed=place.observed,
             loss=-1 if gradients.empty else TYPES.index(gradients.loss.dtype),
             trace=-1 if trace is None else TYPES.index(trace.dtype),
             error=-1 if error is None else float(error),
@@ -174,6 +177,12 @@ class AllReduce(Reduction):
         dist.all_reduce(used, dist.ReduceOp.MAX, group=self.group)
         sums.wait()
         self.bytes = sums.bytes + used.numel() + 8 * len(told[0].numbers())
+        norms = None
+        if all([facts.norms for facts in present]) and any([facts.observed for facts in told]):
+            rows: list[Any] = [None] * len(told)
+            sent = packed(own.norms, place.parameters)
+            dist.all_gather_object(rows, sent, group=self.group)
+            norms = joined(rows, place.parameters, place.device)
         traced = all([facts.trace >= 0 for facts in present])
         error = max([facts.error for facts in told])
         counted = all([facts.counted for facts in told])
@@ -185,6 +194,7 @@ class AllReduce(Reduction):
             structure=structure,
             trace=scalars[1].to(_type([facts.trace for facts in told])) if traced else None,
             error=scalars.new_tensor(error) if error >= 0 else None,
+            norms=norms,
             squares=squares,
         )
 

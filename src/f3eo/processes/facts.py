@@ -31,7 +31,8 @@ class Facts:
         weight: W_r.
         factor: on .grad since it was accumulated; NaN where that says nothing.
         uniform: whether the factor explains the change.
-        structure, squares: whether h and squares were measured.
+        structure, squares, norms: whether h, squares and norms of samples were measured.
+        observed: whether somebody there wants the norms of all.
         loss, trace: positions of their types in `TYPES`; −1 without.
         error: the expected relative error of h; −1 where not known.
         counters: of the estimator, `COUNTERS` of them.
@@ -50,6 +51,8 @@ class Facts:
     uniform: bool = True
     structure: bool = False
     squares: bool = False
+    norms: bool = False
+    observed: bool = False
     loss: float = -1
     trace: float = -1
     error: float = -1
@@ -66,7 +69,7 @@ def from_numbers(numbers: Sequence[float]) -> Facts:
     """The facts that `Facts.numbers` gave."""
     names = [f.name for f in fields(Facts)][:-1]
     alone = dict(zip(names, numbers, strict=False))
-    flags = ("failed", "samples", "counted", "uniform", "structure", "squares")
+    flags = {f.name for f in fields(Facts) if f.default in (True, False) and f.type is bool}
     found = {name: bool(value) if name in flags else value for name, value in alone.items()}
     return Facts(**found, counters=tuple(numbers[len(names) :]))  # pyright: ignore
 
