@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -65,7 +65,7 @@ class F3EOMixin(_Base):
         own = _unwrapped(made)
         _check(self, own.base if isinstance(own, F3EO) else own)
         if not isinstance(own, F3EO):
-            made = F3EO(self.model, made, **_options(self.args))
+            made = F3EO(cast(nn.Module, self.model), made, **_options(self.args))
         self.optimizer = made
         return made
 
