@@ -10,13 +10,16 @@ from torch import Tensor
 
 from f3eo.optimizer import F3EO
 
-if TYPE_CHECKING:
-    from torch.nn import Module as _Base
-else:
-    _Base = object
+
+class _Module:
+    """What the mixin asks of the module that it is mixed into."""
+
+    if TYPE_CHECKING:
+        losses: Callable[..., Any]
+        optimizers: Callable[..., Any]
 
 
-class F3EOMixin(_Base):
+class F3EOMixin(_Module):
     """Before `LightningModule` among the bases: automatic optimisation with F3EO.
 
     The module has `losses(batch, batch_idx)` in place of `training_step`: it returns the losses of
@@ -53,7 +56,7 @@ class F3EOMixin(_Base):
                 f"configure_optimizers of {type(self).__name__} must give one F3EO, received "
                 f"{optimizer!r}"
             )
-        losses: Callable[..., Any] = self.losses
+        losses = self.losses
         return optimizer.accumulate(lambda part: losses(part, batch_idx), batch)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
