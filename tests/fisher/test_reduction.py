@@ -18,7 +18,7 @@ class WithOther(Reduction):
     def __init__(self, other: Gradients) -> None:
         self.other = other
 
-    def reduce(self, gradients: Gradients) -> Gradients:
+    def reduce(self, gradients: Gradients, *_) -> Gradients:
         return gradients.merged(self.other)
 
 
@@ -128,7 +128,7 @@ def test_the_larger_error_is_reported_and_what_is_missing_stays_so():
 def test_a_single_process_changes_nothing():
     one = torch.ones(())
     gradients = Gradients(one, 1, [one], [one], one)
-    assert SingleProcess().reduce(gradients) is gradients
+    assert SingleProcess().reduce(gradients, None) is gradients
 
 
 @pytest.mark.parametrize("structure", [True, False])

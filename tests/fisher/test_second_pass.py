@@ -208,7 +208,7 @@ def test_hooks_on_activations_are_differentiated(caplog):
 
 @pytest.mark.parametrize("steps", [0, 5])
 def test_hooks_on_gradients_of_parameters_are_refused_when_they_are_seen(steps):
-    """At the first step, and at the next check where they come later (step 16 of 4ᵏ)."""
+    """At the first step, or at the one after they come."""
     model, forward = perceptron()
     optimizer = F3EO(model, torch.optim.SGD, lr=0.1, fraction=1, every=1)
     for _ in range(steps):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from f3eo.optimizer.checks import check_model, check_parameters, in_range
+from f3eo.optimizer.checks import WRAPPERS, check_model, check_parameters, in_range
 
 INF, NAN = float("inf"), float("nan")
 
@@ -40,11 +40,20 @@ def named(name):
     return type(name, (nn.Module,), {})()
 
 
-@pytest.mark.parametrize("name", ["DistributedDataParallel", "FSDPModule"])
+@pytest.mark.parametrize("name", WRAPPERS)
 def test_wrappers_that_average_over_processes_are_refused_at_any_depth(name):
     for model in (named(name), nn.Sequential(nn.Sequential(named(name)))):
         with pytest.raises(NotImplementedError, match=rf"{name}.*model\.module"):
-            check_model(model)
+            check_model(model, WRAPPERS)
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_f3eo_takes_the_wrapper_that_only_sums(name):
+    if name == "DistributedDataParallel":
+        check_model(named(name))
+    else:
+        with pytest.raises(NotImplementedError, match=rf"{name}.*or with DistributedDataParallel"):
+            check_model(named(name))
 
 
 @pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])

@@ -1,4 +1,7 @@
-"""One of several processes: refused before anything moves; alone in its group it trains."""
+"""What a process refuses before anything moves; alone in its group it trains.
+
+Several processes that train together are in `tests/processes`.
+"""
 
 import warnings
 from contextlib import contextmanager
@@ -9,9 +12,9 @@ from torch import distributed as dist
 from torch import nn
 from torch.optim import SGD
 
-from f3eo import F3EO, FiniteDifference, MiniBatch, Sign
+from f3eo import F3EO
 from f3eo.second_order import GaussNewton, NewtonCG
-from optimizer.helpers import batches, everything, losses, network, weights
+from optimizer.helpers import batches, losses, network, weights
 
 
 @contextmanager
@@ -28,46 +31,7 @@ def group(count, rank=0):
         dist.destroy_process_group()
 
 
-def groups(model):
-    return [{"params": list(model[:3].parameters())}, {"params": list(model[4].parameters())}]
-
-
-MADE = {
-    "module": lambda m: F3EO(m, SGD, lr=0.1),
-    "parameters": lambda m: F3EO(m.parameters(), SGD, lr=0.1),
-    "groups": lambda m: F3EO(groups(m), SGD, lr=0.1),
-    "built base": lambda m: F3EO(m, SGD(m.parameters(), lr=0.1)),
-    "batch": lambda m: F3EO(m, SGD, lr=0.1, estimator=MiniBatch()),
-    "differences": lambda m: F3EO(m, SGD, lr=0.1, estimator=Sign(FiniteDifference())),
-}
-WORDS = "does not average over processes.*one of 2.*train on one process"
-
-
-@pytest.mark.parametrize("how", ["step", "accumulate"])
-@pytest.mark.parametrize("inside", [False, True])
-@pytest.mark.parametrize("name", MADE)
-def test_one_of_several_processes_is_refused_before_anything_moves(name, inside, how):
-    model = network().model
-    optimizer = None if inside else MADE[name](model)
-    with group(2, rank=1):
-        optimizer = optimizer or MADE[name](model)
-        before = everything(model, optimizer)
-        with pytest.raises(RuntimeError, match=WORDS):
-            getattr(optimizer, how)(lambda *_: pytest.fail("called"), *batches(1)[0])
-        assert everything(model, optimizer) == before
-    optimizer.step(losses(model), *batches(1)[0])
-
-
-def test_what_was_accumulated_alone_is_not_stepped_by_several():
-    model = network().model
-    optimizer = F3EO(model, SGD, lr=0.1)
-    optimizer.accumulate(losses(model), *batches(1)[0])
-    before = weights(model)
-    with group(2), pytest.raises(RuntimeError, match=WORDS):
-        optimizer.step()
-    assert torch.equal(before, weights(model))
-    optimizer.step()
-    assert not torch.equal(before, weights(model))
+WORDS = "does not average over processes.*one of 2.*train on one process.*with F3EO"
 
 
 @pytest.mark.parametrize("kind", [NewtonCG, GaussNewton])
@@ -126,3 +90,9 @@ def test_parameters_that_become_dtensors_are_refused_at_the_step():
         optimizer.param_groups[0]["params"] = list(sharded().parameters())
         with pytest.raises(RuntimeError, match=r"have become DTensors.*train on one process"):
             optimizer.step(lambda *_: pytest.fail("called"), *batches(1)[0])
+
+
+@pytest.mark.parametrize("given", [2, "world", [0, 1]])
+def test_what_is_no_group_of_processes_is_refused_by_its_value(given):
+    with pytest.raises(TypeError, match=r"processes must be a process group.*received"):
+        F3EO(network().model, SGD, lr=0.1, processes=given)

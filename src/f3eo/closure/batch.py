@@ -123,7 +123,8 @@ def size(batch: Any) -> int | None:
         raise ValueError(
             f"all tensors of a batch count the samples in dimension 0, received sizes "
             f"{sorted(sizes)} (a list of mappings counts by its length); tensors that do not hold "
-            f"samples belong in the closure, not in the batch"
+            f"samples belong in the closure, not in the batch (for nodes and edges of graphs pass "
+            f"torch.arange(B), the index of the samples i, and choose outputs, model(…)[i])"
         )
     return sizes.pop() if sizes else None
 

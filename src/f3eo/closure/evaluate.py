@@ -10,6 +10,7 @@ from f3eo.closure.eager import eager_execution
 from f3eo.closure.likelihood import Likelihood
 from f3eo.closure.output import Output, Shares
 from f3eo.closure.problem import Problem
+from f3eo.closure.unwrapped import unwrapped
 from f3eo.closure.weighted import Weighted
 from f3eo.decompositions import Decomposed
 
@@ -45,7 +46,8 @@ def evaluate(
             depend on no parameter, or weights that are negative or not finite.
         RuntimeError: the closure called `backward`.
     """
-    with torch.set_grad_enabled(enable_grad), _WithoutGrads(problem.parameters):
+    without = _WithoutGrads(problem.parameters)
+    with torch.set_grad_enabled(enable_grad), unwrapped(), without:
         if mode is None and not differentiable:  # with as few contexts as may be: many steps do so
             result = problem.closure(*problem.batch)
             losses, likelihood, weights = _read(result)
@@ -102,7 +104,8 @@ def _check_no_grads(parameters: Sequence[Tensor]) -> None:
         raise RuntimeError(
             "the closure called backward(): F3EO differentiates by itself; return the "
             "per-sample losses and remove backward() and zero_grad() from the closure; where a "
-            "framework calls them, take over its loop (Lightning: automatic_optimization=False)"
+            "framework calls them, use its part of f3eo (Lightning: F3EOMixin of "
+            "f3eo.integrations.lightning, or automatic_optimization=False)"
         )
 
 
@@ -159,5 +162,6 @@ def check_reached(reached: Iterable[Any], parameters: Sequence[Tensor]) -> None:
     if not present:
         raise ValueError(
             f"the losses depend on none of the {len(parameters)} parameters: does the closure run "
-            f"the model that was handed over, on the batch that it is given?"
+            f"the model that was handed over, on the batch that it is given? Parameters that a "
+            f"torch.autograd.Function takes (LoHa of peft) are hidden: use estimator=Sign() there"
         )

@@ -144,3 +144,29 @@ def _ignored(leaf: _Leaf) -> int:
     kept = max(ignored.numel() - count, 1)
     divisors = [d for d in leaf.path if isinstance(d, Tensor)]
     return 0 if any(d.ndim or float(d) == kept for d in divisors) else count
+
+
+AFTER = re.compile("Add|Mean|Reshape|ReshapeAlias|Squeeze|Sum|ToCopy|UnsafeView|View")
+"""What may follow a division of the losses by a number."""
+
+
+def read_divisor(losses: Tensor) -> float:
+    """The number that the losses are divided by at their end; 1 where there is none.
+
+    Args:
+        losses: shape (B,), with a graph that is not yet freed.
+    """
+    node = losses.grad_fn
+    for _ in range(8):
+        if node is None:
+            break
+        name = operation(node)
+        inputs = [n for n, _ in node.next_functions if n is not None]
+        if name in ("Div", "Mul") and len(inputs) == 1:
+            other: Any = node._saved_other  # pyright: ignore[reportAttributeAccessIssue]
+            if other is not None and other.ndim == 0 and other.device.type == "cpu" and other != 0:
+                return float(other) if name == "Div" else 1 / float(other)
+        if len(inputs) != 1 or not (AFTER.fullmatch(name) or name in ("Div", "Mul")):
+            break
+        node = inputs[0]
+    return 1.0

@@ -26,6 +26,9 @@ class Rehearsal(Past):
     ∇L_m, so that ⟨∇L, d⟩ = ⟨∇L_m, d⟩ = 0 in the metric of the base, whatever the rule: to first
     order d changes the loss of neither.
 
+    Each of several processes keeps samples of its own batches, and m is what all draw together:
+    `samples` of each.
+
     After the step the memory takes in the new batch. A step that is skipped leaves it out, and one
     is skipped, too, if the loss or a gradient of m is not finite. `F3EO.trace` and what a strength
     observes stay those of the new batch.
@@ -46,6 +49,8 @@ class Rehearsal(Past):
     Source: Chaudhry et al. 2019 (1902.10486) for the loss; Lopez-Paz & Ranzato 2017 (1706.08840)
         for gradients that leave the loss of a memory alone.
     """
+
+    keeps_samples = True
 
     def __init__(
         self,
@@ -83,10 +88,11 @@ class Rehearsal(Past):
                 "the batch, step(closure, *batch), with the samples in dimension 0"
             )
         measures = joined.gradients.structure is not None and self.structure > 0
-        batch = self.memory.draw(self.samples) if self.loss or measures else None
-        if batch is None:
+        if not self.loss and not measures:
             return joined
-        found = present.measure(batch, measures)
+        found = present.measure(self.memory.draw(self.samples), measures)
+        if found is None:
+            return joined
         self.last_loss = found.loss
         self.last_trace = found.trace if found.trace is not None else self.last_trace
         held = (found.gradient,) if self.decouple else ()

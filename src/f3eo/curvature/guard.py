@@ -74,6 +74,15 @@ class Guard:
         self._forced = False  # the closure is known to have no second derivative
         self._logged: set[str] = set()
 
+    def adopt(self, counters: Mapping[str, int]) -> None:
+        """Go on with these counts; those that are missing stay.
+
+        Args:
+            counters: `coarse` and `alarms`.
+        """
+        self.coarse = counters.get("coarse", self.coarse)
+        self.alarms = counters.get("alarms", self.alarms)
+
     @property
     def allows_differences(self) -> bool:
         """Whether the next h is computed by finite differences, as far as is known."""

@@ -32,6 +32,10 @@ class ByEngine(Estimator):
         """See `Estimator.counters`: batches on which differences failed."""
         return {"alarms": self._guard.alarms}
 
+    def adopt(self, counters: Mapping[str, int]) -> None:
+        """See `Estimator.adopt`."""
+        self._guard.adopt(counters)
+
     def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """See `Estimator.forget`: whether differences serve."""
         self._guard.reset({"alarms": counters.get("alarms", 0)})

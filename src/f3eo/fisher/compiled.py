@@ -111,6 +111,10 @@ class Compiled(Estimator):
         """See `Estimator.counters`."""
         return self.estimator.counters()
 
+    def adopt(self, counters: Mapping[str, int]) -> None:
+        """See `Estimator.adopt`."""
+        self.estimator.adopt(counters)
+
     def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """See `Estimator.forget`; recordings are made again."""
         self.estimator.forget(counters)

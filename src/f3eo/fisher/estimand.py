@@ -66,14 +66,31 @@ class Gradients:
     norms: SampleNorms | None = None
     squares: list[Tensor] | None = None
 
+    @classmethod
+    def nothing(cls, parameters: Sequence[Tensor]) -> "Gradients":
+        """Of a batch without samples, whose weight is 0.
+
+        Args:
+            parameters: of the gradient, which is None for each.
+        """
+        zero = parameters[0].new_zeros(()) if parameters else torch.zeros(())
+        return cls(zero.detach(), 0, [None] * len(parameters), None, None)
+
+    @property
+    def empty(self) -> bool:
+        """Whether these are `nothing`: of no samples."""
+        return isinstance(self.weight, int) and self.weight == 0
+
     def merged(self, other: "Gradients") -> "Gradients":
         """The estimates from both batches together.
 
         With W = W₁ + W₂ the sum of their weights, each of L, ∇L, h, Tr F and squares becomes
         (W₁ x₁ + W₂ x₂)/W. That is the estimate from the joint batch if `Estimator.additive`. What
         is missing in ∇L counts as zero; what else is missing in one is missing in the result. The
-        error is the larger one.
+        error is the larger one. A batch without samples adds nothing.
         """
+        if self.empty or other.empty:
+            return other if self.empty else self
         total = self.weight + other.weight
         a, b = self.weight / total, other.weight / total
         error = max((e for e in (self.error, other.error) if e is not None), default=None)

@@ -62,6 +62,13 @@ class Estimator(Shown, ABC):
         """The counts that are saved with the optimizer, by name."""
         return {}
 
+    def adopt(self, counters: Mapping[str, int]) -> None:
+        """Go on with these counts, and with all else that was learned.
+
+        Args:
+            counters: the largest of several processes', with the names of `counters`.
+        """
+
     def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Drop what was learned on earlier batches, but for the counters.
 

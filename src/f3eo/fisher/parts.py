@@ -19,6 +19,10 @@ USUAL_FRACTION = 0.25
 """The default part of a batch on which h is measured."""
 
 
+class NoSamples(ValueError):
+    """A batch of none, which one of several processes may have."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """Measures ∇L of a batch, and h on request.
@@ -59,7 +63,7 @@ class Measurement:
         """
         count = problem.size
         if count == 0:
-            raise ValueError(
+            raise NoSamples(
                 "the batch holds no samples: its mean loss is not defined; leave it out"
             )
         if self.chunk is None or (count is not None and count <= self.chunk):

@@ -23,6 +23,7 @@ from f3eo.fisher.estimator import Estimator
 from f3eo.fisher.ghost import Ghost, record
 from f3eo.fisher.ghost.gradients.norms import Norms
 from f3eo.fisher.ghost.layouts import Known, Layouts
+from f3eo.fisher.ghost.recording.recording import Recording
 from f3eo.fisher.metric import Euclidean, Metric
 from f3eo.fisher.parameters import by_parameter
 from f3eo.fisher.per_sample_exact import attached_trace, exact_gradients
@@ -149,6 +150,10 @@ class PerSample(Estimator):
         """See `Estimator.counters`: batches on which differences failed."""
         return {"coarse": self._guard.coarse, "alarms": self._guard.alarms}
 
+    def adopt(self, counters: Mapping[str, int]) -> None:
+        """See `Estimator.adopt`."""
+        self._guard.adopt(counters)
+
     def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """See `Estimator.forget`: layouts, checks, and whether differences serve."""
         self._known: Known = {}
@@ -173,20 +178,23 @@ class PerSample(Estimator):
         recording = record(problem, differentiable=differentiable)
         layouts = Layouts(recording, problem, self.memory, self._known, check=check)
         diagonals = self.metric.of(problem.structured_parameters)
-        outputs = self._outputs(recording.output.losses) if self.hold_residuals else None
+        outputs = self._outputs(recording) if self.hold_residuals else None
         return Ghost(problem, recording, layouts, self.memory, diagonals, outputs)
 
-    def _outputs(self, losses: Tensor) -> list[GradientEdge] | None:
+    def _outputs(self, recording: Recording) -> list[GradientEdge] | None:
         """Where residuals are held; None, logged once, where the graph does not tell."""
-        outputs = outputs_of(losses)
-        if outputs is None and not self._logged:
+        outputs = outputs_of(recording.output.losses)
+        if outputs is not None and recording.stands_before(outputs):
+            return outputs
+        if not self._logged:
             self._logged = True
             logger.info(
                 "residuals are not held: the losses are none that are known (cross-entropies, "
-                "squared and absolute errors, logarithms of softmax or sigmoid); h is that of the "
-                "whole loss"
+                "squared and absolute errors, logarithms of softmax or sigmoid), or are computed "
+                "for all samples before the batch chooses some (model(x)[i] in place of "
+                "losses[i]); h is that of the whole loss"
             )
-        return outputs
+        return None
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""

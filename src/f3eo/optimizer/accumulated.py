@@ -10,6 +10,7 @@ from torch import Tensor
 
 from f3eo.closure.problem import Closure, Problem
 from f3eo.closure.snapshot import Snapshot
+from f3eo.closure.unwrapped import unwrapped
 from f3eo.optimizer.measured import Change, Measured
 from f3eo.optimizer.parameters import Trained
 from f3eo.tensors import fetched, wide
@@ -27,16 +28,18 @@ class Accumulated:
         marks: the marks of every gradient when it was written.
         closure: the last one.
         batches: its arguments, one tuple a micro-batch; none where nobody asks for them.
+        count: of micro-batches.
     """
 
     measured: Measured
     marks: list[Tensor]
     closure: Closure
     batches: tuple[tuple[Any, ...], ...] = ()
+    count: int = 1
 
     @torch.no_grad()
     def read(self, trained: Trained) -> Measured | None:
-        """The gradients as .grad holds them now; None if every .grad was removed.
+        """The gradients as .grad holds them now; None if every .grad that there was is removed.
 
         A parameter whose own .grad was removed takes no part in the step.
 
@@ -50,7 +53,7 @@ class Accumulated:
         trained.check_same(measured.trained)
         before = measured.gradients.gradient
         now = [p.grad for p in trained.parameters]
-        if all(g is None for g in now):
+        if all(g is None for g in now) and not measured.gradients.empty:
             return None
         pairs = [(g, b is not None) for g, b in zip(now, before, strict=True)]
         kept = [g is not None for g, had in pairs if had]
@@ -70,7 +73,10 @@ class Accumulated:
 
 
 def write_gradients(
-    measured: Measured, closure: Closure, batches: tuple[tuple[Any, ...], ...] = ()
+    measured: Measured,
+    closure: Closure,
+    batches: tuple[tuple[Any, ...], ...] = (),
+    count: int = 1,
 ) -> Accumulated:
     """Put g into .grad, in the sign of the user's loss; None where nothing was measured."""
     gradients, trained = measured.gradients, measured.trained
@@ -88,7 +94,7 @@ def write_gradients(
         p.grad = None
     marks = _marks(g for g in own if g is not None)
     measured = replace(measured, gradients=replace(gradients, gradient=own))
-    return Accumulated(measured, marks, closure, batches)
+    return Accumulated(measured, marks, closure, batches, count)
 
 
 def call_without_losses(problem: Problem) -> None:
@@ -98,7 +104,7 @@ def call_without_losses(problem: Problem) -> None:
         RuntimeError: it returns something, so what was accumulated is not meant.
     """
     snapshot = Snapshot(problem)
-    with torch.enable_grad():
+    with torch.enable_grad(), unwrapped():
         result = problem.closure(*problem.batch)
     if result is not None:
         snapshot.restore()

@@ -1,5 +1,6 @@
 """Refusals of what F3EO cannot train correctly, and of bad arguments, each with its cure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -79,8 +80,38 @@ def check_generator(generator: Any) -> None:
         )
 
 
-def check_model(model: nn.Module | None) -> None:
+def check_group(group: Any) -> Any:
+    """The group itself, if it is one of which this process is a member; None is all processes.
+
+    Raises:
+        TypeError, ValueError: with the received value.
+    """
+    distributed = torch.distributed
+    if group is None or not distributed.is_available():
+        return group
+    if group is distributed.GroupMember.NON_GROUP_MEMBER:
+        raise ValueError(
+            "this process is no member of the group that was handed over as processes: build the "
+            "optimizer on its members alone, or leave processes out for all"
+        )
+    if not isinstance(group, distributed.ProcessGroup):
+        raise TypeError(
+            f"processes must be a process group, of torch.distributed.new_group(ranks) or "
+            f"mesh.get_group(), or None for all processes, received {group!r}"
+        )
+    return group
+
+
+WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+"""Wrappers that average gradients over processes, by name."""
+
+
+def check_model(model: nn.Module | None, wrappers: Sequence[str] = WRAPPERS[1:]) -> None:
     """Refuse wrappers and layers whose gradients would be wrong.
+
+    Args:
+        model: the module; None is none.
+        wrappers: the names of those that are refused.
 
     Raises:
         NotImplementedError, ValueError: the wrapper or layer, and what to do instead.
@@ -88,12 +119,11 @@ def check_model(model: nn.Module | None) -> None:
     if model is None:
         return
     kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
-    wrappers = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
-    if found := sorted(kinds & wrappers):
+    if found := sorted(kinds & set(wrappers)):
         raise NotImplementedError(
-            f"F3EO does not average over processes: with {found[0]} every process "
-            f"would train on its own gradient; train on one process, with the module from "
-            f"before it was wrapped (model.module)"
+            f"with {found[0]} every process would train on its own gradient; hand over the module "
+            f"from before it was wrapped (model.module), and train it on one process"
+            f"{'' if WRAPPERS[0] in wrappers else f' or with {WRAPPERS[0]}'}"
         )
     for name, module in model.named_modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
@@ -114,14 +144,25 @@ def check_alone(groups: list[dict[str, Any]]) -> None:
         return
     if distributed.is_initialized() and (count := distributed.get_world_size()) > 1:
         raise RuntimeError(
-            f"F3EO does not average over processes, and this is one of {count}: each would train "
-            f"on its own gradient; train on one process (without torchrun or init_process_group)"
+            f"this optimizer does not average over processes, and this is one of {count}: each "
+            f"would train on its own gradient; train on one process (without torchrun or "
+            f"init_process_group), or with F3EO"
         )
+    check_whole(groups)
+
+
+def check_whole(groups: list[dict[str, Any]]) -> None:
+    """Refuse parameters that have become DTensors.
+
+    Raises:
+        RuntimeError: what to do instead.
+    """
     kinds = {type(p) for group in groups for p in group["params"]}
     if any([_is_sharded(kind) for kind in kinds]):
         raise RuntimeError(
-            "parameters have become DTensors, which F3EO does not train: train on one process, "
-            "without fully_shard, parallelize_module or distribute_module"
+            "parameters have become DTensors, which F3EO does not train: train on one process or "
+            "with DistributedDataParallel, without fully_shard, parallelize_module or "
+            "distribute_module"
         )
 
 
@@ -151,8 +192,9 @@ def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> N
                 place = f"{names[i]}, {place},"
             if _is_sharded(type(p)):
                 raise ValueError(
-                    f"{place} is a DTensor, which F3EO does not train: train on one process, "
-                    f"without fully_shard, parallelize_module or distribute_module"
+                    f"{place} is a DTensor, which F3EO does not train: train on one process or "
+                    f"with DistributedDataParallel, without fully_shard, parallelize_module or "
+                    f"distribute_module"
                 )
             if p.is_complex():
                 raise ValueError(

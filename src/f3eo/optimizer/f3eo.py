@@ -7,28 +7,40 @@ import torch
 from torch import Tensor, nn
 
 from f3eo.closure.problem import Closure
+from f3eo.closure.unwrapped import inside
 from f3eo.direction import Decoupled, Rule, is_known
 from f3eo.fisher import Estimator
 from f3eo.optimizer.accumulated import call_without_losses
 from f3eo.optimizer.base import Base, build_base, describe, refuse_base, warn_of_unknown_metric
 from f3eo.optimizer.checks import (
-    check_alone,
     check_closure,
     check_fraction,
     check_generator,
+    check_group,
     check_model,
     check_part,
+    check_whole,
     in_range,
 )
 from f3eo.optimizer.defaults import default_estimator, default_strength
 from f3eo.optimizer.descent import descend, prepare
-from f3eo.optimizer.joined import check_past, join, load_states, parts_of, states_of
+from f3eo.optimizer.joined import (
+    MEASURED_APART,
+    check_past,
+    join,
+    load_states,
+    parts_of,
+    states_of,
+    tensors_held,
+)
+from f3eo.optimizer.lost import refuse_lost_micro_batches
 from f3eo.optimizer.measuring import Measuring
 from f3eo.optimizer.nonfinite import check_policy, skip
 from f3eo.optimizer.parameters import all_of
 from f3eo.optimizer.past import Data, Past
 from f3eo.optimizer.state import blank_state, load_parts, part_counters, wants_blank_state
 from f3eo.optimizer.step_record import step_record
+from f3eo.processes import digest
 from f3eo.strength import Strength
 
 
@@ -84,6 +96,8 @@ class F3EO(Measuring):
             parameters, state and buffers untouched, counts (`skipped`) and warns at the first, the
             10th, the 100th and so on; "raise" raises FloatingPointError.
         generator: source of the random parts, signs and labels; default torch's global one.
+        processes: group of torch.distributed whose processes make every step together, each with
+            a batch of its own; default all of them. See `f3eo.processes.AllReduce`.
         options: passed to `base` if it is a class.
 
     Raises:
@@ -107,6 +121,7 @@ class F3EO(Measuring):
         past: Past | Sequence[Past] = (),
         on_nonfinite: str = "skip",
         generator: torch.Generator | None = None,
+        processes: Any = None,
         **options: Any,
     ) -> None:
         for kind, part in ((Estimator, estimator), (Rule, rule), (Strength, strength)):
@@ -121,10 +136,11 @@ class F3EO(Measuring):
         self.on_nonfinite = check_policy(on_nonfinite)
         check_generator(generator)
         check_fraction(self.fraction, self.estimator)
-        module = model if isinstance(model, nn.Module) else None
+        module = inside(model) if isinstance(model, nn.Module) else None
         check_model(module)
         self.past = check_past(past, self.estimator)
-        super().__init__(build_base(base, model, options), module, generator, self.strength)
+        own = module, generator, self.strength, check_group(processes)
+        super().__init__(build_base(base, model, options), *own)
         if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
             warn_of_unknown_metric(self.base, stacklevel=2)
 
@@ -146,7 +162,8 @@ class F3EO(Measuring):
 
         Raises:
             RuntimeError: nothing accumulated and no closure, or both; other parameters than those
-                that were accumulated for; one of several processes.
+                that were accumulated for; an error on another process; a closure while Accelerate
+                accumulates.
             TypeError: a base that cannot step from gradients alone.
             FloatingPointError: something was not finite and `on_nonfinite="raise"`.
         """
@@ -156,19 +173,23 @@ class F3EO(Measuring):
             return torch.zeros(())
         trained = self._groups(groups)
         scheduled = self.strength.scheduled(self.steps)
-        check_alone(groups)
         # 1 to 3: losses, per-sample gradients, second pass.
-        if closure is not None and self._accumulated is None:
-            check_closure(closure)
-            measured, batches = self._measure(closure, batch, trained, scheduled > 0), (batch,)
-            self._groups(groups).check_same(trained)
-        else:
-            if closure is not None:
-                call_without_losses(self._problem(closure, batch, trained))
-            measured, closure, batches = self._gathered(trained, stacklevel=4)
+        with self._shared(trained):
+            check_whole(groups)
+            if closure is not None and self._accumulated is None:
+                check_closure(closure)
+                refuse_lost_micro_batches()
+                measured, batches = self._measure(closure, batch, trained, scheduled > 0), (batch,)
+                self._groups(groups).check_same(trained)
+            else:
+                if closure is not None:
+                    call_without_losses(self._problem(closure, batch, trained))
+                measured, closure, batches = self._gathered(trained, stacklevel=4)
+        measured = self._reduced(measured)
         # 4: combine g and h, of all that joins the batch.
-        present = self._present(closure, batches, measured) if self.past else None
-        measured = measured if present is None else join(self.past, present, measured)
+        with self._shared(trained):
+            present = self._present(closure, batches, measured) if self.past else None
+            measured = measured if present is None else join(self.past, present, measured)
         found = prepare(measured)
         if what := found.not_finite():
             skip(what, self, measured.snapshot)
@@ -207,20 +228,28 @@ class F3EO(Measuring):
             closure: as in `step`; called with batches of the data, in the mode that the model is
                 in. Default none, for parts that measure nothing.
             data: batches of the task, each a tuple of the closure's arguments, such as a
-                DataLoader; it is gone through once by every part that measures.
+                DataLoader; it is gone through once by every part that measures. The same on all of
+                several processes.
 
         Raises:
             ValueError: a part needs closure and data, or had no step to learn from.
+            RuntimeError: a part measured other data on another process.
         """
         model = self.model if self.model is not None else all_of(self.param_groups)
-        for part in parts_of(self.past):
-            part.consolidate(model, closure, data)
+        trained = self._groups(self.param_groups)
+        with self._shared(trained):
+            for part in parts_of(self.past):
+                part.consolidate(model, closure, data)
+        if not self._reduction.alone:
+            number = digest(tensors_held(self.past, all_of(self.param_groups)))
+            self._reduction.agree(number, self._place(trained), MEASURED_APART)
 
     def _counters(self) -> dict[str, Any]:
         return {**super()._counters(), **part_counters(self.estimator, self.strength)}
 
     def _load_counters(self, counters: dict[str, Any]) -> None:
         super()._load_counters(counters)
+        self._reduction.restart()
         load_parts(self.estimator, self.strength, counters)
         load_states(self.past, counters.get("past", ()), all_of(self.param_groups))
 

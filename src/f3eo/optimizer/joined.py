@@ -6,11 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from f3eo.fisher import Estimator
 from f3eo.optimizer.measured import Change, Measured
 from f3eo.optimizer.past import Joined, Past, Present
 from f3eo.tensors import scaled
+
+MEASURED_APART = (
+    "a part of `past` holds other numbers on another process, which would pull their parameters "
+    "apart: give consolidate(closure, data) the same data on all of them"
+)
 
 
 def check_past(past: Any, estimator: Estimator) -> Past | tuple[Past, ...]:
@@ -79,6 +85,13 @@ def states_of(past: Past | Sequence[Past], parameters: Sequence[Tensor]) -> list
         {"kind": type(part).__name__, "state": part.state_dict(parameters)}
         for part in parts_of(past)
     ]
+
+
+def tensors_held(past: Past | Sequence[Past], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """All tensors in the states of the parts that keep no samples."""
+    kept = [part for part in parts_of(past) if not part.keeps_samples]
+    leaves, _ = tree_flatten([part.state_dict(parameters) for part in kept])
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def load_states(

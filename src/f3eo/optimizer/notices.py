@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Hashable
 
-from f3eo.closure.loss_kind import LossKind, read_loss_kind
+from f3eo.closure.loss_kind import LossKind, read_divisor, read_loss_kind
 from f3eo.closure.output import Output
 from f3eo.strength import Strength
 
@@ -26,6 +26,8 @@ class Notices:
         self._shapes: set[Hashable] = set()
         self._warned_of_labels = False
         self._warned_of_change = False
+        self._divisor = 1.0
+        self._warned_of_division = False
 
     def __call__(self, output: Output) -> None:
         """Look at the result of one evaluation.
@@ -41,6 +43,7 @@ class Notices:
         if output.likelihood is not None:
             self._strength.see(LossKind(nats=True, density=True), output.losses)
             return
+        self._divisor = read_divisor(output.losses)
         found = read_loss_kind(output.losses)
         self._strength.see(found, output.losses)
         if found.ignored and output.shares.weights is None and not self._warned_of_labels:
@@ -52,6 +55,24 @@ class Notices:
                 f"weights of 0 there",
                 stacklevel=2,
             )
+
+    def warn_of_division(self, count: int, stacklevel: int) -> None:
+        """Warn that losses are divided by the number of micro-batches, as for `loss.backward()`.
+
+        Args:
+            count: of the micro-batches of this step.
+            stacklevel: as in `warnings.warn`, from the caller of this function.
+        """
+        same = count > 1 and abs(self._divisor / count - 1) < 1e-6
+        if not same or self._warned_of_division:
+            return
+        self._warned_of_division = True
+        warnings.warn(
+            f"the closure divides its losses by {count}, and so many micro-batches were "
+            f"accumulated: accumulate() averages over their samples by itself, so ∇L is {count} "
+            f"times too small; return the losses as they are",
+            stacklevel=stacklevel + 1,
+        )
 
     def warn_of_change(self, stacklevel: int) -> None:
         """Warn that .grad was changed by more than a common factor.

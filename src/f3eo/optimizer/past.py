@@ -14,9 +14,10 @@ from f3eo.shown import Shown
 Data = Iterable[Any]
 """Batches, each a tuple of the closure's arguments, as a DataLoader gives them."""
 
-Measure = Callable[[tuple[Any, ...], bool], Gradients]
+Measure = Callable[[tuple[Any, ...] | None, bool], Gradients | None]
 """(batch, whether h is measured) → L, g and, with h, the trace of another batch by the same closure
-and estimator. The batch goes through the model by itself."""
+and estimator. The batch goes through the model by itself. Of several processes all must measure, a
+process without a batch None; the result is that of all batches, and None where nobody has one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class Past(Shown, ABC):
 
     reads_squares: bool = False
     """Whether the estimator measures `Gradients.squares` for it."""
+
+    keeps_samples: bool = False
+    """Whether the state holds samples, which are those of one process where there are several."""
 
     @abstractmethod
     def join(self, present: Present, joined: Joined) -> Joined:

@@ -18,6 +18,7 @@ from f3eo.curvature.conjugate_gradients import Solution
 from f3eo.curvature.quadratic import Quadratic
 from f3eo.curvature.vectors import unflatten
 from f3eo.optimizer.checks import (
+    WRAPPERS,
     check_alone,
     check_model,
     check_parameters,
@@ -76,7 +77,7 @@ class SecondOrder(Optimizer, ABC):
         self.tolerance = in_range("tolerance", tolerance, 0.0, 1.0)
         self.on_nonfinite = check_policy(on_nonfinite)
         self.model = model if isinstance(model, nn.Module) else None
-        check_model(self.model)
+        check_model(self.model, WRAPPERS)
         super().__init__(model.parameters() if isinstance(model, nn.Module) else model, {"lr": lr})
         self.steps = 0
         """Number of steps, kept or taken back, without those skipped."""

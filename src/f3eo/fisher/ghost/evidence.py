@@ -148,7 +148,8 @@ def _mixed(
     return (
         f"{output} does not hold the {samples} samples of the batch in equal parts of one "
         f"dimension, so it is unknown whose they are: run all samples as one batch, padded to "
-        f"one size, {advice}"
+        f"one size (graphs or other samples that cannot be: a list with one mapping a sample as "
+        f"the batch, and chunk=1), {advice}"
     )
 
 

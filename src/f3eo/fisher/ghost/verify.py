@@ -15,18 +15,28 @@ UNDERFLOW = 1e-30
 """Below this, squares of single-precision gradients lose their digits."""
 
 
-def refuse_hooks(parameters: Sequence[Tensor], name: Callable[[Tensor], str]) -> None:
+def refuse_hooks(
+    parameters: Sequence[Tensor], name: Callable[[Tensor], str], *, called: bool = False
+) -> None:
     """Refuse hooks on the gradients of parameters.
 
     They act on a batch's gradient and not on single samples', and on H v as if it were a gradient.
+    Those after accumulation are never called, since nothing is accumulated.
+
+    Args:
+        parameters: that may have hooks.
+        name: of one of them.
+        called: whether plain autograd makes the gradient, which calls `register_hook`'s.
 
     Raises:
         ValueError: names the parameter and the cure.
     """
     for p in parameters:
-        if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None):
+        after = getattr(p, "_post_accumulate_grad_hooks", None)
+        if after or (p._backward_hooks and not called):
+            kind = "register_post_accumulate_grad_hook" if after else "register_hook"
             raise ValueError(
-                f"{name(p)} has a hook on its gradient (register_hook), which has no meaning for "
+                f"{name(p)} has a hook on its gradient ({kind}), which has no meaning for "
                 f"those of single samples and for h: remove it; to clip use max_norm=, to change "
                 f"gradients a hook of the base (optimizer.base.register_step_pre_hook); optimizers "
                 f"that step from such hooks (LOMO) cannot be a base"

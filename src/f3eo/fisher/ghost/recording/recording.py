@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from f3eo.closure.evaluate import check_reached, evaluate
-from f3eo.closure.graph import coarsest_unit
+from f3eo.closure.graph import coarsest_unit, reached
 from f3eo.closure.output import Output
 from f3eo.closure.problem import Problem
 from f3eo.curvature.cuts import Cuts
@@ -55,6 +55,17 @@ class Recording:
         dtypes = {self.output.losses.dtype} | self.dtypes
         dtypes |= {g.dtype for g in gradients if g is not None}
         return coarsest_unit(dtypes)
+
+    def stands_before(self, outputs: Sequence[GradientEdge]) -> bool:
+        """Whether parameters meet samples on the way to these outputs, and not behind them.
+
+        Args:
+            outputs: edges of f.
+        """
+        if not self.deriving:  # parameters themselves stand before all that is computed
+            return True
+        before = set(reached(edge.node for edge in outputs))
+        return all([edge.node in before for use in self.uses for edge in use.edges])
 
     def refuse_replay(self) -> None:
         """Refuse a pass that its calls alone do not reproduce.

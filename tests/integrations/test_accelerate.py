@@ -1,0 +1,187 @@
+"""Accelerate's loop with F3EO equals the plain loop, bit for bit."""
+
+from itertools import permutations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import DataLoader, TensorDataset
+
+accelerate = pytest.importorskip("accelerate")
+
+from accelerate.state import AcceleratorState, GradientState  # noqa: E402
+
+from f3eo import F3EO  # noqa: E402
+from f3eo.integrations.accelerate import backward  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    """Accelerate keeps its settings beyond an Accelerator."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+
+
+def loader(count=44):
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 10, generator=draw, dtype=torch.float64)
+    return DataLoader(TensorDataset(x, torch.randint(3, (count,), generator=draw)), batch_size=8)
+
+
+def optimizer_of(model):
+    draw = torch.Generator().manual_seed(5)
+    return F3EO(model, SGD, lr=0.1, momentum=0.9, every=2, generator=draw)
+
+
+def losses_of(model):
+    return lambda x, y: F.cross_entropy(model(x), y, reduction="none")
+
+
+def plain_loop(parts, norm=None, epochs=1):
+    model = network()
+    optimizer = optimizer_of(model)
+    schedule, pending = StepLR(optimizer, 3), [*loader()] * epochs
+    for start in range(0, len(pending), parts):
+        for x, y in pending[start : start + parts]:
+            optimizer.accumulate(losses_of(model), x, y)
+        if norm is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
+        optimizer.step()
+        schedule.step()
+    return model, optimizer
+
+
+def parts_of(order, parts):
+    """Model, optimizer, loader and scheduler, prepared in this order, and the accelerator."""
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=parts)
+    model = network()
+    optimizer = optimizer_of(model)
+    made = {"model": model, "optimizer": optimizer, "data": loader()}
+    made["scheduler"] = StepLR(optimizer, 3)
+    ready = dict(zip(order, accelerator.prepare(*(made[name] for name in order)), strict=True))
+    return (accelerator, *(ready[name] for name in made))
+
+
+def accelerated_loop(order, parts, norm=None, epochs=1):
+    accelerator, model, optimizer, data, scheduler = parts_of(order, parts)
+    for _ in range(epochs):
+        for x, y in data:
+            with accelerator.accumulate(model):
+                backward(optimizer, losses_of(model), x, y)
+                if accelerator.sync_gradients and norm is not None:
+                    accelerator.clip_grad_norm_(model.parameters(), norm)
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+    return accelerator, model, optimizer
+
+
+def vector(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+ORDER = ("model", "optimizer", "data", "scheduler")
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("norm", [None, 0.1])
+def test_the_loop_equals_the_plain_one(parts, norm):
+    _, model, optimizer = accelerated_loop(ORDER, parts, norm)
+    expected, plain = plain_loop(parts, norm)
+    assert optimizer.optimizer.steps == plain.steps == -(-6 // parts)
+    assert optimizer.param_groups[0]["lr"] == plain.param_groups[0]["lr"]
+    assert torch.equal(vector(model), vector(expected))
+
+
+@pytest.mark.parametrize("order", [*permutations(ORDER)], ids=" ".join)
+def test_prepare_takes_any_order(order):
+    _, model, _ = accelerated_loop(order, 2)
+    assert torch.equal(vector(model), vector(plain_loop(2)[0]))
+
+
+def test_the_model_may_be_prepared_alone():
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model = network()
+    optimizer = accelerator.prepare(optimizer_of(model))
+    model, data = accelerator.prepare(model), accelerator.prepare(loader())
+    scheduler = accelerator.prepare(StepLR(optimizer.optimizer, 3))
+    for x, y in data:
+        with accelerator.accumulate(model):
+            backward(optimizer, losses_of(model), x, y)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+    assert torch.equal(vector(model), vector(plain_loop(2)[0]))
+
+
+def test_a_saved_state_is_resumed(tmp_path):
+    accelerator, model, _ = accelerated_loop(ORDER, 2)
+    accelerator.save_state(str(tmp_path))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    accelerator, model, optimizer, data, scheduler = parts_of(ORDER, 2)
+    accelerator.load_state(str(tmp_path))
+    for x, y in data:
+        with accelerator.accumulate(model):
+            backward(optimizer, losses_of(model), x, y)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+    expected, plain = plain_loop(2, epochs=2)
+    assert optimizer.optimizer.steps == plain.steps == 6
+    assert torch.equal(vector(model), vector(expected))
+
+
+def test_the_loss_is_divided_by_no_number_of_micro_batches():
+    accelerator, model, optimizer, data, _ = parts_of(ORDER, 4)
+    x, y = next(iter(data))
+    with accelerator.accumulate(model):
+        loss = backward(optimizer, losses_of(model), x, y)
+    assert float(loss) == float(losses_of(model)(x, y).mean().detach())
+
+
+def test_a_closure_that_would_be_lost_is_refused_with_the_cure():
+    accelerator, model, optimizer, data, _ = parts_of(ORDER, 2)
+    before = vector(model)
+    with pytest.raises(RuntimeError, match=r"2 micro-batches.*f3eo\.integrations\.accelerate"):
+        for x, y in data:
+            with accelerator.accumulate(model):
+                optimizer.step(lambda x=x, y=y: losses_of(model)(x, y))
+    assert torch.equal(vector(model), before)
+
+
+def test_a_loop_beside_accelerate_is_left_alone():
+    parts_of(ORDER, 2)
+    model = network()
+    optimizer = optimizer_of(model)
+    for x, y in loader():
+        optimizer.step(losses_of(model), x, y)
+    assert optimizer.steps == 6
+
+
+def test_accelerators_own_backward_is_refused_with_the_cure():
+    accelerator, model, optimizer, data, _ = parts_of(ORDER, 1)
+    x, y = next(iter(data))
+    accelerator.backward(losses_of(model)(x, y).mean())
+    with pytest.raises(RuntimeError, match=r"in place of accelerator\.backward\(loss\)"):
+        optimizer.step()
+
+
+def test_what_backward_does_not_train_is_refused():
+    _, model, optimizer, _, _ = parts_of(ORDER, 1)
+    with pytest.raises(TypeError, match=r"needs an F3EO.*received SGD"):
+        backward(SGD(model.parameters(), lr=0.1), losses_of(model))
+    optimizer.scaler = torch.amp.GradScaler("cpu")
+    with pytest.raises(RuntimeError, match='use "bf16" or "no"'):
+        backward(optimizer, losses_of(model))
