@@ -43,7 +43,7 @@ def test_the_trainer_learns_and_goes_on_where_it_was_stopped(tmp_path):
     shutil.copytree(whole / "checkpoint-10", stopped / "checkpoint-10")
     assert main(str(stopped)) == loss
     last = [
-        load_file(folder / "checkpoint-30" / "model.safetensors") for folder in (whole, stopped)
+        load_file(folder / "checkpoint-20" / "model.safetensors") for folder in (whole, stopped)
     ]
     assert all(torch.equal(value, last[1][key]) for key, value in last[0].items())
 

@@ -42,7 +42,7 @@ def wrapper(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"]
+    "name", ["FullyShardedDataParallel", "FSDPModule"]
 )
 @pytest.mark.parametrize("inside", [False, True])
 def test_data_parallel_wrappers_are_refused(name, inside):

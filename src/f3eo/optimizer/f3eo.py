@@ -21,6 +21,7 @@ from f3eo.optimizer.checks import (
     check_part,
     check_whole,
     in_range,
+    refuse_lost_micro_batches,
 )
 from f3eo.optimizer.defaults import default_estimator, default_strength
 from f3eo.optimizer.descent import descend, prepare
@@ -33,7 +34,6 @@ from f3eo.optimizer.joined import (
     states_of,
     tensors_held,
 )
-from f3eo.optimizer.lost import refuse_lost_micro_batches
 from f3eo.optimizer.measuring import Measuring
 from f3eo.optimizer.nonfinite import check_policy, skip
 from f3eo.optimizer.parameters import all_of

@@ -90,6 +90,7 @@ class Measuring(Wrapper, ABC):
     def _accumulate(self, closure: Closure, batch: tuple[Any, ...], trained: Trained) -> Tensor:
         check_closure(closure)
         check_whole(self.param_groups)
+        self._notices.accumulates = True
         before = self._read_accumulated(trained, stacklevel=3)
         accumulated = self._accumulated if before is not None else None
         try:
@@ -146,7 +147,7 @@ class Measuring(Wrapper, ABC):
             self._measurement().refuse_parts("a batch on several processes", None)
         problem = self._problem(closure, batch, trained)
         refuse_hooks(trained.parameters, problem.name, called=not used)
-        squares = any([part.reads_squares for part in parts_of(self.past)])
+        squares = self.past and any([part.reads_squares for part in parts_of(self.past)])
         problem = replace(problem, squares=True) if squares else problem
         snapshot = Snapshot(problem)
         return Measured(self._gradients(problem, structure, snapshot), snapshot, trained)

@@ -26,6 +26,8 @@ class Notices:
         self._shapes: set[Hashable] = set()
         self._warned_of_labels = False
         self._warned_of_change = False
+        self.accumulates = False
+        """Whether losses are micro-batches', so that a division of them is looked for."""
         self._divisor = 1.0
         self._warned_of_division = False
 
@@ -43,7 +45,8 @@ class Notices:
         if output.likelihood is not None:
             self._strength.see(LossKind(nats=True, density=True), output.losses)
             return
-        self._divisor = read_divisor(output.losses)
+        if self.accumulates:
+            self._divisor = read_divisor(output.losses)
         found = read_loss_kind(output.losses)
         self._strength.see(found, output.losses)
         if found.ignored and output.shares.weights is None and not self._warned_of_labels:
