@@ -1,6 +1,7 @@
 """Arithmetic on vectors that are lists of tensors, one a parameter."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,12 @@ ROUNDING = 8
 
 
 def inners(a: Vector, b: Vector) -> list[Tensor]:
-    """⟨a_p, b_p⟩ for each parameter p; scalars in float32 or wider."""
+    """⟨a_p, b_p⟩ for each parameter p; scalars in float32 or wider.
+
+    Tensors that are sharded over processes (DTensors) count whole, with one sum over all of them.
+    """
+    if is_sharded(a):
+        return _over_shards(inners(_own(a), _own(b)), a[0])
     return [torch.dot(_flat(x), _flat(y)) for x, y in zip(a, b, strict=True)]
 
 
@@ -25,6 +31,8 @@ def norms(a: Vector) -> list[Tensor]:
     """‖a_p‖ for each parameter p; scalars in float32 or wider."""
     if not a:
         return []
+    if is_sharded(a):
+        return list(stacked(inners(a, a)).sqrt())
     return list(torch._foreach_norm([wide(x) for x in a]))  # pyright: ignore
 
 
@@ -82,6 +90,27 @@ def _sum(scalars: Sequence[Tensor]) -> Tensor:
     if not scalars:
         return torch.zeros(())
     return torch.stack([s.to(scalars[0]) for s in scalars]).sum()
+
+
+def is_sharded(a: Vector) -> bool:
+    """Whether the tensors are DTensors, each process with a part of its own."""
+    # By attribute: to import torch.distributed.tensor takes longer than all else here.
+    return bool(a) and hasattr(a[0], "device_mesh")
+
+
+def _own(a: Vector) -> list[Tensor]:
+    """The part of this process of every tensor."""
+    return [x.to_local() for x in a]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _over_shards(scalars: list[Tensor], like: Any) -> list[Tensor]:
+    """Sums over the processes that share a DTensor, `like`; copies of a part count once."""
+    total = stacked(scalars)
+    for dimension, placement in enumerate(like.placements):
+        if placement.is_shard():
+            group = like.device_mesh.get_group(dimension)
+            torch.distributed.all_reduce(total, group=group)
+    return list(total)
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -30,6 +30,10 @@ class Estimator(Shown, ABC):
     measures_squares: bool = False
     """Whether `gradients` gives `Gradients.squares` to a problem that asks for them."""
 
+    sharded: bool = False
+    """Whether it differentiates a model that `fully_shard` has sharded, on all processes at once;
+    its estimates are then those of the batches of all."""
+
     relative: bool = False
     """Whether norms are in the units of the parameters (`f3eo.fisher.metric`), so that they do not
     depend on these."""

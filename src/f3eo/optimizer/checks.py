@@ -79,8 +79,15 @@ def check_generator(generator: Any) -> None:
         )
 
 
-def check_model(model: nn.Module | None) -> None:
+SHARDED = "estimator=Sharded() of f3eo.integrations.fsdp"
+
+
+def check_model(model: nn.Module | None, *, sharded: bool = False) -> None:
     """Refuse wrappers and layers whose gradients would be wrong.
+
+    Args:
+        model: the module, if known.
+        sharded: whether the estimator measures what `fully_shard` has sharded.
 
     Raises:
         NotImplementedError, ValueError: the wrapper or layer, and what to do instead.
@@ -88,7 +95,12 @@ def check_model(model: nn.Module | None) -> None:
     if model is None:
         return
     kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
-    wrappers = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+    if "FSDPModule" in kinds and not sharded:
+        raise NotImplementedError(
+            f"fully_shard has sharded this model, and PerSample() reads whole parameters: use "
+            f"{SHARDED}"
+        )
+    wrappers = {"DistributedDataParallel", "FullyShardedDataParallel"}
     if found := sorted(kinds & wrappers):
         raise NotImplementedError(
             f"F3EO does not average over processes: with {found[0]} every process "
@@ -103,14 +115,18 @@ def check_model(model: nn.Module | None) -> None:
             )
 
 
-def check_alone(groups: list[dict[str, Any]]) -> None:
+def check_alone(groups: list[dict[str, Any]], *, sharded: bool = False) -> None:
     """Refuse to step as one of several processes, which would all go ways of their own.
+
+    Args:
+        groups: of the optimizer.
+        sharded: whether the estimator measures on all processes at once.
 
     Raises:
         RuntimeError: the number of processes, or sharded parameters, and what to do instead.
     """
     distributed = torch.distributed
-    if not distributed.is_available():
+    if sharded or not distributed.is_available():
         return
     if distributed.is_initialized() and (count := distributed.get_world_size()) > 1:
         raise RuntimeError(
@@ -121,7 +137,8 @@ def check_alone(groups: list[dict[str, Any]]) -> None:
     if any([_is_sharded(kind) for kind in kinds]):
         raise RuntimeError(
             "parameters have become DTensors, which F3EO does not train: train on one process, "
-            "without fully_shard, parallelize_module or distribute_module"
+            f"without fully_shard, parallelize_module or distribute_module; with fully_shard use "
+            f"{SHARDED}"
         )
 
 
@@ -131,8 +148,15 @@ def _is_sharded(kind: type) -> bool:
     return kind is not nn.Parameter and any(base.__name__ == "DTensor" for base in kind.__mro__)
 
 
-def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> None:
+def check_parameters(
+    groups: list[dict[str, Any]], model: nn.Module | None, *, sharded: bool = False
+) -> None:
     """Refuse parameters that are complex, sparse, sharded, there twice, or not the model's.
+
+    Args:
+        groups: with their parameters.
+        model: the module, if known.
+        sharded: whether DTensors are taken.
 
     Raises:
         ValueError: the parameter's place and what to do instead.
@@ -149,10 +173,11 @@ def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> N
             place = f"parameter {i} of group {g} (shape {tuple(p.shape)})"
             if names := group.get("param_names"):
                 place = f"{names[i]}, {place},"
-            if _is_sharded(type(p)):
+            if not sharded and _is_sharded(type(p)):
                 raise ValueError(
                     f"{place} is a DTensor, which F3EO does not train: train on one process, "
-                    f"without fully_shard, parallelize_module or distribute_module"
+                    f"without fully_shard, parallelize_module or distribute_module; with "
+                    f"fully_shard use {SHARDED}"
                 )
             if p.is_complex():
                 raise ValueError(

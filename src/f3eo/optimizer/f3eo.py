@@ -122,7 +122,7 @@ class F3EO(Measuring):
         check_generator(generator)
         check_fraction(self.fraction, self.estimator)
         module = model if isinstance(model, nn.Module) else None
-        check_model(module)
+        check_model(module, sharded=self.estimator.sharded)
         self.past = check_past(past, self.estimator)
         super().__init__(build_base(base, model, options), module, generator, self.strength)
         if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
@@ -156,7 +156,7 @@ class F3EO(Measuring):
             return torch.zeros(())
         trained = self._groups(groups)
         scheduled = self.strength.scheduled(self.steps)
-        check_alone(groups)
+        check_alone(groups, sharded=self.takes_shards)
         # 1 to 3: losses, per-sample gradients, second pass.
         if closure is not None and self._accumulated is None:
             check_closure(closure)

@@ -75,7 +75,7 @@ class Measuring(Wrapper, ABC):
         """
         check_closure(closure)
         trained = self._groups(self.param_groups)
-        check_alone(self.param_groups)
+        check_alone(self.param_groups, sharded=self.takes_shards)
         before = self._read_accumulated(trained, stacklevel=2)
         accumulated = self._accumulated if before is not None else None
         try:
@@ -94,6 +94,11 @@ class Measuring(Wrapper, ABC):
         batches = (*earlier, batch) if self.past else ()
         self._accumulated = write_gradients(measured, closure, batches)
         return loss
+
+    @property
+    def takes_shards(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether its parameters may be DTensors, as the estimator says."""
+        return self.estimator.sharded
 
     @property
     def gradient_equivalents(self) -> float:
