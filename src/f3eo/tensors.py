@@ -18,7 +18,7 @@ def inners(a: Vector, b: Vector) -> list[Tensor]:
     Tensors that are sharded over processes (DTensors) count whole, with one sum over all of them.
     """
     if is_sharded(a):
-        return _over_shards(inners(_own(a), _own(b)), a[0])
+        return over_shards(inners([*map(own_part, a)], [*map(own_part, b)]), a[0])
     return [torch.dot(_flat(x), _flat(y)) for x, y in zip(a, b, strict=True)]
 
 
@@ -98,18 +98,27 @@ def is_sharded(a: Vector) -> bool:
     return bool(a) and hasattr(a[0], "device_mesh")
 
 
-def _own(a: Vector) -> list[Tensor]:
-    """The part of this process of every tensor."""
-    return [x.to_local() for x in a]  # pyright: ignore[reportAttributeAccessIssue]
+def own_part(tensor: Tensor) -> Tensor:
+    """The part of this process of a DTensor; any other tensor itself."""
+    if not is_sharded([tensor]):
+        return tensor
+    return tensor.to_local()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _over_shards(scalars: list[Tensor], like: Any) -> list[Tensor]:
-    """Sums over the processes that share a DTensor, `like`; copies of a part count once."""
-    total = stacked(scalars)
+def over_shards(scalars: Sequence[Tensor], like: Any, *, largest: bool = False) -> list[Tensor]:
+    """Sums over the processes that share a DTensor; copies of a part count once.
+
+    Args:
+        scalars: of the part of this process.
+        like: the DTensor.
+        largest: whether the largest is taken in place of the sum.
+    """
+    operations, total = torch.distributed.ReduceOp, stacked(scalars)
+    operation = operations.MAX if largest else operations.SUM
     for dimension, placement in enumerate(like.placements):
         if placement.is_shard():
             group = like.device_mesh.get_group(dimension)
-            torch.distributed.all_reduce(total, group=group)
+            torch.distributed.all_reduce(total, operation, group=group)
     return list(total)
 
 

@@ -12,7 +12,7 @@ class Block(nn.Module):
     def __init__(self, width, checkpointed=False):
         super().__init__()
         self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.projection = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, 3 * width, bias=False)  # keys: no gradient
         self.out = nn.Linear(width, width, bias=False)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         self.checkpointed = checkpointed

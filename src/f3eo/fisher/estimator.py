@@ -73,6 +73,22 @@ class Estimator(Shown, ABC):
             counters: as `counters` returned them; default none.
         """
 
+    def check(self, problem: Problem) -> None:
+        """Refuse what this estimator does not measure, before the closure is called.
+
+        Args:
+            problem: closure, batch and parameters.
+        """
+
+    def agreed(self, problem: Problem, answer: bool) -> bool:
+        """Whether any process that measures this problem answers yes; here there is one.
+
+        Args:
+            problem: closure, batch and parameters.
+            answer: of this process.
+        """
+        return answer
+
     def loss_gradient(self, problem: Problem) -> Gradients:
         """Compute ∇L alone."""
         return plain_gradient(problem, per_sample=self.per_sample)

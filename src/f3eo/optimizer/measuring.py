@@ -133,6 +133,7 @@ class Measuring(Wrapper, ABC):
         problem = self._problem(closure, batch, trained)
         squares = any([part.reads_squares for part in parts_of(self.past)])
         problem = replace(problem, squares=True) if squares else problem
+        self.estimator.check(problem)
         snapshot = Snapshot(problem)
         due = self.steps % self._interval == 0
         structure = due and used and bool(trained.chosen)

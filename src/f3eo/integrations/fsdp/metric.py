@@ -8,7 +8,7 @@ from torch import Tensor
 from f3eo.fisher import ByRow, Metric
 from f3eo.fisher.metric import Diagonal, Diagonals
 from f3eo.integrations.fsdp.units import Units
-from f3eo.tensors import is_sharded, squared_norm
+from f3eo.tensors import over_shards, own_part, squared_norm
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def diagonals(
     for p in parameters:
         by_row = isinstance(metric, ByRow)
         own = p.detach()
-        value: Tensor = own.to_local() if by_row else own.full_tensor()  # pyright: ignore
+        value: Tensor = own_part(own) if by_row else own.full_tensor()  # pyright: ignore
         diagonal = metric.of([value]).get(id(value))
         if diagonal is None:
             plain.append(own)
@@ -41,7 +41,7 @@ def diagonals(
         found[id(units.whole(p))] = _gathered(diagonal, p) if by_row else diagonal
     total = squared_norm(plain).double()
     if squares:
-        total = total + _over_shards(torch.stack(squares).sum().double(), parameters[0])
+        total = total + over_shards([torch.stack(squares).sum().double()], parameters[0])[0]
     return found, total.sqrt()
 
 
@@ -70,13 +70,3 @@ def _sharers(parameter: Tensor) -> int:
     for dimension, placement in enumerate(parameter.placements):  # pyright: ignore
         count *= mesh.size(dimension) if placement.is_shard() else 1
     return count
-
-
-def _over_shards(value: Tensor, like: Tensor) -> Tensor:
-    assert is_sharded([like])
-    value = value.clone()
-    for dimension, placement in enumerate(like.placements):  # pyright: ignore
-        if placement.is_shard():
-            group = like.device_mesh.get_group(dimension)  # pyright: ignore
-            torch.distributed.all_reduce(value, group=group)
-    return value

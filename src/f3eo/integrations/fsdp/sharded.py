@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from f3eo.closure.evaluate import evaluate
@@ -103,6 +102,25 @@ class Sharded(Estimator):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_known": {}, "_watch": Watch()}
 
+    def check(self, problem: Problem) -> None:
+        """See `Estimator.check`; on every process if on one.
+
+        Raises:
+            ValueError, NotImplementedError: the model, its shards or the batch; with the cure.
+        """
+        units, error = _units(problem), None
+        if not problem.size:
+            error = ValueError(
+                "Sharded() needs the batch of every process, with one sample at least: use "
+                "step(closure, *batch), and a sampler that gives all processes as many batches "
+                "(drop_last=True)"
+            )
+        units.refuse_together(error)
+
+    def agreed(self, problem: Problem, answer: bool) -> bool:
+        """See `Estimator.agreed`."""
+        return _units(problem).any(answer)
+
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`.
 
@@ -121,9 +139,7 @@ class Sharded(Estimator):
             try:
                 first = first_pass(recording, units, problem, inner, *parts, check=check)
                 del recording  # with its graph
-                return structure_of(
-                    first, replay, units, problem, inner, self.estimator, length
-                )
+                return structure_of(first, replay, units, problem, inner, self.estimator, length)
             except Refusal as refusal:
                 raise RuntimeError(
                     f"h cannot be computed by finite differences ({refusal}) nor by double "
@@ -158,9 +174,7 @@ def _units(problem: Problem) -> Units:
     """The units of the problem, checked.
 
     Raises:
-        ValueError: no batch, or a parameter with a hook on its gradient.
+        ValueError: a parameter with a hook on its gradient; see `Units`.
     """
-    if problem.size is None:
-        raise ValueError("Sharded() needs the batch: use step(closure, *batch)")
     refuse_hooks(problem.parameters, problem.name)
     return Units(problem)

@@ -101,8 +101,12 @@ class Units:
         """
         if not self.any(error is not None):
             return
-        raise error if error is not None else RuntimeError(
-            "another process could not measure its part of the batch: its message says why"
+        raise (
+            error
+            if error is not None
+            else RuntimeError(
+                "another process could not measure its part of the batch: its message says why"
+            )
         )
 
     def _reduced(self, values: Tensor, operation: Any) -> Tensor:
