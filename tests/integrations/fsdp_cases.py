@@ -47,9 +47,7 @@ CASES = {
     "transformer adamw": Case(
         "transformer",
         AdamW,
-        lambda: PerSample(
-            FiniteDifference(central=True), metric=ByRow(), hold_residuals=True
-        ),
+        lambda: PerSample(FiniteDifference(central=True), metric=ByRow(), hold_residuals=True),
         options={**WHOLE, "lr": 0.005},
     ),
     "checkpointed": Case("checkpointed"),

@@ -1,7 +1,6 @@
 """What every process runs: the cases that one process repeats, and what only several do."""
 
 import os
-import tempfile
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -9,6 +8,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.optim import SGD, AdamW
 
@@ -16,8 +16,6 @@ from f3eo import F3EO
 from f3eo.integrations.fsdp import Sharded
 from integrations.fsdp_cases import CASES, WHOLE, own, train
 from integrations.fsdp_models import batches, losses, model_of, shard, weights
-
-CHECKPOINT = os.path.join(tempfile.gettempdir(), "f3eo-fsdp-{}")
 
 
 def mesh_of(count):
@@ -82,8 +80,24 @@ def left_alone(rank, count):
     x, y = part(batches("mlp")[0], rank, count)
     optimizer.step(losses(model), x * torch.nan, y)
     kept = all(bool((p.grad.to_local() == 1).all()) for p in model.parameters())
-    hooks = [vars(g) for m in model.modules() for g in getattr(m, "_fsdp_groups", [])]
-    return {"kept": kept, "hooks": hooks}
+    states = [m._get_fsdp_state() for m in model.modules() if isinstance(m, FSDPModule)]
+    parts = [part for s in states for part in (s, s._fsdp_param_group) if part is not None]
+    names = {"pre_forward", "post_forward", "_lazy_init"}
+    patched = [name for part in parts for name in vars(part) if name in names]
+    return {"kept": kept, "patched": patched}
+
+
+def empty(rank, count):
+    """A batch without samples on the first process."""
+    model, optimizer = made("mlp", count)
+    x, y = part(batches("mlp")[0], rank, count)
+    if rank == 0:
+        x, y = x[:0], y[:0]
+    try:
+        optimizer.step(losses(model), x, y)
+    except (ValueError, RuntimeError) as error:
+        return [str(error)]
+    return ["nothing was raised"]
 
 
 def refused(make, match):
@@ -179,7 +193,8 @@ def resumed(rank, count):
 
 
 ALONE = {
-    f.__name__: f for f in (copies, defaults, not_finite, left_alone, refusals, saved, resumed)
+    f.__name__: f
+    for f in (copies, defaults, not_finite, left_alone, empty, refusals, saved, resumed)
 }
 """What only several processes run."""
 
