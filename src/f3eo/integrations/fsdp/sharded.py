@@ -35,6 +35,10 @@ class Sharded(Estimator):
     second, every sample has parameters of its own (`f3eo.fisher.differences`), made from what the
     first one kept on that process. All processes return the same numbers, gradients as DTensors.
 
+    A step that measures gathers parameters and reduces gradients twice as often as a plain step,
+    and a step between as often; either sums a few numbers besides. A check (`f3eo.fisher.watch`)
+    takes a backward pass more for each sample that it probes, and memory for the whole gradient.
+
     Every process gives a batch of its own with at least one sample, and measures at the same steps.
     Parts that are checkpointed keep their activations while h is measured. h is not compared with
     double backward, which `fully_shard` does not have (pytorch#120926).
