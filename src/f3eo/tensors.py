@@ -1,6 +1,7 @@
 """Arithmetic on vectors that are lists of tensors, one a parameter."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,12 @@ ROUNDING = 8
 
 
 def inners(a: Vector, b: Vector) -> list[Tensor]:
-    """⟨a_p, b_p⟩ for each parameter p; scalars in float32 or wider."""
+    """⟨a_p, b_p⟩ for each parameter p; scalars in float32 or wider.
+
+    Tensors that are sharded over processes (DTensors) count whole, with one sum over all of them.
+    """
+    if is_sharded(a):
+        return over_shards(inners([*map(own_part, a)], [*map(own_part, b)]), a[0])
     return [torch.dot(_flat(x), _flat(y)) for x, y in zip(a, b, strict=True)]
 
 
@@ -25,6 +31,8 @@ def norms(a: Vector) -> list[Tensor]:
     """‖a_p‖ for each parameter p; scalars in float32 or wider."""
     if not a:
         return []
+    if is_sharded(a):
+        return list(stacked(inners(a, a)).sqrt())
     return list(torch._foreach_norm([wide(x) for x in a]))  # pyright: ignore
 
 
@@ -82,6 +90,36 @@ def _sum(scalars: Sequence[Tensor]) -> Tensor:
     if not scalars:
         return torch.zeros(())
     return torch.stack([s.to(scalars[0]) for s in scalars]).sum()
+
+
+def is_sharded(a: Vector) -> bool:
+    """Whether the tensors are DTensors, each process with a part of its own."""
+    # By attribute: to import torch.distributed.tensor takes longer than all else here.
+    return bool(a) and hasattr(a[0], "device_mesh")
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """The part of this process of a DTensor; any other tensor itself."""
+    if not is_sharded([tensor]):
+        return tensor
+    return tensor.to_local()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def over_shards(scalars: Sequence[Tensor], like: Any, *, largest: bool = False) -> list[Tensor]:
+    """Sums over the processes that share a DTensor; copies of a part count once.
+
+    Args:
+        scalars: of the part of this process.
+        like: the DTensor.
+        largest: whether the largest is taken in place of the sum.
+    """
+    operations, total = torch.distributed.ReduceOp, stacked(scalars)
+    operation = operations.MAX if largest else operations.SUM
+    for dimension, placement in enumerate(like.placements):
+        if placement.is_shard():
+            group = like.device_mesh.get_group(dimension)
+            torch.distributed.all_reduce(total, operation, group=group)
+    return list(total)
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -40,6 +40,13 @@ def named(name):
     return type(name, (nn.Module,), {})()
 
 
+def test_a_model_of_fully_shard_is_refused_without_the_estimator_for_it():
+    for model in (named("FSDPModule"), nn.Sequential(named("FSDPModule"))):
+        with pytest.raises(NotImplementedError, match=r"fully_shard.*estimator=Sharded\(\)"):
+            check_model(model)
+        check_model(model, sharded=True)
+
+
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_wrappers_that_average_over_processes_are_refused_at_any_depth(name):
     for model in (named(name), nn.Sequential(nn.Sequential(named(name)))):

@@ -41,9 +41,7 @@ def wrapper(name):
     return outer
 
 
-@pytest.mark.parametrize(
-    "name", ["FullyShardedDataParallel", "FSDPModule"]
-)
+@pytest.mark.parametrize("name", ["FullyShardedDataParallel", "FSDPModule"])
 @pytest.mark.parametrize("inside", [False, True])
 def test_data_parallel_wrappers_are_refused(name, inside):
     model = nn.Sequential(wrapper(name)) if inside else wrapper(name)

@@ -7,7 +7,7 @@ then give another loss.
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,15 @@ CURES = (
     "mean over its tokens, is Weighted(losses, weights) or Categorical(…, per_token=True)"
 )
 """Last part of an error message that refuses to split a batch."""
+
+
+Agreed = Callable[[bool], bool]
+"""An answer → whether any process that measures this batch gives it."""
+
+
+def alone(answer: bool) -> bool:
+    """The answer of the only process."""
+    return answer
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,13 @@ class Coupling:
             self._logged = True
             logger.info("%s", message)
 
-    def check(self, problem: Problem, index: Tensor) -> Comparison:
+    def check(self, problem: Problem, index: Tensor, agreed: Agreed = alone) -> Comparison:
         """Compare a part with the whole batch, or return the last comparison for this closure.
 
         Args:
             problem: closure and batch.
             index: the samples of the part, shape (n,), int64; not all samples.
+            agreed: see `compare_part`.
         """
         closure: Any = problem.closure
         while isinstance(closure, partial):
@@ -82,7 +92,7 @@ class Coupling:
         code = getattr(closure, "__code__", type(closure))
         uses = self._uses.get(code, 0) + 1
         if uses & (uses - 1) == 0 and uses.bit_length() % 4 == 1:  # a power of 16
-            comparison = compare_part(problem, index)
+            comparison = compare_part(problem, index, agreed)
             if comparison is None:
                 return self._comparisons.get(code, Comparison(known=False))
             self._comparisons[code] = comparison
@@ -95,7 +105,7 @@ class Coupling:
         return self._comparisons[code]
 
 
-def compare_part(problem: Problem, index: Tensor) -> Comparison | None:
+def compare_part(problem: Problem, index: Tensor, agreed: Agreed = alone) -> Comparison | None:
     """Compare the losses of some samples, evaluated alone and in the whole batch.
 
     Buffers, training modes, random states and .grad are restored. If the closure draws random
@@ -104,6 +114,8 @@ def compare_part(problem: Problem, index: Tensor) -> Comparison | None:
     Args:
         problem: closure, batch, parameters and, if known, model.
         index: the samples, shape (n,), int64.
+        agreed: whether any process that runs the model at the same time answers yes, so that all
+            run it equally often; default the own answer.
 
     Returns:
         The comparison; None if a loss is not finite.
@@ -124,12 +136,16 @@ def compare_part(problem: Problem, index: Tensor) -> Comparison | None:
         except Exception as error:  # the closure takes nothing but the whole batch
             line = f"{type(error).__name__}: {error}".splitlines()[0]
             return Comparison(True, f"a part of {len(index)} samples gives {line}", weighted)
-        if not all(bool(output.losses.isfinite().all()) for output in (whole, part)):
+        finite = all(bool(output.losses.isfinite().all()) for output in (whole, part))
+        if agreed(not finite):
             return None
         difference = _difference(whole, part, index, unit)
-        # A closure with a random source that no snapshot covers differs from itself, too.
-        if difference and _difference(whole, _evaluate_from(snapshot, problem)[0], None, unit):
-            return Comparison(known=False, weighted=weighted)
+        if agreed(difference is not None):
+            # A closure with a random source that no snapshot covers differs from itself, too.
+            again = _evaluate_from(snapshot, problem)[0]
+            if agreed(_difference(whole, again, None, unit) is not None):
+                return Comparison(known=False, weighted=weighted)
+            difference = difference or "another process found a sample whose loss differs"
         return Comparison(True, difference, weighted)
     finally:
         for module, mode in training:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-TRUSTED = ("f3eo.", "torch._functorch.")
-"""Modules whose custom functions have a backward that is their derivative: this package and
-torch.compile."""
+TRUSTED = ("f3eo.", "torch._functorch.", "torch.distributed.fsdp.")
+"""Modules whose custom functions have a backward that is their derivative: this package,
+torch.compile, and fully_shard, whose function is the identity."""
 
 ONCE_DIFFERENTIABLE = "torch::autograd::Error"
 """Name of the node that `once_differentiable` puts in place of a second derivative."""

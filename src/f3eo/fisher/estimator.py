@@ -30,6 +30,10 @@ class Estimator(Shown, ABC):
     measures_squares: bool = False
     """Whether `gradients` gives `Gradients.squares` to a problem that asks for them."""
 
+    sharded: bool = False
+    """Whether it differentiates a model that `fully_shard` has sharded, on all processes at once;
+    its estimates are then those of the batches of all."""
+
     relative: bool = False
     """Whether norms are in the units of the parameters (`f3eo.fisher.metric`), so that they do not
     depend on these."""
@@ -75,6 +79,22 @@ class Estimator(Shown, ABC):
         Args:
             counters: as `counters` returned them; default none.
         """
+
+    def check(self, problem: Problem) -> None:
+        """Refuse what this estimator does not measure, before the closure is called.
+
+        Args:
+            problem: closure, batch and parameters.
+        """
+
+    def agreed(self, problem: Problem, answer: bool) -> bool:
+        """Whether any process that measures this problem answers yes; here there is one.
+
+        Args:
+            problem: closure, batch and parameters.
+            answer: of this process.
+        """
+        return answer
 
     def loss_gradient(self, problem: Problem) -> Gradients:
         """Compute ∇L alone."""

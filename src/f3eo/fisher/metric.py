@@ -186,5 +186,5 @@ def _row_norms(parameter: Tensor) -> Tensor:
 
 def _row_roots(parameter: Tensor) -> Tensor:
     """√(mean_j θ_kj²) of every row, (m, 1, …)."""
-    norms = _row_norms(parameter) / parameter[0].numel() ** 0.5
+    norms = _row_norms(parameter) / parameter.shape[1:].numel() ** 0.5
     return norms.view(-1, *(1,) * (parameter.ndim - 1))

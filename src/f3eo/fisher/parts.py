@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from torch import nn
@@ -117,9 +117,10 @@ class Measurement:
             count: number of samples of the batch.
             first: number of samples of the part.
         """
-        if not 0 < first < count:
+        agreed = partial(self.estimator.agreed, problem)
+        if not agreed(0 < first < count):
             return None
-        return self.coupling.check(problem, torch.arange(first)).difference
+        return self.coupling.check(problem, torch.arange(first), agreed).difference
 
     def refuse_coupled(self, what: str, problem: Problem, first: int | None = None) -> None:
         """Refuse to split a batch whose samples the closure couples.

@@ -13,7 +13,7 @@ from f3eo.closure.snapshot import Snapshot
 from f3eo.closure.unwrapped import unwrapped
 from f3eo.optimizer.measured import Change, Measured
 from f3eo.optimizer.parameters import Trained
-from f3eo.tensors import fetched, wide
+from f3eo.tensors import fetched, is_sharded, norms, over_shards, own_part, wide
 
 MARKS = 3
 """Numbers by which a gradient is recognised: norm, largest magnitude, sum."""
@@ -115,16 +115,25 @@ def call_without_losses(problem: Problem) -> None:
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return own_part(tensor).untyped_storage().data_ptr()
 
 
 def _marks(gradients: Iterable[Tensor]) -> list[Tensor]:
     """Norm, largest magnitude and sum of every tensor: a common factor changes all alike."""
+    wholes = [wide(g) for g in gradients]
     empty = torch.zeros(())
-    rows = (
+    rows = [
         (g.norm(), g.abs().amax(), g.sum()) if g.numel() else (empty,) * MARKS
-        for g in map(wide, gradients)
-    )
+        for g in map(own_part, wholes)
+    ]
+    if is_sharded(wholes):
+        _, largest, sums = zip(*rows, strict=True)
+        columns = (
+            norms(wholes),
+            over_shards(largest, wholes[0], largest=True),
+            over_shards(sums, wholes[0]),
+        )
+        rows = list(zip(*columns, strict=True))
     return [mark for row in rows for mark in row]
 
 

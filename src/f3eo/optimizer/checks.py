@@ -114,8 +114,12 @@ def check_generator(generator: Any) -> None:
         )
 
 
-def check_group(group: Any) -> Any:
+def check_group(group: Any, *, sharded: bool = False) -> Any:
     """The group itself, if it is one of which this process is a member; None is all processes.
+
+    Args:
+        group: of processes.
+        sharded: whether the estimator finds its processes by itself.
 
     Raises:
         TypeError, ValueError: with the received value.
@@ -123,6 +127,11 @@ def check_group(group: Any) -> Any:
     distributed = torch.distributed
     if group is None or not distributed.is_available():
         return group
+    if sharded:
+        raise ValueError(
+            f"Sharded() reduces over the mesh that fully_shard was given, received "
+            f"processes={group!r}: leave it out"
+        )
     if group is distributed.GroupMember.NON_GROUP_MEMBER:
         raise ValueError(
             "this process is no member of the group that was handed over as processes: build the "
@@ -136,16 +145,21 @@ def check_group(group: Any) -> Any:
     return group
 
 
-WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
 """Wrappers that average gradients over processes, by name."""
 
+SHARDED = "estimator=Sharded() of f3eo.integrations.fsdp"
 
-def check_model(model: nn.Module | None, wrappers: Sequence[str] = WRAPPERS[1:]) -> None:
+
+def check_model(
+    model: nn.Module | None, wrappers: Sequence[str] = WRAPPERS[1:], *, sharded: bool = False
+) -> None:
     """Refuse wrappers and layers whose gradients would be wrong.
 
     Args:
         model: the module; None is none.
         wrappers: the names of those that are refused.
+        sharded: whether the estimator measures what `fully_shard` has sharded.
 
     Raises:
         NotImplementedError, ValueError: the wrapper or layer, and what to do instead.
@@ -153,6 +167,11 @@ def check_model(model: nn.Module | None, wrappers: Sequence[str] = WRAPPERS[1:])
     if model is None:
         return
     kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
+    if "FSDPModule" in kinds and not sharded:
+        raise NotImplementedError(
+            f"fully_shard has sharded this model, which needs whole parameters here: use F3EO with "
+            f"{SHARDED}"
+        )
     if found := sorted(kinds & set(wrappers)):
         raise NotImplementedError(
             f"with {found[0]} every process would train on its own gradient; hand over the module "
@@ -185,18 +204,23 @@ def check_alone(groups: list[dict[str, Any]]) -> None:
     check_whole(groups)
 
 
-def check_whole(groups: list[dict[str, Any]]) -> None:
+def check_whole(groups: list[dict[str, Any]], *, sharded: bool = False) -> None:
     """Refuse parameters that have become DTensors.
+
+    Args:
+        groups: of the optimizer.
+        sharded: whether DTensors are taken.
 
     Raises:
         RuntimeError: what to do instead.
     """
+    if sharded:
+        return
     kinds = {type(p) for group in groups for p in group["params"]}
     if any([_is_sharded(kind) for kind in kinds]):
         raise RuntimeError(
-            "parameters have become DTensors, which F3EO does not train: train on one process or "
-            "with DistributedDataParallel, without fully_shard, parallelize_module or "
-            "distribute_module"
+            f"parameters have become DTensors: after fully_shard use F3EO with {SHARDED}; "
+            f"parallelize_module and distribute_module are not supported"
         )
 
 
@@ -206,8 +230,15 @@ def _is_sharded(kind: type) -> bool:
     return kind is not nn.Parameter and any(base.__name__ == "DTensor" for base in kind.__mro__)
 
 
-def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> None:
+def check_parameters(
+    groups: list[dict[str, Any]], model: nn.Module | None, *, sharded: bool = False
+) -> None:
     """Refuse parameters that are complex, sparse, sharded, there twice, or not the model's.
+
+    Args:
+        groups: with their parameters.
+        model: the module, if known.
+        sharded: whether DTensors are taken.
 
     Raises:
         ValueError: the parameter's place and what to do instead.
@@ -224,11 +255,10 @@ def check_parameters(groups: list[dict[str, Any]], model: nn.Module | None) -> N
             place = f"parameter {i} of group {g} (shape {tuple(p.shape)})"
             if names := group.get("param_names"):
                 place = f"{names[i]}, {place},"
-            if _is_sharded(type(p)):
+            if not sharded and _is_sharded(type(p)):
                 raise ValueError(
-                    f"{place} is a DTensor, which F3EO does not train: train on one process or "
-                    f"with DistributedDataParallel, without fully_shard, parallelize_module or "
-                    f"distribute_module"
+                    f"{place} is a DTensor: after fully_shard use F3EO with {SHARDED}; "
+                    f"parallelize_module and distribute_module are not supported"
                 )
             if p.is_complex():
                 raise ValueError(

@@ -137,9 +137,9 @@ class F3EO(Measuring):
         check_generator(generator)
         check_fraction(self.fraction, self.estimator)
         module = inside(model) if isinstance(model, nn.Module) else None
-        check_model(module)
+        check_model(module, sharded=self.takes_shards)
         self.past = check_past(past, self.estimator)
-        own = module, generator, self.strength, check_group(processes)
+        own = module, generator, self.strength, check_group(processes, sharded=self.takes_shards)
         super().__init__(build_base(base, model, options), *own)
         if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
             warn_of_unknown_metric(self.base, stacklevel=2)
@@ -175,7 +175,7 @@ class F3EO(Measuring):
         scheduled = self.strength.scheduled(self.steps)
         # 1 to 3: losses, per-sample gradients, second pass.
         with self._shared(trained):
-            check_whole(groups)
+            check_whole(groups, sharded=self.takes_shards)
             if closure is not None and self._accumulated is None:
                 check_closure(closure)
                 refuse_lost_micro_batches()

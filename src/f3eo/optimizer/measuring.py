@@ -17,7 +17,7 @@ from f3eo.direction import Rule
 from f3eo.fisher import Estimator, Gradients, Reduction
 from f3eo.fisher.ghost.verify import refuse_hooks
 from f3eo.fisher.parts import Measurement, NoSamples
-from f3eo.fisher.reduction import Place
+from f3eo.fisher.reduction import Place, SingleProcess
 from f3eo.optimizer.accumulated import write_gradients
 from f3eo.optimizer.checks import check_closure, check_whole
 from f3eo.optimizer.joined import parts_of, present_of
@@ -60,7 +60,9 @@ class Measuring(Wrapper, ABC):
         self._notices = Notices(strength)
         self._groups = Groups()
         self._error: Tensor | None = None
-        self._reduction: Reduction = AllReduce(processes)
+        self._reduction: Reduction = (
+            SingleProcess() if self.estimator.sharded else AllReduce(processes)
+        )
 
     def accumulate(self, closure: Closure, *batch: Any) -> Tensor:
         """Add one micro-batch's g and h to the coming `step()`.
@@ -89,7 +91,7 @@ class Measuring(Wrapper, ABC):
 
     def _accumulate(self, closure: Closure, batch: tuple[Any, ...], trained: Trained) -> Tensor:
         check_closure(closure)
-        check_whole(self.param_groups)
+        check_whole(self.param_groups, sharded=self.takes_shards)
         self._notices.accumulates = True
         before = self._read_accumulated(trained, stacklevel=3)
         accumulated = self._accumulated if before is not None else None
@@ -110,6 +112,11 @@ class Measuring(Wrapper, ABC):
         count = 1 if accumulated is None else accumulated.count + 1
         self._accumulated = write_gradients(measured, closure, batches, count)
         return loss
+
+    @property
+    def takes_shards(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether its parameters may be DTensors, as the estimator says."""
+        return self.estimator.sharded
 
     @property
     def gradient_equivalents(self) -> float:
@@ -149,6 +156,8 @@ class Measuring(Wrapper, ABC):
         refuse_hooks(trained.parameters, problem.name, called=not used)
         squares = self.past and any([part.reads_squares for part in parts_of(self.past)])
         problem = replace(problem, squares=True) if squares else problem
+        if self.takes_shards:
+            self.estimator.check(problem)
         snapshot = Snapshot(problem)
         return Measured(self._gradients(problem, structure, snapshot), snapshot, trained)
 

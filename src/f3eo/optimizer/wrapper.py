@@ -29,6 +29,8 @@ class Wrapper(Optimizer, ABC):
     steps: int
     skipped: int
     trace: Tensor | None
+    takes_shards: bool = False
+    """Whether its parameters may be DTensors."""
 
     def __init__(
         self, base: Optimizer, model: nn.Module | None, generator: torch.Generator | None
@@ -48,7 +50,7 @@ class Wrapper(Optimizer, ABC):
         defaults = {**getattr(base, "defaults", {}), "structure": True}
         super().__init__(base.param_groups, defaults)
         self._built = True
-        check_parameters(self.param_groups, model)
+        check_parameters(self.param_groups, model, sharded=self.takes_shards)
 
     # Groups.
 
@@ -75,7 +77,7 @@ class Wrapper(Optimizer, ABC):
             return
         if isinstance(param_group, dict):  # else the base says what is wrong
             param_group["params"] = _listed(param_group["params"])
-            check_parameters([param_group], self.model)
+            check_parameters([param_group], self.model, sharded=self.takes_shards)
         self.base.add_param_group(param_group)
         param_group.setdefault("structure", self.defaults["structure"])
 

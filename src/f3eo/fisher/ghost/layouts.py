@@ -67,7 +67,7 @@ class Layouts:
             ValueError: operations whose samples mix.
             RuntimeError: per-sample gradients that do not add up to a sample's own gradient.
         """
-        if self._evidence is None or self._open(self._evidence, deltas):
+        if self._agreed(self._evidence is None or self._open(self._evidence, deltas)):
             probed = self._probe(deltas)
             if probed is None:
                 return None
@@ -75,7 +75,12 @@ class Layouts:
             self.complete = all(e.complete for e in probed)
             self._verify(self._current(probed))
             self._known[self._signature] = probed  # not before: a refused step is probed again
+        assert self._evidence is not None
         return self._current(self._evidence)
+
+    def _agreed(self, wanted: bool) -> bool:
+        """Whether any process that measures this batch wants something; here there is one."""
+        return wanted
 
     def _current(self, known: list[Evidence]) -> list[list[Layout]]:
         """The likeliest layout of every output, in the order of this batch."""
@@ -106,15 +111,17 @@ class Layouts:
         while len(self.probes) < PROBES:
             probed = [probe.sample for probe in self.probes]
             i = first.pop(0) if first else undecided_sample(uses, known, deltas, samples, probed)
-            if i is None:
+            if not self._agreed(i is not None):
                 break
+            i = 0 if i is None else i
             gradients = torch.autograd.grad(  # pyright: ignore[reportCallIssue]
                 losses[i],
                 [*edges, *leaves],  # pyright: ignore[reportArgumentType]
                 retain_graph=True,
                 allow_unused=True,
             )
-            if not all(bool(g.isfinite().all()) for g in gradients if g is not None):
+            finite = all(bool(g.isfinite().all()) for g in gradients if g is not None)
+            if self._agreed(not finite):
                 return None
             self.probes.append(Probe(i, gradients[: len(edges)], gradients[len(edges) :]))
             if not first:

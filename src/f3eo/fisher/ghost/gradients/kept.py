@@ -44,6 +44,8 @@ def keep(
     memory: int,
     unit: float,
     diagonals: Diagonals,
+    *,
+    summed: bool = True,
 ) -> KeptGradients | None:
     """Norms, totals and the gradients themselves; None where these take more than `memory`.
 
@@ -54,6 +56,7 @@ def keep(
         memory: bytes that gradients written out may take together.
         unit: see `KeptGradients`.
         diagonals: D.
+        summed: whether the totals are computed; without they are empty.
     """
     losses, leaves, structured = recording.output.losses, problem.parameters, problem.structured
     counted = {id(p) for p, s in zip(leaves, structured, strict=True) if s}
@@ -70,7 +73,7 @@ def keep(
     terms = terms_of(groups, every, memory, hold)
     if terms is None:
         return None
-    sums = totals(terms)
+    sums = totals(terms) if summed else {}
     for key in terms.keys() - counted:
         del terms[key]
     own = squares(terms, recording.output.shares, memory) if problem.squares else None

@@ -79,7 +79,7 @@ def convolution(
     x = x.to(delta.dtype)
     term: Term = Convolved(x, delta, weight.shape, geometry)
     if weight.ndim == 4 and _plain(geometry):
-        positions, q, p = delta[0, :, 0].numel(), weight.shape[0], weight[0].numel()
+        positions, q, p = delta[0, :, 0].numel(), weight.shape[0], weight.shape[1:].numel()
         # Few positions, many channels.
         if 3 * positions * (p + q) < 2 * p * q:
             term = _patches(delta, x, weight, geometry)
