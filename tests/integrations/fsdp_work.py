@@ -149,7 +149,7 @@ def refusals(rank, count):
         return shard(model_of("mlp"), mesh)
 
     return {
-        "no estimator": refused(lambda: step(sharded()), "use estimator=Sharded()"),
+        "no estimator": refused(lambda: step(sharded()), "use F3EO with estimator=Sharded()"),
         "not sharded": refused(lambda: step(model_of("mlp"), estimator=Sharded()), "fully_shard"),
         "parameters": refused(
             lambda: step(sharded().parameters(), estimator=Sharded()), "needs the module"

@@ -41,11 +41,14 @@ def wrapper(name):
     return outer
 
 
-@pytest.mark.parametrize("name", ["FullyShardedDataParallel", "FSDPModule"])
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [("FullyShardedDataParallel", r"model\.module"), ("FSDPModule", r"estimator=Sharded\(\)")],
+)
 @pytest.mark.parametrize("inside", [False, True])
-def test_data_parallel_wrappers_are_refused(name, inside):
+def test_wrappers_that_spread_parameters_are_refused(name, cure, inside):
     model = nn.Sequential(wrapper(name)) if inside else wrapper(name)
-    with pytest.raises(NotImplementedError, match=rf"with {name} every process.*model\.module"):
+    with pytest.raises(NotImplementedError, match=cure):
         F3EO(model, SGD, lr=0.1, fraction=1, every=1)
 
 

@@ -148,7 +148,11 @@ def check_group(group: Any, *, sharded: bool = False) -> Any:
 WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
 """Wrappers that average gradients over processes, by name."""
 
-SHARDED = "estimator=Sharded() of f3eo.integrations.fsdp"
+CURE = (
+    "use F3EO with estimator=Sharded() of f3eo.integrations.fsdp after fully_shard, or train on "
+    "one process or with DistributedDataParallel, without parallelize_module or distribute_module"
+)
+"""For parameters that are spread over processes."""
 
 
 def check_model(
@@ -169,8 +173,7 @@ def check_model(
     kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
     if "FSDPModule" in kinds and not sharded:
         raise NotImplementedError(
-            f"fully_shard has sharded this model, which needs whole parameters here: use F3EO with "
-            f"{SHARDED}"
+            f"fully_shard has sharded this model, and parameters must be whole here: {CURE}"
         )
     if found := sorted(kinds & set(wrappers)):
         raise NotImplementedError(
@@ -218,10 +221,7 @@ def check_whole(groups: list[dict[str, Any]], *, sharded: bool = False) -> None:
         return
     kinds = {type(p) for group in groups for p in group["params"]}
     if any([_is_sharded(kind) for kind in kinds]):
-        raise RuntimeError(
-            f"parameters have become DTensors: after fully_shard use F3EO with {SHARDED}; "
-            f"parallelize_module and distribute_module are not supported"
-        )
+        raise RuntimeError(f"parameters have become DTensors: {CURE}")
 
 
 def _is_sharded(kind: type) -> bool:
@@ -256,10 +256,7 @@ def check_parameters(
             if names := group.get("param_names"):
                 place = f"{names[i]}, {place},"
             if not sharded and _is_sharded(type(p)):
-                raise ValueError(
-                    f"{place} is a DTensor: after fully_shard use F3EO with {SHARDED}; "
-                    f"parallelize_module and distribute_module are not supported"
-                )
+                raise ValueError(f"{place} is a DTensor: {CURE}")
             if p.is_complex():
                 raise ValueError(
                     f"{place} is complex, for which Tr F is not defined here: store its real and "
