@@ -83,6 +83,12 @@ def convolutional():
     )
 
 
+def matrices():
+    """For bases that train matrices alone."""
+    parts = [nn.Linear(10, 16, bias=False), nn.Tanh(), nn.Linear(16, 4, bias=False)]
+    return nn.Sequential(*parts)
+
+
 def frozen():
     model = mlp()
     model[2].requires_grad_(False)
@@ -93,6 +99,7 @@ MODELS = {
     "mlp": mlp,
     "uneven": uneven,
     "convolutional": convolutional,
+    "matrices": matrices,
     "frozen": frozen,
     "transformer": Transformer,
     "checkpointed": lambda: Transformer(checkpointed=True),

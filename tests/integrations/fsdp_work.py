@@ -13,6 +13,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_modul
 from torch.optim import SGD, AdamW
 
 from f3eo import F3EO
+from f3eo.continual import Elastic, PathIntegral
 from f3eo.integrations.fsdp import Sharded
 from integrations.fsdp_cases import CASES, WHOLE, own, train
 from integrations.fsdp_models import batches, losses, model_of, shard, weights
@@ -145,6 +146,9 @@ def refusals(rank, count):
         model = shard(model_of("mlp"), mesh)
         F3EO(model, SGD, lr=0.1, estimator=Sharded()).step(never)
 
+    def past():
+        F3EO(sharded(), SGD, lr=0.1, estimator=Sharded(), past=Elastic(PathIntegral(), 1.0))
+
     def sharded():
         return shard(model_of("mlp"), mesh)
 
@@ -158,6 +162,7 @@ def refusals(rank, count):
         "tensor parallel": refused(tensor_parallel, "fully_shard"),
         "both": refused(both, "tensor parallel"),
         "no synchronisation": refused(unsynchronised, "optimizer.accumulate"),
+        "past": refused(past, "leave past out"),
         "no batch": refused(without_batch, "step(closure, *batch)"),
     }
 

@@ -6,14 +6,19 @@ import pytest
 import torch
 from torch.optim import AdamW
 
+import ranks
 from f3eo import F3EO, DoubleBackward, PerSample, Sign
-from integrations import fsdp_work, ranks
+from integrations import fsdp_work
 from integrations.fsdp_cases import CASES, WHOLE, train
 from integrations.fsdp_models import batches, losses, model_of, weights
+from ranks import of
 
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available(), reason="torch without torch.distributed"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not torch.distributed.is_available(), reason="torch without torch.distributed"
+    ),
+    pytest.mark.filterwarnings("ignore:F3EO knows no metric of Muon"),
+]
 
 EXACT = 1e-8
 """Largest difference of the weights after five steps, in units of the way that they went."""
@@ -35,15 +40,6 @@ def found(tmp_path_factory):
         for count in (2, 4):  # four go on from what two have saved
             directory = tmp_path_factory.mktemp(f"of_{count}")
             results[count] = ranks.run(fsdp_work.work, NAMES[count], count, directory)
-    return results
-
-
-def results_of(found, count, name):
-    """The results of all processes."""
-    results = found[count][name]
-    for rank, own in enumerate(results):
-        if isinstance(own, str):
-            pytest.fail(f"process {rank} of {count}: {own}")
     return results
 
 
@@ -76,11 +72,11 @@ def check_equal(results, one):
 
 @pytest.mark.parametrize(("count", "name"), all_ranks(CASES))
 def test_several_processes_take_the_way_of_one(found, alone, count, name):
-    check_equal(results_of(found, count, name), alone(name))
+    check_equal(of(found[count], name), alone(name))
 
 
 def test_copies_of_shards_count_once(found, alone):
-    check_equal(results_of(found, 4, "copies"), alone("mlp adamw"))
+    check_equal(of(found[4], "copies"), alone("mlp adamw"))
 
 
 def test_the_way_is_not_that_of_the_base():
@@ -98,7 +94,7 @@ def test_the_way_is_not_that_of_the_base():
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_parts_of_the_batch_and_dropout_leave_processes_identical(found, count):
-    results = results_of(found, count, "defaults")
+    results = of(found[count], "defaults")
     for own in results:
         assert torch.equal(own["weights"], results[0]["weights"])
         assert own["numbers"] == results[0]["numbers"]
@@ -108,38 +104,38 @@ def test_parts_of_the_batch_and_dropout_leave_processes_identical(found, count):
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_step_that_is_not_finite_on_one_process_is_skipped_on_all(found, count):
-    for own in results_of(found, count, "not_finite"):
+    for own in of(found[count], "not_finite"):
         assert own == {"same": True, "skipped": 1, "moved": True}
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_skipped_step_leaves_gradients_and_torch_as_they_were(found, count):
-    for own in results_of(found, count, "left_alone"):
+    for own in of(found[count], "left_alone"):
         assert own == {"kept": True, "patched": []}
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_an_empty_batch_of_one_process_is_refused_on_all(found, count):
-    (own,), *others = results_of(found, count, "empty")
+    (own,), *others = of(found[count], "empty")
     assert "one sample at least" in own
     assert all("another process" in other[0] for other in others)
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_what_is_refused_names_its_cure_before_the_closure_is_called(found, count):
-    for own in results_of(found, count, "refusals"):
+    for own in of(found[count], "refusals"):
         assert set(own.values()) == {True}, own
 
 
 def test_two_processes_resume_bit_for_bit(found):
-    (saved, _), (resumed, _) = (results_of(found, 2, name) for name in ("saved", "resumed"))
+    (saved, _), (resumed, _) = (of(found[2], name) for name in ("saved", "resumed"))
     assert (resumed["begun"], resumed["steps"]) == (3, 6)
     assert torch.equal(saved["weights"], resumed["weights"])
     assert saved["trace"] == resumed["trace"]
 
 
 def test_four_processes_resume_what_two_have_saved(found):
-    saved, resumed = results_of(found, 2, "saved")[0], results_of(found, 4, "resumed")[0]
+    saved, resumed = of(found[2], "saved")[0], of(found[4], "resumed")[0]
     assert (resumed["begun"], resumed["steps"]) == (3, 6)
     model = model_of("transformer")
     start = weights(model)

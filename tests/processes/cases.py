@@ -269,3 +269,8 @@ def cases(world: int) -> dict[str, Case]:
     if world == 4:
         found["groups_of_half"] = groups_of_half
     return found | {"dying": dying}
+
+
+def work(name: str, rank: int, world: int) -> Any:
+    """One of them, as `ranks.run` calls it."""
+    return cases(world)[name](rank, world)

@@ -2,10 +2,12 @@
 
 import pytest
 
-from processes.group import run
+import ranks
+from processes.cases import cases, work
 
 
 @pytest.fixture(scope="session", params=[2, 4], ids=["two", "four"])
 def group(request, tmp_path_factory):
     """The results of every process of a group, by the name of the case."""
-    return run(request.param, tmp_path_factory.mktemp("group"))
+    world = request.param
+    return ranks.run(work, list(cases(world)), world, tmp_path_factory.mktemp("group"))

@@ -7,17 +7,9 @@ from processes.cases import numbers
 from processes.runs import RUNS, alone, data, flat, net, plain
 from processes.spoilt import SPOILT
 from processes.steps import exact, own
+from ranks import of
 
 pytestmark = pytest.mark.filterwarnings("ignore:F3EO knows no metric of Muon")
-
-
-def of(group, name):
-    """What every process found in a case."""
-    for rank, results in enumerate(group):
-        assert name in results, f"process {rank} did not come as far as {name}"
-        if isinstance(results[name], str):
-            assert "Traceback" not in results[name], results[name]
-    return [results[name] for results in group]
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -24,7 +24,8 @@ def check_past(past: Any, estimator: Estimator) -> Past | tuple[Past, ...]:
 
     Raises:
         TypeError: something that is no part.
-        ValueError: a part reads squares that the estimator does not measure.
+        ValueError: a part reads squares that the estimator does not measure, or parameters are
+            sharded.
     """
     parts = parts_of(past) if isinstance(past, (Past, list, tuple)) else (past,)
     for part in parts:
@@ -32,6 +33,11 @@ def check_past(past: Any, estimator: Estimator) -> Past | tuple[Past, ...]:
             raise TypeError(
                 f"past must be a part or a sequence of them: Rehearsal(Reservoir(500)), "
                 f"Elastic(Exact(), 100.0) of f3eo.continual, received {part!r}"
+            )
+        if estimator.sharded:
+            raise ValueError(
+                f"{part!r} needs whole parameters, received {estimator!r}: train with "
+                f"DistributedDataParallel in place of fully_shard, or leave past out"
             )
         if part.reads_squares and not estimator.measures_squares:
             raise ValueError(
