@@ -39,6 +39,16 @@ def block(page: str, *, containing: str) -> str:
     return found
 
 
+def changes(page: str) -> list[tuple[str, int]]:
+    """Its blocks of changes: the code after each, and the number of new lines."""
+    found = []
+    for block in re.findall(r"```diff\n(.*?)```", text(page), re.S):
+        lines = [line for line in block.splitlines() if not line.startswith("-")]
+        code = "\n".join(line[2:] for line in lines)
+        found.append((code, sum(line.startswith("+") for line in lines)))
+    return found
+
+
 def table(page: str, first: str) -> list[list[str]]:
     """The cells of the table whose header begins with this cell, header and rule left out."""
     lines = text(page).splitlines()

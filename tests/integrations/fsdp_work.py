@@ -4,11 +4,12 @@ import os
 
 import torch
 import torch.distributed.checkpoint as dcp
+import torch.nn.functional as F
 from torch import distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.optim import SGD, AdamW
 
@@ -197,9 +198,36 @@ def resumed(rank, count):
     return {**found, "trace": float(optimizer.trace)}
 
 
+class Blocks(nn.Module):
+    """A model as the page has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(5, 8), nn.Linear(8, 3)])
+
+    def forward(self, x):
+        return self.blocks[1](self.blocks[0](x).tanh())
+
+
+def page(rank, count):
+    """The loop of the page."""
+    from docs.pages import changes
+
+    code, changed = changes("processes.md")[1]
+    torch.manual_seed(0)
+    space = {"AdamW": AdamW, "F3EO": F3EO, "Sharded": Sharded, "net": Blocks()}
+    space |= {"cross_entropy": F.cross_entropy, "fully_shard": fully_shard}
+    before = weights(space["net"])
+    generator = torch.Generator().manual_seed(rank)
+    x, y = torch.randn(6, 5, generator=generator), torch.randint(3, (6,), generator=generator)
+    space["loader"] = [(x, y)] * 3
+    exec(code, space)
+    return {"changed": changed, "moved": float((weights(space["model"]) - before).norm())}
+
+
 ALONE = {
     f.__name__: f
-    for f in (copies, defaults, not_finite, left_alone, empty, refusals, saved, resumed)
+    for f in (copies, defaults, not_finite, left_alone, empty, refusals, page, saved, resumed)
 }
 """What only several processes run."""
 

@@ -26,7 +26,7 @@ EXACT = 1e-8
 SOME = ["mlp", "uneven rows", "transformer", "uneven batches", "micro-batches", "every"]
 """Cases of four processes; two run all."""
 
-ALONE = ["defaults", "not_finite", "left_alone", "empty", "refusals"]
+ALONE = ["defaults", "not_finite", "left_alone", "empty", "refusals", "page"]
 NAMES = {2: [*CASES, *ALONE, "saved", "resumed"], 4: [*SOME, *ALONE, "copies", "resumed"]}
 
 
@@ -125,6 +125,13 @@ def test_an_empty_batch_of_one_process_is_refused_on_all(found, count):
 def test_what_is_refused_names_its_cure_before_the_closure_is_called(found, count):
     for own in of(found[count], "refusals"):
         assert set(own.values()) == {True}, own
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_loop_of_the_page_has_three_changed_lines_and_trains(found, count):
+    for own in of(found[count], "page"):
+        assert own["changed"] <= 3 and own["moved"] > 0
+        assert own == of(found[count], "page")[0]
 
 
 def test_two_processes_resume_bit_for_bit(found):

@@ -1,7 +1,6 @@
 """What every process of a group does, one case after another."""
 
 import os
-import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -236,11 +235,9 @@ def resumed(rank: int, world: int) -> dict[str, Any]:
 
 def page(rank: int, world: int) -> dict[str, Any]:
     """The loop of the page."""
-    from docs.pages import text
+    from docs.pages import changes
 
-    (block,) = re.findall(r"```diff\n(.*?)```", text("processes.md"), re.S)
-    lines = block.splitlines()
-    code = "\n".join(line[2:] for line in lines if not line.startswith("-"))
+    code, changed = changes("processes.md")[0]
     torch.manual_seed(rank)
     space = {
         "DistributedDataParallel": DistributedDataParallel,
@@ -251,7 +248,6 @@ def page(rank: int, world: int) -> dict[str, Any]:
         "loader": [(torch.randn(4, 5), torch.randint(3, (4,))) for _ in range(3)],
     }
     exec(code, space)
-    changed = sum(line.startswith("+") for line in lines)
     return {"weights": flat(space["model"].parameters()), "changed": changed}
 
 

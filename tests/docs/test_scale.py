@@ -1,0 +1,79 @@
+"""What docs/scale.md says follows from its script, and the script from counts."""
+
+import json
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from docs.pages import ROOT, text
+
+sys.path.insert(0, str(ROOT / "docs"))
+import scale
+
+ROWS = [json.loads(line) for line in (scale.RESULTS / "steps.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("make", [scale.sent_table, scale.check_table])
+def test_the_tables_of_the_page_are_those_of_the_rows(make):
+    assert make(ROWS) in text("scale.md")
+
+
+def test_the_plan_of_the_page_is_that_of_the_script():
+    assert scale.plan_table(scale.Plan()) in text("scale.md")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row["processes"]))
+def test_what_was_sent_is_what_the_page_says(row):
+    whole = row["gradient_bytes"]
+    sent = {name: {x: b / whole for x, b in own.items()} for name, own in row["sent"].items()}
+    for kind, gradients in (("plain", 1), ("between", 1), ("measured", 2)):
+        assert sent[f"DDP {kind}"] == {"all-reduce": pytest.approx(gradients, rel=1e-3)}
+    plain, measured = sent["FSDP2 plain"], sent["FSDP2 measured"]
+    for exchange in ("all-gather", "reduce-scatter"):
+        assert sent["FSDP2 between"][exchange] == plain[exchange]
+        assert measured[exchange] == pytest.approx(3 * plain[exchange], rel=0.02)
+    assert measured["all-reduce"] < 1e-3
+
+
+def counted(step):
+    with FlopCounterMode(display=False) as count:
+        step()
+    return count.get_total_flops()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("tokens", "width"), [(16, 64), (16, 128), (64, 128), (128, 128)])
+def test_the_arithmetic_of_the_plan_is_what_is_counted(tokens, width):
+    """A step that measures h on the whole batch, in plain steps."""
+    characters = torch.randint(65, (4, tokens + 1), generator=torch.Generator().manual_seed(0))
+    batch = characters[:, :-1], characters[:, 1:]
+    found = []
+    for kind, options in (("plain", {}), ("measured", {"fraction": 1})):
+        torch.manual_seed(0)
+        model = scale.GPT(tokens, width=width, depth=2)
+        found.append(counted(scale.steps(model, kind, batch, **options)))
+
+    class Small(scale.Plan):
+        matrices = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)] * 2
+        matrices += [(65, width)]
+
+    plan = Small(layers=2, width=width, tokens=tokens, texts=4, fraction=1.0)
+    passes = plan.passes("measured")
+    arithmetic = sum(passes) / plan.pass_flops(4)
+    assert passes[0] == 0 and found[1] / found[0] == pytest.approx(arithmetic, rel=0.03)
+
+
+def test_a_faster_network_or_fewer_measurements_make_the_plan_cheaper():
+    plan, price = scale.Plan(), {}
+    for overlapped in (True, False):
+        price[overlapped] = plan.mean(overlapped=overlapped)
+        assert plan.seconds("plain", overlapped=overlapped) < price[overlapped]
+        rare = scale.Plan(every=50).mean(overlapped=overlapped)
+        assert rare < price[overlapped]
+    assert price[True] < price[False]
+    fast = scale.Cluster(inside=1e15, between=1e15)
+    alone = scale.Plan(cluster=fast)
+    assert alone.mean(overlapped=False) == pytest.approx(alone.mean(overlapped=True), rel=1e-3)
+    assert alone.mean(overlapped=False) < price[False]
