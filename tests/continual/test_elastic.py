@@ -101,6 +101,26 @@ def test_a_step_descends_loss_and_penalty_as_a_plain_loop_does(base):
     assert torch.allclose(a, b, rtol=1e-11)
 
 
+def test_a_step_of_any_strength_takes_a_parameter_back_to_its_anchor_and_not_beyond():
+    model = network()
+    importances = random_importances(model, 1)
+    elastic = Elastic(Given(importances), 100.0)
+    elastic.consolidate(model)
+    anchors = [p.detach().clone() for p in model.parameters()]
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p))
+    away = [p.detach() - a for p, a in zip(model.parameters(), anchors, strict=True)]
+    losses = losses_of(model)
+    optimizer = F3EO(model, SGD, lr=0.1, strength=Fixed(0.0), past=elastic)
+    optimizer.step(lambda x, y: 0 * losses(x, y), *batch(5, 0))
+    rows = zip(model.parameters(), anchors, away, importances[0], strict=True)
+    for p, anchor, distance, importance in rows:
+        left = (1 - 0.1 * 100.0 * importance).clamp(min=0)
+        assert torch.allclose(p.detach(), anchor + left * distance, rtol=1e-12)
+    assert any(bool((100.0 * w * 0.1 > 2).any()) for w in importances[0])
+
+
 def test_where_the_group_maximizes_the_penalty_is_still_descended():
     models = network(), network()
     for model, sign in zip(models, (1, -1), strict=True):

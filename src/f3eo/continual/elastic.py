@@ -23,14 +23,16 @@ class Elastic(Past):
     θ̄ = Σ_k Ω_k θ*_k / Ω, and what is left there. With a decay γ a new task changes it to
     Ω ← γ Ω + Ω_k with θ̄ = θ*_k (online EWC).
 
-    Beside F3EO its gradient λ Ω (θ − θ̄) joins g at every step; the rule then takes h off both. Like
-    everything in a step, it leaves a parameter alone that the batch does not reach. In a loop with
+    Beside F3EO its gradient min(λ Ω, 1/lr) (θ − θ̄) joins g at every step; the rule then takes h off
+    both. A step of SGD along more than 1/lr would pass θ̄, and along 2/lr diverge. Like everything
+    in a step, it leaves a parameter alone that the batch does not reach. In a loop with
     any optimizer add `elastic.penalty(model.parameters())` to the loss, and call
     `elastic.consolidate(model, closure, data)` after each task.
 
     Args:
         importance: Ω_k: `Exact()`, `FromSteps()`, `PathIntegral()`, or another `Importance`.
-        strength: λ >= 0. SGD with rate lr is stable below lr λ Ω = 2, Ω the largest entry.
+        strength: λ >= 0. Of `penalty`, SGD with rate lr is stable below lr λ Ω = 2, Ω the largest
+            entry.
         decay: γ in (0, 1]; default None, the sum over all tasks with anchors of their own.
 
     Raises:
@@ -98,18 +100,22 @@ class Elastic(Past):
         if not self._weights or not self.strength:
             return joined
         self._known(present.parameters)
-        rows = zip(joined.gradients.gradient, present.parameters, present.signs, strict=True)
-        gradient = [g if g is None else self._pulled(g, p, sign) for g, p, sign in rows]
+        own = present.parameters, present.signs, present.rates
+        rows = zip(joined.gradients.gradient, *own, strict=True)
+        gradient = [g if g is None else self._pulled(g, *row) for g, *row in rows]
         loss = joined.gradients.loss
         loss = loss + self.penalty(present.parameters).to(loss)
         return replace(joined, gradients=replace(joined.gradients, loss=loss, gradient=gradient))
 
-    def _pulled(self, g: Tensor, parameter: Tensor, sign: int) -> Tensor:
-        """g + λ Ω (θ − θ̄), or less it where the group maximizes."""
+    def _pulled(self, g: Tensor, parameter: Tensor, sign: int, rate: float) -> Tensor:
+        """g + min(λ Ω, 1/lr) (θ − θ̄), or less it where the group maximizes."""
         if parameter not in self._weights:
             return g
-        pull = self._weights[parameter] * (wide(parameter) - self._anchors[parameter])
-        return g.add(pull.to(g), alpha=sign * self.strength)
+        curvature = self.strength * self._weights[parameter]
+        if rate > 0:
+            curvature = curvature.clamp(max=1 / rate)
+        pull = curvature * (wide(parameter) - self._anchors[parameter])
+        return g.add(pull.to(g), alpha=sign)
 
     def after(self, present: Present) -> None:
         """See `Past.after`."""

@@ -81,7 +81,7 @@ def present_of(measured: Measured, batches: Sequence[tuple[Any, ...]], measure: 
     gradients, factor, trained = measured.gradients, measured.change.factor, measured.trained
     if gradients.structure is not None and factor != 1:
         gradients = replace(gradients, structure=scaled(gradients.structure, factor))
-    own = trained.parameters, trained.structured, trained.signs
+    own = trained.parameters, trained.structured, trained.signs, trained.learning_rates
     return Present(batches, gradients, *own, measure=measure)
 
 

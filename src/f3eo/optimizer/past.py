@@ -30,6 +30,7 @@ class Present:
         parameters: that the step trains, P of them, as they are before it.
         structured: for each, whether it takes part in the structure term.
         signs: for each, −1 where its group maximizes; g is that of the closure's losses.
+        rates: for each, its learning rate.
         measure: measures another batch.
     """
 
@@ -38,6 +39,7 @@ class Present:
     parameters: list[Tensor]
     structured: list[bool]
     signs: list[int]
+    rates: list[float]
     measure: Measure
 
 
