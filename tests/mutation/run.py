@@ -1,0 +1,160 @@
+"""Mutation testing: is a small error in the code of a step seen by its tests?
+
+    python tests/mutation/run.py [--sample 5] [--only fisher/metric.py] [--again] [--list]
+
+Takes mutants of the files in targets.py, each a run of its tests in a fresh process, and adds the
+outcome to results.jsonl beside this file. What is there already, for the text that the file has
+now, is not run again; `--again` repeats survivors, after tests were added. docs/trust.py makes the
+table. mutmut and cosmic-ray have no mutant without a factor or without `detach`, and one set of
+tests for all files.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from mutants import Mutant, mutants
+from targets import EXPLAINED, TARGETS
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parent / "results.jsonl"
+LONGEST = 240
+"""Seconds after which the tests of a mutant are ended: it counts as killed."""
+
+
+def texts() -> dict[str, tuple[str, str]]:
+    """(kind of part, source) of every file."""
+    return {
+        name: (part, (ROOT / "src/f3eo" / name).read_text(encoding="utf-8"))
+        for part, files in TARGETS.items()
+        for name in files
+    }
+
+
+def digest(source: str) -> str:
+    """Of the text of a file."""
+    return hashlib.sha256(source.encode()).hexdigest()[:12]
+
+
+def outcomes(file: Path = RESULTS) -> dict[str, dict]:
+    """The last outcome of every mutant of the files as they are, by file and key."""
+    current = {name: digest(source) for name, (_, source) in texts().items()}
+    rows = {}
+    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else []:
+        try:
+            row = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            row = None  # cut where a run was killed: the mutant is run again
+        if row and current.get(row["file"]) == row["source"]:
+            rows[f"{row['file']} {row['key']}"] = row
+    return rows
+
+
+def sample(name: str, source: str, count: int | None) -> list[Mutant]:
+    """The first of all mutants in an order that depends on the name of the file alone."""
+    found = mutants(source)
+    random.Random(name).shuffle(found)
+    return found[:count]
+
+
+def tested(tree: Path, tests: tuple[str, ...]) -> tuple[str, str]:
+    """Outcome and the line that says so, of tests run on a copy of the package."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no"]
+    paths = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        [*command, *tests],
+        cwd=ROOT,
+        env=os.environ | paths,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with the processes that a test has started
+        process.communicate()
+        return "killed", f"longer than {LONGEST} s"
+    failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    words = failed[0].split(" ", 1)[1][:160] if failed else said.strip().splitlines()[-1][:160]
+    return ("killed" if process.returncode else "survived"), words
+
+
+def attempt(tree: Path, name: str, source: str, mutant: Mutant, tests: tuple[str, ...]) -> dict:
+    """Run the tests on one mutant; the row of results."""
+    path, start = tree / "f3eo" / name, time.monotonic()
+    path.write_text(mutant.source, encoding="utf-8")
+    try:
+        outcome, words = tested(tree, tests)
+    finally:
+        path.write_text(source, encoding="utf-8")
+    return {
+        "file": name,
+        "key": mutant.key,
+        "source": digest(source),
+        "outcome": outcome,
+        "line": mutant.line,
+        "kind": mutant.kind,
+        "before": mutant.before,
+        "after": mutant.after,
+        "by": words,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def show(rows: dict[str, dict]) -> None:
+    """Print the survivors that nobody has explained."""
+    for name, row in sorted(rows.items()):
+        if row["outcome"] == "survived" and row["key"] not in EXPLAINED:
+            print(f"{name} line {row['line']} {row['kind']}: {row['before']} → {row['after']}")
+
+
+def main(*words: str) -> None:
+    """Run what the words ask for."""
+    parser = argparse.ArgumentParser(description="Run mutants of the files in targets.py.")
+    parser.add_argument("--sample", type=int, default=5, help="mutants a file; 0 for all")
+    parser.add_argument("--only", nargs="*", help="files under src/f3eo; default all")
+    parser.add_argument("--again", action="store_true", help="repeat survivors, and those alone")
+    parser.add_argument("--list", action="store_true", help="print the survivors, run nothing")
+    given = parser.parse_args(words)
+    known = outcomes()
+    if given.list:
+        return show(known)
+    with tempfile.TemporaryDirectory(prefix="f3eo-mutants-") as folder:
+        tree = Path(folder)
+        shutil.copytree(
+            ROOT / "src/f3eo", tree / "f3eo", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        for name, (part, source) in texts().items():
+            if given.only and name not in given.only:
+                continue
+            tests, fine = TARGETS[part][name], False
+            for mutant in sample(name, source, given.sample or None):
+                row = known.get(f"{name} {mutant.key}")
+                if row and not (given.again and row["outcome"] == "survived"):
+                    continue
+                if given.again and not row:
+                    continue
+                if not fine and tested(tree, tests)[0] != "survived":
+                    raise SystemExit(f"the tests of {name} fail without a mutant: {tests}")
+                fine = True
+                row = attempt(tree, name, source, mutant, tests)
+                with RESULTS.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                print(f"{row['outcome']} {name}:{row['line']} {row['before']} → {row['after']}")
+    show(outcomes())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
