@@ -94,7 +94,9 @@ def mutants(source: str) -> list[Mutant]:
     return found
 
 
-def _expressions(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[ast.AST, tuple[str, ...]]]:
+def _expressions(
+    node: ast.AST, names: tuple[str, ...]
+) -> Iterator[tuple[ast.AST, tuple[str, ...]]]:
     """What may be changed: no annotation, docstring, decorator, error message or import."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
         names = (*names, node.name)
@@ -103,13 +105,15 @@ def _expressions(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[ast.AS
             parts += [d for d in (*node.args.defaults, *node.args.kw_defaults) if d is not None]
     elif isinstance(node, ast.AnnAssign):
         parts = [node.value] if node.value is not None else []
-    elif isinstance(node, ast.Raise | ast.Import | ast.ImportFrom | ast.JoinedStr):
-        parts = []
-    elif isinstance(node, ast.Call) and _name(node.func) in WORDS:
+    elif isinstance(node, ast.Raise | ast.Import | ast.ImportFrom | ast.JoinedStr) or (
+        isinstance(node, ast.Call) and _name(node.func) in WORDS
+    ):
         parts = []
     else:
         parts = list(ast.iter_child_nodes(node))
-    if isinstance(node, ast.expr) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+    if isinstance(node, ast.expr) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ):
         yield node, names
     for part in parts:
         yield from _expressions(part, names)
@@ -140,7 +144,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, str]]:
         case ast.Constant(bool() as value):
             yield "constant", str(not value)
         case ast.Constant(int() | float() as value):
-            yield "constant", f"({value + 1 if isinstance(value, int) else 2 * value!r})"
+            yield "constant", f"({value + 1 if isinstance(value, int) else 2 * value or 1.0!r})"
         case ast.Call(func, args, keywords):
             yield from _calls(node, func, args, keywords)
 

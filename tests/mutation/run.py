@@ -16,11 +16,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mutants import Mutant, mutants
@@ -68,27 +70,42 @@ def sample(name: str, source: str, count: int | None) -> list[Mutant]:
 
 
 def tested(tree: Path, tests: tuple[str, ...]) -> tuple[str, str]:
-    """Outcome and the line that says so, of tests run on a copy of the package."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no"]
-    paths = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.Popen(
-        [*command, *tests],
-        cwd=ROOT,
-        env=os.environ | paths,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    """Outcome and the line that says so, of tests run on a copy of the package.
+
+    They run in a fork of this process, which has imported torch and nothing of f3eo.
+    """
+    said, end = tree / "said.txt", time.monotonic() + LONGEST
+    if not (child := os.fork()):
+        _serve(tree, tests, said)
+    while not (done := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > end:
+            os.killpg(child, signal.SIGKILL)  # with the processes that a test has started
+            os.waitpid(child, 0)
+            return "killed", f"longer than {LONGEST} s"
+        time.sleep(0.05)
+    lines = said.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    words = failed[0].split(" ", 1)[1] if failed else lines[-1]
+    return ("killed" if done[1] else "survived"), words[:160]
+
+
+def _serve(tree: Path, tests: tuple[str, ...], said: Path) -> None:
+    """Run one file of tests after the other, until one fails; never returns."""
+    os.setsid()
+    with said.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ["PYTHONPATH"] = str(tree)  # for processes that tests start
+    sys.path.insert(0, str(tree))
+    code = 1
     try:
-        said, _ = process.communicate(timeout=LONGEST)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # with the processes that a test has started
-        process.communicate()
-        return "killed", f"longer than {LONGEST} s"
-    failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    words = failed[0].split(" ", 1)[1][:160] if failed else said.strip().splitlines()[-1][:160]
-    return ("killed" if process.returncode else "survived"), words
+        for test in tests:
+            words = ["-x", "-q", "-p", "no:cacheprovider", "--tb=no", "--rootdir", str(ROOT)]
+            if code := int(pytest.main([*words, test])):
+                break
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
 
 
 def attempt(tree: Path, name: str, source: str, mutant: Mutant, tests: tuple[str, ...]) -> dict:
@@ -131,6 +148,12 @@ def main(*words: str) -> None:
     known = outcomes()
     if given.list:
         return show(known)
+    os.chdir(ROOT)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # of a mutant
+    sys.dont_write_bytecode = True
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT / "src"]
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="f3eo-mutants-") as folder:
         tree = Path(folder)
         shutil.copytree(

@@ -1,0 +1,159 @@
+"""Checkpoints: what comes back is what was saved, and what is damaged is found and passed over."""
+
+import os
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.optim import SGD, AdamW
+
+from f3eo import F3EO, Fixed, Sign, checkpoint
+from f3eo.closure.likelihood import Categorical
+
+
+def state(step):
+    return {"step": step, "weights": torch.full((300,), float(step)), "words": ["a", None]}
+
+
+def same(found, step):
+    assert found is not None and found[0] == step
+    assert found[1].keys() == state(step).keys()
+    assert torch.equal(found[1]["weights"], state(step)["weights"])
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_the_last_ones_are_kept_and_the_newest_comes_back(tmp_path):
+    folder = tmp_path / "not" / "there"
+    assert checkpoint.load(folder) is None
+    for step in (0, 9, 10, 200):
+        file = checkpoint.save(folder, state(step), step)
+        same(checkpoint.load(folder), step)
+    assert names(folder) == ["step-000000010.0-of-1.pt", file.name]
+    checkpoint.save(folder, state(201), 201, keep=3)
+    assert len(names(folder)) == 3
+    checkpoint.save(str(folder), state(201), 201, keep=1)
+    assert names(folder) == ["step-000000201.0-of-1.pt"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_a_file_cut_or_changed_anywhere_is_found_and_the_one_before_is_used(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("cut")
+    checkpoint.save(folder, state(1), 1)
+    file = checkpoint.save(folder, state(2), 2)
+    content = bytearray(file.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content = content[:place]
+    else:
+        stored = content.find(torch.full((300,), 2.0).numpy().tobytes())
+        assert stored > 0
+        content[stored + place % 1200] ^= 1 << data.draw(st.integers(0, 7))
+    file.write_bytes(content)
+    with pytest.warns(UserWarning, match=f"{re.escape(file.name)} in .* going on from step 1"):
+        same(checkpoint.load(folder), 1)
+
+
+def test_a_changed_bit_that_torch_takes_is_found(tmp_path):
+    file = checkpoint.save(tmp_path, state(2), 2)
+    content = bytearray(file.read_bytes())
+    content[content.find(torch.full((300,), 2.0).numpy().tobytes()) + 3] ^= 1
+    file.write_bytes(content)
+    assert not torch.equal(torch.load(file)["weights"], state(2)["weights"])
+    with pytest.raises(ValueError, match=r"no checkpoint in .* is whole on all of 1.*000002\.0"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_file_whose_checksums_are_off_elsewhere_has_them(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        file = checkpoint.save(tmp_path, state(1), 1)
+        assert not torch.serialization.get_crc32_options()
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert checkpoint.is_whole(file)
+
+
+def test_what_fails_while_it_is_written_leaves_the_one_before(tmp_path):
+    checkpoint.save(tmp_path, state(1), 1)
+    with pytest.raises(TypeError, match="generator"):
+        checkpoint.save(tmp_path, {"a": torch.zeros(3), "b": (i for i in ())}, 2)
+    assert names(tmp_path) == ["step-000000001.0-of-1.pt"]
+    same(checkpoint.load(tmp_path), 1)
+
+
+def test_a_draft_of_a_killed_process_is_no_checkpoint(tmp_path):
+    file = checkpoint.save(tmp_path, state(1), 1)
+    draft = file.with_name("step-000000002.0-of-1.pt.tmp")
+    draft.write_bytes(file.read_bytes()[:500])
+    same(checkpoint.load(tmp_path), 1)
+    checkpoint.save(tmp_path, state(2), 2)
+    assert not draft.exists()
+
+
+def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("replace"), replace(a, b)))
+    checkpoint.save(tmp_path, state(1), 1)
+    assert done == ["fsync", "replace", "fsync"]  # the content, the name, the folder
+
+
+def test_checkpoints_of_other_processes_are_refused(tmp_path):
+    file = checkpoint.save(tmp_path, state(1), 1)
+    file.rename(file.with_name("step-000000001.0-of-4.pt"))
+    with pytest.raises(ValueError, match=r"no checkpoint of 1 process.*0-of-4\.pt: start as many"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("step", "keep", "message"),
+    [
+        (-1, 2, "step must be an integer >= 0.*received -1"),
+        (1.0, 2, "step must be an integer.*received 1.0"),
+        (True, 2, "step must be .*received True"),
+        (1, 0, "keep must be an integer >= 1, received 0"),
+        (1, None, "keep must be .*received None"),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path, step, keep, message):
+    with pytest.raises(ValueError, match=message):
+        checkpoint.save(tmp_path, {}, step, keep=keep)
+    assert not names(tmp_path)
+
+
+@pytest.mark.parametrize("base", [SGD, AdamW])
+def test_a_run_goes_on_bit_for_bit(tmp_path, base):
+    torch.manual_seed(2)
+    x, y = torch.randn(12, 4, 5), torch.randint(3, (12, 4))
+
+    def start():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 7), nn.Dropout(0.3), nn.Tanh(), nn.Linear(7, 3))
+        generator = torch.Generator().manual_seed(1)
+        options = {"every": 3, "estimator": Sign(), "strength": Fixed(0.1)}
+        return model, F3EO(model, base, lr=0.02, generator=generator, **options)
+
+    def steps(model, optimizer, first, last):
+        for k in range(first, last):
+            optimizer.step(lambda x, y: Categorical(model(x), y), x[k], y[k])
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    model, optimizer = start()
+    steps(model, optimizer, 0, 5)
+    kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    checkpoint.save(tmp_path, kept | {"random": torch.get_rng_state()}, 5)
+    whole = steps(model, optimizer, 5, 12)
+
+    model, optimizer = start()
+    step, found = checkpoint.load(tmp_path)
+    model.load_state_dict(found["model"])
+    optimizer.load_state_dict(found["optimizer"])
+    torch.set_rng_state(found["random"])
+    assert torch.equal(steps(model, optimizer, step, 12), whole)
