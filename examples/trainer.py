@@ -2,7 +2,8 @@
 
     python examples/trainer.py FOLDER [--max_steps 20] [any other TrainingArguments]
 
-It goes on from the last whole checkpoint in FOLDER, wherever it was killed. The three lines that F3EO changes are marked.
+It goes on from the last whole checkpoint in FOLDER, wherever it was killed. The three lines that
+F3EO changes are marked.
 """
 
 import sys

@@ -3,6 +3,7 @@
 import re
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def load(
         map_location: see `torch.load`; default where the tensors were.
 
     Returns:
-        The step and the state; None where the folder has no checkpoint, or does not exist.
+        The step and the state; None where the folder has no checkpoint, does not exist, or has the
+        first one of some processes alone, as a kill while it is written leaves it.
 
     Raises:
         ValueError: no checkpoint is whole, or they are those of another number of processes.
@@ -88,10 +90,12 @@ def load(
     damaged = {step: file for step, file in files.items() if not is_whole(file)}
     whole = sorted(set(files) - set(damaged))
     others = _files(folder, None, None)
-    told = _gathered((whole, bool(files), bool(others)), count, group)
+    told = _gathered((whole, sorted(files), bool(others)), count, group)
     if not any([has_others for _, _, has_others in told]):
         return None
     common = set.intersection(*[set(steps) for steps, _, _ in told])
+    if not common and _is_first(told):
+        return None
     if not common:
         if not any([has_files for _, has_files, _ in told]):
             names = ", ".join(sorted(file.name for file in others.values())[:3])
@@ -134,6 +138,12 @@ def _files(folder: Path, rank: int | None, count: int | None) -> dict[Any, Path]
             elif (own, of) == (rank, count):
                 found[step] = file
     return found
+
+
+def _is_first(told: Sequence[tuple[list[int], list[int], bool]]) -> bool:
+    """Whether a group was killed before all had written the first checkpoint, whole where it is."""
+    steps = {step for _, files, _ in told for step in files}
+    return len(steps) == 1 and all([whole == files for whole, files, _ in told])
 
 
 def _place(group: Any) -> tuple[int, int]:

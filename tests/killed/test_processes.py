@@ -1,4 +1,4 @@
-"""examples/processes.py, killed as a whole and in one process, ends with the bits of a whole run."""
+"""examples/processes.py, killed as a whole or in part, ends with the bits of a whole run."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""examples/trainer.py, killed while it saves and while it trains, ends with the bits of a whole run.
+"""examples/trainer.py, killed while it saves or trains, ends with the bits of a whole run.
 
 And which checkpoints of a Trainer count as whole.
 """

@@ -41,6 +41,20 @@ METHODS = {
 }
 REMOVED = ("detach", "clone", "abs", "float", "double", "contiguous")
 """Methods without arguments that a mutant leaves out: x.detach() → x."""
+SYMMETRIC = (
+    "multiplied",
+    "dot",
+    "inners",
+    "mul",
+    "add",
+    "maximum",
+    "minimum",
+    "equal",
+    "min",
+    "max",
+)
+"""Functions of which the first two arguments may be swapped."""
+UNMIXED = ("isinstance", "zip", "getattr", "setattr", "hasattr", *SYMMETRIC)
 WORDS = ("warn", "warning", "debug", "info")
 """Calls whose arguments are words for the user."""
 
@@ -158,7 +172,7 @@ def _calls(node: ast.Call, func, args, keywords) -> Iterator[tuple[str, str]]:
     elif isinstance(func, ast.Name) and func.id in METHODS and func.id != "sum":
         yield "function", _text(ast.Call(ast.Name(METHODS[func.id]), args, keywords))
     plain = [not isinstance(a, ast.Starred | ast.GeneratorExp | ast.Constant) for a in args[:2]]
-    named = _name(func) not in ("isinstance", "zip", "getattr", "setattr", "hasattr")
+    named = _name(func) not in UNMIXED
     if len(args) > 1 and all(plain) and named:
         yield "arguments swapped", _text(ast.Call(func, [args[1], args[0], *args[2:]], keywords))
     for i, keyword in enumerate(keywords):

@@ -7,9 +7,6 @@ PER_SAMPLE = (
     "tests/fisher/test_per_sample.py",
     "tests/fisher/test_differences.py",
     "tests/fisher/test_metric.py",
-    "tests/optimizer/test_memory.py",
-    "tests/optimizer/test_observe.py",
-    "tests/fisher/test_estimators.py",
 )
 ESTIMATORS = (
     "tests/fisher/test_trace.py",
@@ -47,7 +44,7 @@ TARGETS: dict[str, dict[str, tuple[str, ...]]] = {
         "direction/metric.py": ("tests/direction/test_metric.py",),
     },
     "estimators": {
-        "fisher/estimand.py": ("tests/fisher/test_reduction.py", *ESTIMATORS, *PER_SAMPLE),
+        "fisher/estimand.py": (*PER_SAMPLE, "tests/fisher/test_trace.py"),
         "fisher/quantity.py": PER_SAMPLE,
         "fisher/emphasis.py": ("tests/fisher/test_quantity.py",),
         "fisher/metric.py": PER_SAMPLE,
