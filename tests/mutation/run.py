@@ -137,7 +137,7 @@ def attempt(
 def show(rows: dict[str, dict]) -> None:
     """Print the survivors that nobody has explained."""
     for name, row in sorted(rows.items()):
-        if row["outcome"] == "survived" and row["key"] not in EXPLAINED:
+        if row["outcome"] == "survived" and name not in EXPLAINED:
             print(f"{name} line {row['line']} {row['kind']}: {row['before']} → {row['after']}")
 
 

@@ -78,6 +78,11 @@ TARGETS: dict[str, dict[str, tuple[str, ...]]] = {
         "processes/facts.py": GROUPS,
         "processes/norms.py": GROUPS,
     },
+    "checkpoints": {
+        "atomic.py": ("tests/test_checkpoint.py", "tests/bench/execute/test_ends.py"),
+        "checkpoint.py": ("tests/test_checkpoint.py", "tests/killed/test_processes.py"),
+        "integrations/trainer_checkpoints.py": ("tests/integrations/test_trainer_checkpoints.py",),
+    },
 }
 """Files under src/f3eo, by what they are, each with its tests."""
 

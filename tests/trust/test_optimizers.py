@@ -149,6 +149,22 @@ def test_foreach_equals_the_loop(name):
         assert torch.allclose(torch.as_tensor(a), torch.as_tensor(b), rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("name", F3EOS)
+def test_micro_batches_equal_the_large_batch(name):
+    """Of unequal sizes, over measured steps and those between."""
+    ends = []
+    for sizes in ([6], [3, 2, 1]):
+        model, optimizer = made(name, fraction=1)
+        model.eval()
+        for x, y in batches(4):
+            for part in zip(x.split(sizes), y.split(sizes), strict=True):
+                optimizer.accumulate(losses(model), *part)
+            optimizer.step()
+        ends.append(flat(model))
+    assert torch.allclose(ends[0], ends[1], rtol=1e-6, atol=1e-8)
+    assert not torch.allclose(ends[0], flat(made(name)[0]), rtol=1e-2)
+
+
 @pytest.mark.parametrize("name", list(SECOND))
 def test_scalars_and_unused_parameters_are_trained(name):
     model, optimizer = made(name, Scaled())
@@ -222,7 +238,7 @@ def test_a_step_that_fails_leaves_weights_state_and_random_numbers(name):
     assert repr(optimizer.state_dict()) == state
 
 
-@pytest.mark.parametrize("name", list(F3EOS) + ["newton"])
+@pytest.mark.parametrize("name", [*F3EOS, "newton"])
 def test_a_step_that_is_not_finite_moves_nothing(name):
     model, optimizer = made(name)
     run(model, optimizer, batches(2))
