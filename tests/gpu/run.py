@@ -13,6 +13,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import cast
 
@@ -67,11 +68,12 @@ def measured(
     )
 
     def closure(x: Tensor, y: Tensor) -> Tensor:
-        with sdpa_kernel(kernel), torch.autocast(device, dtype, dtype != torch.float32):
+        with torch.autocast(device, dtype, dtype != torch.float32):
             return F.cross_entropy(model(x).float(), y, reduction="none")
 
-    for _ in range(steps):
-        optimizer.step(closure, x, y)
+    with sdpa_kernel(kernel):
+        for _ in range(steps):
+            optimizer.step(closure, x, y)
     pairs = zip(model.parameters(), kept, strict=True)
     assert optimizer.trace is not None and optimizer.skipped == 0
     return optimizer.trace.cpu(), torch.cat([(p.detach() - k).flatten() for p, k in pairs]).cpu()
@@ -116,7 +118,7 @@ def resnet18() -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1, bias=False)]
     layers += [nn.GroupNorm(GROUPS, 64), nn.ReLU()]
     for inputs, outputs, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)):
-        layers += [Block(inputs, outputs, stride), Block(outputs, outputs)]
+        layers += [Block(inputs, outputs, stride), Block(outputs, outputs, 1)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 
 
@@ -134,6 +136,8 @@ LARGE = {
 
 def cost(device: str, small: bool) -> str:
     """Rows of `f3eo cost`."""
+    for command in ("cost", "methods"):  # of one command alone, tyro takes no name
+        import_module(f"f3eo.cli.{command}")
     cast(dict[str, Model], MODELS).update(LARGE)
     names = ["mlp"] if small else list(LARGE)
     with tempfile.TemporaryDirectory() as folder:

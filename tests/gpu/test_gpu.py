@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from f3eo.bench.models import MODELS
+
 FILE = Path(__file__).parent / "run.py"
 
 
@@ -14,7 +16,10 @@ def script():
     spec = importlib.util.spec_from_file_location("gpu_run", FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    before = dict(MODELS)
+    yield module
+    MODELS.clear()  # the script adds large ones
+    MODELS.update(before)
 
 
 def test_every_check_runs_on_the_processor(script, capsys):

@@ -78,13 +78,18 @@ def tested(tree: Path, tests: tuple[str, ...], seconds: float) -> tuple[str, str
     """
     said, end = tree / "said.txt", time.monotonic() + seconds
     if not (child := os.fork()):
+        os.setsid()
         _serve(tree, tests, said)
-    while not (done := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() > end:
-            os.killpg(child, signal.SIGKILL)  # with the processes that a test has started
+    done = 0, 0
+    try:
+        while not (done := os.waitpid(child, os.WNOHANG))[0]:
+            if time.monotonic() > end:
+                return "killed", f"longer than {seconds:.0f} s"
+            time.sleep(0.05)
+    finally:
+        if not done[0]:  # too long, or this process is to end: with all that a test has started
+            os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return "killed", f"longer than {seconds:.0f} s"
-        time.sleep(0.05)
     lines = said.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     words = failed[0].split(" ", 1)[1] if failed else lines[-1]
@@ -93,7 +98,7 @@ def tested(tree: Path, tests: tuple[str, ...], seconds: float) -> tuple[str, str
 
 def _serve(tree: Path, tests: tuple[str, ...], said: Path) -> None:
     """Run one file of tests after the other, until one fails; never returns."""
-    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with said.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -153,11 +158,13 @@ def main(*words: str) -> None:
     if given.list:
         return show(known)
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # of a mutant
     sys.dont_write_bytecode = True
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != ROOT / "src"]
     torch.set_num_threads(1)
+    allowed: dict[tuple[str, ...], float] = {}
     with tempfile.TemporaryDirectory(prefix="f3eo-mutants-") as folder:
         tree = Path(folder)
         shutil.copytree(
@@ -166,21 +173,23 @@ def main(*words: str) -> None:
         for name, (part, source) in texts().items():
             if given.only and name not in given.only:
                 continue
-            tests, seconds = TARGETS[part][name], 0.0
+            tests = TARGETS[part][name]
             for mutant in sample(name, source, given.sample or None):
                 row = known.get(f"{name} {mutant.key}")
                 if row and not (given.again and row["outcome"] == "survived"):
                     continue
                 if given.again and not row:
                     continue
-                if not seconds:
+                if tests not in allowed:
                     start = time.monotonic()
                     outcome, words = tested(tree, tests, LONGEST)
+                    allowed[tests] = 3 * (time.monotonic() - start) + MORE
                     if outcome != "survived":
                         print(f"left out: the tests of {name} fail without a mutant: {words}")
-                        break
-                    seconds = 3 * (time.monotonic() - start) + MORE
-                row = attempt(tree, name, source, mutant, tests, seconds)
+                        allowed[tests] = 0
+                if not allowed[tests]:
+                    break
+                row = attempt(tree, name, source, mutant, tests, allowed[tests])
                 with RESULTS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 print(f"{row['outcome']} {name}:{row['line']} {row['before']} → {row['after']}")

@@ -1,6 +1,7 @@
 """Which tests have to kill the mutants of which file, the quickest tests first."""
 
 PER_SAMPLE = (
+    "tests/fisher/test_no_graph.py",
     "tests/fisher/test_power.py",
     "tests/fisher/test_reduction.py",
     "tests/fisher/test_quantity.py",
@@ -12,15 +13,13 @@ ESTIMATORS = (
     "tests/fisher/test_trace.py",
     "tests/fisher/test_estimators.py",
     "tests/closure/test_weighted.py",
-    "tests/optimizer/test_bad_input.py",
+    "tests/fisher/test_no_graph.py",
 )
 ENGINES = (
     "tests/curvature/test_matrices.py",
     "tests/curvature/test_conjugate_gradients.py",
     "tests/curvature/test_engines.py",
     "tests/curvature/test_guard.py",
-    "tests/optimizer/test_bad_input.py",
-    "tests/optimizer/test_traps.py",
 )
 RULES = (
     "tests/direction/test_rule.py",
@@ -44,10 +43,15 @@ TARGETS: dict[str, dict[str, tuple[str, ...]]] = {
         "direction/metric.py": ("tests/direction/test_metric.py",),
     },
     "estimators": {
-        "fisher/estimand.py": (*PER_SAMPLE, "tests/fisher/test_trace.py"),
-        "fisher/quantity.py": PER_SAMPLE,
+        "fisher/estimand.py": (
+            "tests/fisher/test_reduction.py",
+            "tests/optimizer/test_accumulate.py",
+            "tests/closure/test_weighted.py",
+            "tests/fisher/test_sample_norms.py",
+        ),
+        "fisher/quantity.py": ("tests/fisher/test_power.py", "tests/fisher/test_quantity.py"),
         "fisher/emphasis.py": ("tests/fisher/test_quantity.py",),
-        "fisher/metric.py": PER_SAMPLE,
+        "fisher/metric.py": ("tests/fisher/test_metric.py",),
         "fisher/per_sample.py": (*PER_SAMPLE, "tests/fisher/test_trace.py"),
         "fisher/per_sample_exact.py": PER_SAMPLE,
         "fisher/single_samples.py": PER_SAMPLE,
