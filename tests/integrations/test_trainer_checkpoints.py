@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,3 +74,23 @@ def test_where_none_is_whole_an_error_says_so_and_a_first_one_that_was_cut_is_no
     shutil.rmtree(folder / "checkpoint-9")
     with pytest.warns(UserWarning, match="checkpoint-10 has a damaged .*starting anew"):
         assert last_checkpoint(folder) is None
+
+
+def test_a_trainer_asked_to_resume_takes_it(folder):
+    mixin = pytest.importorskip("f3eo.integrations.transformers").F3EOMixin
+
+    class Base:
+        def train(self, *words, **options):
+            return words, options
+
+    class Trainer(mixin, Base):
+        def __init__(self, place):
+            self.args = SimpleNamespace(output_dir=str(place))
+
+    (folder / "checkpoint-10/optimizer.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match="checkpoint-10 has a damaged"):
+        found = Trainer(folder).train(resume_from_checkpoint=True)
+    assert found == ((str(folder / "checkpoint-9"),), {})
+    assert Trainer(folder / "none").train(True) == ((True,), {})  # the Trainer's own refusal
+    assert Trainer(folder).train() == ((None,), {})
+    assert Trainer(folder).train("a place", trial=3) == (("a place",), {"trial": 3})

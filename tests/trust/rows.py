@@ -148,7 +148,7 @@ TRAPS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "FSDP2: no graph of .grad": (
-        "`Sharded()`; other estimators refused by name",
+        "`Sharded` takes ordinary backward passes; other estimators refused by name",
         ["tests/integrations/test_fsdp.py"],
     ),
     "torch.compile and an outer double backward": (
