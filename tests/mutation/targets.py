@@ -14,6 +14,8 @@ ESTIMATORS = (
     "tests/fisher/test_estimators.py",
     "tests/closure/test_weighted.py",
     "tests/fisher/test_no_graph.py",
+    "tests/optimizer/test_accumulate.py",
+    "tests/curvature/test_guard.py",
 )
 ENGINES = (
     "tests/curvature/test_matrices.py",
@@ -78,13 +80,13 @@ TARGETS: dict[str, dict[str, tuple[str, ...]]] = {
     "reduction": {
         "fisher/reduction.py": ("tests/fisher/test_reduction.py", "tests/optimizer/test_every.py"),
         "processes/all_reduce.py": GROUPS,
-        "processes/buckets.py": GROUPS,
-        "processes/facts.py": GROUPS,
+        "processes/buckets.py": ("tests/processes/test_buckets.py",),
+        "processes/facts.py": ("tests/processes/test_facts.py",),
         "processes/norms.py": GROUPS,
     },
     "checkpoints": {
-        "atomic.py": ("tests/test_checkpoint.py", "tests/bench/execute/test_ends.py"),
-        "checkpoint.py": ("tests/test_checkpoint.py", "tests/killed/test_processes.py"),
+        "atomic.py": ("tests/test_checkpoint.py",),
+        "checkpoint.py": ("tests/test_checkpoint.py",),
         "integrations/trainer_checkpoints.py": ("tests/integrations/test_trainer_checkpoints.py",),
     },
 }

@@ -1,7 +1,7 @@
 """Which tests stand for which row of the two tables of docs/trust.md."""
 
 BASES, PARTS = "tests/optimizer/test_bases.py", "tests/optimizer"
-SUITE = "tests/trust/test_optimizers.py"
+SUITE, MEMORY = "tests/trust/test_optimizers.py", "tests/trust/test_memory.py"
 SECOND = "tests/second_order"
 
 EACH, MEASURED, SGD, SECOND_ORDER = "each", "measured", "SGD", "second order"
@@ -52,8 +52,8 @@ CHECKS: dict[str, list[tuple[str, str]]] = {
         (SECOND_ORDER, f"{SECOND}/test_state.py"),
     ],
     "6. Memory: the peak stays, and nothing grows with the collector off": [
-        (EACH, f"{SUITE}::test_the_peak_of_memory_is_that_of_the_first_steps"),
-        (EACH, f"{SUITE}::test_no_tensor_is_left_with_the_collector_off"),
+        (EACH, f"{MEMORY}::test_the_peak_of_memory_is_that_of_the_first_steps"),
+        (EACH, f"{MEMORY}::test_no_tensor_is_left_with_the_collector_off"),
         (SGD, f"{PARTS}/test_memory.py"),
         (
             SECOND_ORDER,

@@ -1,7 +1,6 @@
 """What each optimizer must pass that the tables of the other tests do not ask of all of them."""
 
 import copy
-import gc
 import io
 import pickle
 
@@ -11,60 +10,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.optim import SGD, AdamW, Muon
-from torch.profiler import ProfilerActivity, profile
 
-from f3eo import F3EO, Categorical, Fixed
-from f3eo.second_order import GaussNewton, LayerwiseGaussNewton, NewtonCG
+from trust.helpers import ALL, F3EOS, SECOND, batches, flat, losses, made, net, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:F3EO knows no metric of Muon")
-
-F3EOS = {
-    "sgd": (SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}),
-    "adamw": (AdamW, {"lr": 0.01}),
-    "muon": (Muon, {"lr": 0.01}),
-}
-SECOND = {"newton": NewtonCG, "gauss-newton": GaussNewton, "layerwise": LayerwiseGaussNewton}
-ALL = [*F3EOS, *SECOND]
-
-
-def net(bias=True):
-    torch.manual_seed(0)
-    layers = nn.Linear(5, 7, bias=bias), nn.Tanh(), nn.Dropout(0.2), nn.Linear(7, 3, bias=bias)
-    return nn.Sequential(*layers).double()
-
-
-def made(name, model=None, **options):
-    """A model and its optimizer; h is measured at every other step."""
-    model = net(bias=name != "muon") if model is None else model
-    if name in SECOND:
-        return model, SECOND[name](model, **options)
-    kind, own = F3EOS[name]
-    shared = {"every": 2, "fraction": 0.5, "generator": torch.Generator().manual_seed(3)}
-    return model, F3EO(model, kind, strength=Fixed(0.1), **own | shared | options)
-
-
-def batches(count, size=6):
-    draw = torch.Generator().manual_seed(1)
-    return [
-        (
-            torch.randn(size, 5, generator=draw, dtype=torch.float64),
-            torch.randint(3, (size,), generator=draw),
-        )
-        for _ in range(count)
-    ]
-
-
-def losses(model):
-    return lambda x, y: Categorical(model(x), y)
-
-
-def run(model, optimizer, data):
-    return [float(optimizer.step(losses(model), *batch)) for batch in data]
-
-
-def flat(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def saved(thing):
@@ -271,51 +220,3 @@ def test_bad_arguments(name, case):
         return
     with pytest.raises((ValueError, TypeError, RuntimeError), match=words):
         made(name, parameters, **options)
-
-
-def live():
-    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_no_tensor_is_left_with_the_collector_off(name):
-    model, optimizer = made(name)
-    run(model, optimizer, batches(4))
-    gc.collect()
-    gc.disable()
-    try:
-        before = live()
-        run(model, optimizer, batches(12))
-        assert live() == before
-    finally:
-        gc.enable()
-
-
-def peak(step):
-    """The most bytes of tensors that are alive at once in a call, above those before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
-        step()
-    events = measured.profiler.kineto_results.events()
-    sizes = [
-        e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()) if e.name() == "[memory]"
-    ]
-    total, most = 0, 0
-    for size in sizes:
-        total += size
-        most = max(most, total)
-    return most
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_the_peak_of_memory_is_that_of_the_first_steps(name):
-    torch.manual_seed(0)
-    bias = name != "muon"
-    model = nn.Sequential(nn.Linear(64, 128, bias=bias), nn.Tanh(), nn.Linear(128, 3, bias=bias))
-    model, optimizer = made(name, model.double())
-    batch = torch.randn(32, 64, dtype=torch.float64), torch.randint(3, (32,))
-    for _ in range(4):
-        optimizer.step(losses(model), *batch)
-    steps = [peak(lambda: optimizer.step(losses(model), *batch)) for _ in range(8)]
-    weights = 8 * sum(p.numel() for p in model.parameters())
-    assert max(steps[4:]) <= 1.1 * max(steps[:4])
-    assert weights < max(steps) < len(batch[0]) * weights  # no gradients of single samples
