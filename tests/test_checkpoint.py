@@ -98,10 +98,17 @@ def test_a_draft_of_a_killed_process_is_no_checkpoint(tmp_path):
 
 
 def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    done, fsync, replace = [], os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
+    done, sizes, fsync, replace = [], [], os.fsync, os.replace
+
+    def synchronised(file):
+        done.append("fsync")
+        sizes.append(os.fstat(file).st_size)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", synchronised)
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append("replace"), replace(a, b)))
-    checkpoint.save(tmp_path, state(1), 1)
+    file = checkpoint.save(tmp_path, state(1), 1)
+    assert sizes[0] == file.stat().st_size  # nothing was still in a buffer
     assert done == ["fsync", "replace", "fsync"]  # the content, the name, the folder
 
 
@@ -157,3 +164,51 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, base):
     optimizer.load_state_dict(found["optimizer"])
     torch.set_rng_state(found["random"])
     assert torch.equal(steps(model, optimizer, step, 12), whole)
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """Two processes of a group by turns; what the other one has told is given by hand."""
+    place = {"rank": 0, "other": ([], [], True), "groups": []}
+    dist = checkpoint.dist
+
+    def told(found, own, group=None):
+        place["groups"].append(group)
+        found[place["rank"]], found[1 - place["rank"]] = own, place["other"]
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda group=None: place["rank"])
+    monkeypatch.setattr(dist, "get_world_size", lambda group=None: 2)
+    monkeypatch.setattr(dist, "barrier", lambda group=None: place["groups"].append(group))
+    monkeypatch.setattr(dist, "all_gather_object", told)
+    return place
+
+
+def test_processes_take_the_newest_step_that_is_whole_on_all(tmp_path, two):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, state(step), step, group="own")
+    two["other"] = [1, 2], [1, 2], True
+    same(checkpoint.load(tmp_path, group="own"), 2)
+    two["other"] = [1], [1], True  # killed before it had written the second
+    same(checkpoint.load(tmp_path, group="own"), 1)
+    assert two["groups"] == ["own"] * 4
+    two["other"] = [3], [3, 4], True
+    with pytest.raises(ValueError, match="whole on all of 2 process.*damaged here are none"):
+        checkpoint.load(tmp_path)
+    assert names(tmp_path) == [f"step-00000000{step}.0-of-2.pt" for step in (1, 2)]
+
+
+def test_a_group_killed_at_its_first_checkpoint_starts_anew(tmp_path, two):
+    two["other"] = [], [], True
+    file = checkpoint.save(tmp_path, state(1), 1)
+    assert checkpoint.load(tmp_path) is None
+    file.write_bytes(b"")  # no kill does that
+    with pytest.raises(ValueError, match=rf"damaged here are {file.name}"):
+        checkpoint.load(tmp_path)
+
+
+def test_each_process_drops_its_own_files(tmp_path, two):
+    for two["rank"] in (0, 1):
+        checkpoint.save(tmp_path, state(1), 1)
+    checkpoint.save(tmp_path, state(2), 2, keep=1)
+    assert names(tmp_path) == ["step-000000001.0-of-2.pt", "step-000000002.1-of-2.pt"]

@@ -42,16 +42,8 @@ METHODS = {
 REMOVED = ("detach", "clone", "abs", "float", "double", "contiguous")
 """Methods without arguments that a mutant leaves out: x.detach() → x."""
 SYMMETRIC = (
-    "multiplied",
-    "dot",
-    "inners",
-    "mul",
-    "add",
-    "maximum",
-    "minimum",
-    "equal",
-    "min",
-    "max",
+    *("multiplied", "dot", "inners", "mul", "add", "maximum", "minimum", "min", "max", "equal"),
+    *("_inner", "_share"),
 )
 """Functions of which the first two arguments may be swapped."""
 UNMIXED = ("isinstance", "zip", "getattr", "setattr", "hasattr", *SYMMETRIC)
