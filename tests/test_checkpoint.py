@@ -202,7 +202,7 @@ def test_processes_take_the_newest_step_that_is_whole_on_all(tmp_path, two):
     same(checkpoint.load(tmp_path, group="own"), 1)
     assert two["groups"] == ["own"] * 4
     two["other"] = [3], [3, 4], True
-    with pytest.raises(ValueError, match="whole on all of 2 process.*damaged here are none"):
+    with pytest.raises(ValueError, match=r"whole on all of 2 process.*damaged here are none"):
         checkpoint.load(tmp_path)
     assert names(tmp_path) == [f"step-00000000{step}.0-of-2.pt" for step in (1, 2)]
 
