@@ -9,7 +9,7 @@ from killed.helpers import alone_in, finished, kill, start, until
 
 WORDS = (
     *("-m", "f3eo", "compare", "--tasks", "wine", "--methods", "sgd", "f3eo", "--seeds", "2"),
-    *("--budget", "60", "--workers", "1", "--keep"),
+    *("--budget", "150", "--workers", "1", "--keep"),
 )
 MEASURED = ("seconds", "time", "command", "machine", "versions", "environment")
 """Entries of a row that say when and where it was made."""
