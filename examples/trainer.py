@@ -2,7 +2,8 @@
 
     python examples/trainer.py FOLDER [--max_steps 20] [any other TrainingArguments]
 
-It goes on from the last checkpoint in FOLDER. The three lines that F3EO changes are marked.
+It goes on from the last whole checkpoint in FOLDER, wherever it was killed. The three lines that
+F3EO changes are marked.
 """
 
 import sys
@@ -10,8 +11,8 @@ from pydoc_data.topics import topics
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, HfArgumentParser, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
+from f3eo.integrations.trainer_checkpoints import last_checkpoint
 from f3eo.integrations.transformers import F3EOArguments, F3EOTrainer  # 1: in place of Trainer
 
 LENGTH = 32
@@ -45,7 +46,7 @@ def main(folder: str, *given: str) -> float:
     sizes = {"vocab_size": 256, "n_positions": LENGTH, "n_embd": 32, "n_layer": 2, "n_head": 2}
     model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
     trainer = F3EOTrainer(model, args, train_dataset=windows())  # 3
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f} in {trainer.state.global_step} steps")
     return losses[-1]

@@ -63,3 +63,12 @@ def test_all_sums_are_begun_before_one_is_waited_for():
     assert told == ["begun"] * 2 + ["waited"] * 2
     for x, y in zip(found, like, strict=True):
         assert torch.equal(x, y)
+
+
+def test_what_is_none_is_summed_as_zeros_of_the_shape_and_device_it_would_have():
+    like = tensors(((2, 3), f64), ((4,), f64))
+    (x,) = tensors(((4,), f64))
+    found = Sums(lambda flat: None, 0.5).begin([None, x], like)
+    assert torch.equal(found[0], torch.zeros(2, 3, dtype=f64)) and torch.equal(found[1], 0.5 * x)
+    away = torch.empty(3, device="meta")
+    assert pack([away], [away], 1.0).device == away.device

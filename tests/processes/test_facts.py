@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from math import nan
+from math import isnan, nan
 
 import pytest
 
@@ -35,6 +35,15 @@ OWN = Facts(
 @pytest.mark.parametrize("facts", [OWN, replace(Facts(), start=0.0, factor=0.0)])
 def test_numbers_give_the_facts_back(facts):
     assert from_numbers(facts.numbers()) == facts
+
+
+def test_a_process_that_failed_claims_nothing_else():
+    found = Facts(failed=True)
+    assert not any([found.samples, found.structure, found.squares, found.norms, found.observed])
+    assert found.loss == found.trace == found.error == -1  # not measured
+    assert found.step == found.part == found.parameters == found.entries == found.weight == 0
+    assert isnan(found.start) and isnan(found.factor) and not any(found.counters)
+    assert found.counted and found.uniform and not Facts().failed
 
 
 def test_there_are_as_many_numbers_whatever_the_counters_and_the_page_says_how_many():

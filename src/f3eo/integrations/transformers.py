@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from transformers import Trainer, TrainingArguments
 
 from f3eo.integrations.sample_losses import sample_losses, shifts_labels
+from f3eo.integrations.trainer_checkpoints import last_checkpoint
 from f3eo.optimizer import F3EO
 from f3eo.strength import Fixed
 
@@ -58,6 +59,12 @@ class F3EOMixin(_Base):
     Raises:
         ValueError: fp16, several GPUs in one process, DeepSpeed, FSDP, or a schedule-free base.
     """
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
+        """Train; `resume_from_checkpoint=True` takes the newest checkpoint that is whole."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(cast(str, self.args.output_dir)) or True
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Optimizer:
         """The Trainer's own optimizer, as the base of an F3EO."""

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from f3eo.atomic import replaced
+
 PROBE = 4096
 """Bytes written to test whether a folder is writable."""
 
@@ -82,18 +84,8 @@ def write(path: Path, content: str | bytes) -> None:
         if path.exists() and not path.is_file():
             path.write_bytes(data)
             return
-        target = path.resolve()  # a symbolic link is kept
-        draft = target.with_name(target.name + ".tmp")
-        try:
-            with draft.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        except OSError:
-            with suppress(OSError):
-                draft.unlink()  # frees room on a full disk
-            raise
+        with replaced(path) as file:
+            file.write(data)
 
 
 def append(path: Path, line: bytes) -> None:
