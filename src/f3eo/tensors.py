@@ -66,6 +66,11 @@ def add_to(a: Vector, b: Vector, factor: float = 1.0) -> None:
     torch._foreach_add_(a, b, alpha=factor)  # pyright: ignore[reportPrivateImportUsage]
 
 
+def over(a: Sequence[Tensor | None], divisor: float | Tensor) -> list[Tensor | None]:
+    """a / divisor, computed in float32 or wider, in the types of a; None stays."""
+    return [None if x is None else (wide(x) / divisor).to(x.dtype) for x in a]
+
+
 def filled(gradients: Sequence[Tensor | None], like: Vector) -> list[Tensor]:
     """Gradients with None replaced by zeros in the shape of the parameter in `like`."""
     return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, like, strict=True)]
