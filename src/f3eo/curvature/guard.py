@@ -42,7 +42,7 @@ class Coarse(Refusal):
 
     Args:
         reason: why.
-        batches: for how many batches it counts; `PATIENCE` of them are for good.
+        batches: for how many batches it counts; `PATIENCE` of them are for good, and are warned of.
     """
 
     level = logging.INFO
@@ -50,6 +50,8 @@ class Coarse(Refusal):
     def __init__(self, reason: str, *, batches: int = 1) -> None:
         super().__init__(reason)
         self.batches = batches
+        if batches >= PATIENCE:
+            self.level = logging.WARNING
 
 
 class Guard:

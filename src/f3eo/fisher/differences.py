@@ -192,7 +192,7 @@ def _moved(
     samples: list[list[Tensor]] = []
     if first.residuals is None:
         for probe in probes:
-            along = None if factor == 1 else losses.new_tensor(factor)
+            along = None if factor == 1 else losses.new_tensor(probe.factor)
             loss = losses[probe.sample]
             samples.append(list(differentiate(loss, grad_outputs=along, retain_graph=True)))
         gradient = differentiate(losses, grad_outputs=shares.as_tensor(first.losses, share))
@@ -209,7 +209,7 @@ def _moved(
         gradient = differentiate(outputs, grad_outputs=along)
     if factor != 1:
         gradient = over(gradient, factor / steps.share)
-        samples = [over(own, factor) for own in samples]
+        samples = [over(own, p.factor) for own, p in zip(samples, probes, strict=True)]
     return _Pass(losses.detach(), list(gradient), samples)
 
 
@@ -235,7 +235,7 @@ def _longest(first: FirstPass, problem: Problem) -> list[Probe]:
 
 
 def _squared_norm(probe: Probe, problem: Problem, diagonals: Diagonals) -> Tensor:
-    """‖D ∇ℓ_i‖² of a probe."""
+    """‖D ∇ℓ_i‖² of a probe, with its factor."""
     pairs = zip(problem.structured_parameters, _structured(probe.leaves, problem), strict=True)
     present = [(p, g) for p, g in pairs if g is not None]
     return squared_norm(times([g for _, g in present], [p for p, _ in present], diagonals))
@@ -261,9 +261,9 @@ def _sample_structures(
         if steps.central:
             low = passes[1].samples[k]
         else:
-            low = filled(_structured(probe.leaves, problem), steps.parameters)
+            low = filled(_structured(over(probe.leaves, probe.factor), problem), steps.parameters)
         structure = scaled(plus(passes[0].samples[k], low, -1.0), float(steps.share))
-        norm = _squared_norm(probe, problem, first.diagonals).sqrt()
+        norm = _squared_norm(probe, problem, first.diagonals).sqrt() / probe.factor
         loss, unit = first.losses[i].abs(), first.gradients.unit
         error = expected_error(distances[i], loss, norm, unit, central=steps.central)
         structures.append(SampleStructure(i, structure, float(error)))

@@ -42,7 +42,7 @@ class Residuals:
 
     Args:
         batch: S Σ_i ω_i ∂ℓ_i/∂f.
-        probes: S ∂ℓ_i/∂f of every probed sample.
+        probes: ∂ℓ_i/∂f of every probed sample, times the factor of the probe.
     """
 
     batch: list[Tensor]
@@ -236,7 +236,7 @@ class Ghost:
         layouts = self.layouts.find(deltas)
         if held is not None and self.outputs is not None:
             for probe in self.layouts.probes:
-                along = None if factor == 1 else losses.new_tensor(factor)
+                along = None if probe.factor == 1 else losses.new_tensor(probe.factor)
                 held.probes.append(residuals(losses[probe.sample], self.outputs, along))
         tape = tape_of(recording, layouts)
         if layouts is None:
