@@ -54,9 +54,9 @@ def test_it_goes_on_from_its_counters():
     scale = active(interval=3)
     scale.back_off(8.0)
     scale.pass_on()
-    twin = LossScale(8.0, interval=3)
+    twin = LossScale(16.0)
     twin.load(scale.counters())
-    assert (twin.scale, twin.passed) == (4, 1)
+    assert (twin.scale, twin.passed, twin.interval) == (4, 1, 3)
     older = LossScale(8.0)
     older.load({"steps": 3})
     assert older.scale == 8

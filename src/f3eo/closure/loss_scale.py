@@ -11,7 +11,10 @@ from f3eo.closure.graph import nodes
 from f3eo.shown import Shown
 
 NAME = "loss_scale"
-"""Of the counters, among those of an optimizer."""
+"""Before the names of the counters, among those of an optimizer."""
+
+KEPT = ("scale", "passed", "growth", "backoff", "interval")
+"""Attributes that are counters."""
 
 
 class LossScale(Shown):
@@ -55,8 +58,8 @@ class LossScale(Shown):
             raise ValueError(f"LossScale needs backoff in (0, 1), received {backoff}")
         if not interval >= 1:
             raise ValueError(f"LossScale needs interval >= 1 steps, received {interval}")
-        self.initial, self.growth = float(initial), growth
-        self.backoff, self.interval = backoff, interval
+        self.initial, self.growth = float(initial), float(growth)
+        self.backoff, self.interval = float(backoff), int(interval)
         self.scale = self.initial
         """S where something is float16."""
         self.passed = 0
@@ -95,6 +98,15 @@ class LossScale(Shown):
             f"default, received {value!r}"
         )
 
+    def take(self, other: "LossScale") -> None:
+        """Begin as another one does, unless this one was made with numbers of its own.
+
+        Args:
+            other: the other one.
+        """
+        if repr(self) == repr(LossScale()):
+            vars(self).update(vars(other) | {"factor": self.factor})
+
     def see(self, losses: Tensor) -> None:
         """Look for float16 between the parameters and the losses.
 
@@ -124,13 +136,14 @@ class LossScale(Shown):
             self._change(self.scale * self.growth)
 
     def counters(self) -> dict[str, Any]:
-        """What is saved with an optimizer."""
-        return {NAME: self.scale, f"{NAME}_passed": self.passed}
+        """What is saved with an optimizer, the numbers that it was made with among it."""
+        return {f"{NAME}_{name}": getattr(self, name) for name in KEPT}
 
     def load(self, counters: Mapping[str, Any]) -> None:
-        """Go on with these counters; older states have none."""
-        self.scale = float(counters.get(NAME, self.scale))
-        self.passed = int(counters.get(f"{NAME}_passed", 0))
+        """Go on with these counters, as a GradScaler does; older states have none."""
+        for name in KEPT:
+            value = counters.get(f"{NAME}_{name}", getattr(self, name))
+            setattr(self, name, type(getattr(self, name))(value))
 
     def _change(self, scale: float) -> None:
         self.factor = scale if self.factor > 1 else self.factor
