@@ -38,7 +38,7 @@ constant, which makes ℓ/‖∇ℓ‖ meaningless."""
 
 
 def in_16_bits(unit: float) -> bool:
-    """Whether a rounding unit is that of bfloat16 or float16."""
+    """Whether a rounding unit is that of bfloat16, float16 or TF32."""
     return unit > torch.finfo(torch.float32).eps
 
 
@@ -118,7 +118,7 @@ def refuse_coarse(
         )
     if not central:
         raise Coarse(
-            "the closure works in 16 bits, too coarse for forward differences: "
+            "the closure works in 16 bits or TF32, too coarse for forward differences: "
             "FiniteDifference(central=True) would do",
             batches=PATIENCE,
         )
