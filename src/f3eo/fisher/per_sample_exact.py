@@ -59,7 +59,7 @@ def _structure(objective: Tensor, trace: Tensor, power: float, problem: Problem)
         return structure_gradient(objective, problem)
     c = torch.where(trace > 0, trace, 1) ** ((1 - power) / 2) * problem.factor
     scaled = structure_gradient(objective * c.to(objective), problem)
-    return [h for h in over(scaled, c) if h is not None]
+    return over(scaled, c)
 
 
 def _squares(ghost: Ghost) -> dict[int, Tensor]:

@@ -50,6 +50,7 @@ class Measuring(Wrapper, ABC):
     chunk: int | None
     past: Past | Sequence[Past]
     loss_scale: LossScale
+    on_nonfinite: str
 
     def __init__(
         self,
