@@ -216,7 +216,7 @@ def draw(path: Path) -> None:
     """The picture: error of h against the width, one panel a model."""
     colours = {"float32": "#6b7280", "bfloat16 autocast": "#b45309", "float16 autocast": "#1d4ed8"}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
         panels = figure.subplots(1, 3, sharey=True)
         for axes, (name, case) in zip(panels, models().items(), strict=True):
             level = float(measured(DoubleBackward(), EXACT, *case).loss)
@@ -232,7 +232,10 @@ def draw(path: Path) -> None:
             axes.set(xscale="log", yscale="log", ylim=(1e-5, 3), title=f"{name}, loss {level:.2g}")
             axes.set_xlabel("width x")
         panels[0].set_ylabel("relative error of h")
-        panels[-1].legend(fontsize=7, frameon=False)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False
+        )
         figure.savefig(path, dpi=150)
 
 
