@@ -40,8 +40,8 @@ def test_it_changes_as_that_of_torch():
 
 
 def test_it_does_not_fall_below_one():
-    scale = active()
-    assert [scale.back_off(scale.factor) for _ in range(5)] == [True] * 3 + [False] * 2
+    scale = active(backoff=0.3)
+    assert [scale.back_off(scale.factor) for _ in range(5)] == [True] * 2 + [False] * 3
     assert scale.factor == 1 and scale.scale == 1
 
 
