@@ -61,8 +61,8 @@ def test_losses_without_a_gradient_in_float16(case):
     found = script.measured(DoubleBackward(), half, *case, 1e-7)
     assert script.error(found.gradient, exact.gradient) < 0.005
     assert abs(float(found.trace) / float(exact.trace) - 1) < 0.002
-    assert script.error(found.structure, exact.structure) < 0.01
-    assert "within 0.5 % of float64, the trace within 0.2 %, h within 1 %" in prose("precision.md")
+    assert script.error(found.structure, exact.structure) < 0.03
+    assert "within 0.5 % of float64, the trace within 0.2 %, h within 3 %" in prose("precision.md")
 
 
 def test_forward_differences_err_by_what_the_page_says(case):
