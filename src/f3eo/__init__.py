@@ -4,6 +4,7 @@ What is typed to train stands here; what a part of one's own is built from, in `
 """
 
 from f3eo.closure.likelihood import Categorical, Gaussian
+from f3eo.closure.loss_scale import LossScale
 from f3eo.closure.weighted import Weighted
 from f3eo.curvature import DoubleBackward, FiniteDifference
 from f3eo.direction import Coupled, Decoupled
@@ -45,6 +46,7 @@ __all__ = [
     "Fitted",
     "Fixed",
     "Gaussian",
+    "LossScale",
     "MiniBatch",
     "ModelSampled",
     "PerSample",

@@ -1,12 +1,13 @@
 """Arithmetic on vectors that are lists of tensors, one a parameter."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 Vector = list[Tensor] | tuple[Tensor, ...]
+N = TypeVar("N", Tensor, Tensor | None)
 
 ROUNDING = 8
 """Bound on the rounding of a sum over samples, in rounding units of its terms (4 was measured)."""
@@ -64,6 +65,11 @@ def plus(a: Vector, b: Vector, factor: float = 1.0) -> list[Tensor]:
 def add_to(a: Vector, b: Vector, factor: float = 1.0) -> None:
     """a ← a + factor · b, in the memory of a, which nothing else may use."""
     torch._foreach_add_(a, b, alpha=factor)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def over(a: Sequence[N], divisor: float | Tensor) -> list[N]:
+    """a / divisor, computed in float32 or wider, in the types of a; None stays."""
+    return [None if x is None else (wide(x) / divisor).to(x.dtype) for x in a]  # pyright: ignore
 
 
 def filled(gradients: Sequence[Tensor | None], like: Vector) -> list[Tensor]:

@@ -75,7 +75,7 @@ def test_the_error_of_the_default_stays_below_half_a_percent(fitting, level, pow
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_expected_error_of_differences_is_that_order(fitting, level, central, monkeypatch):
     """√(u/ℓ) forward and (u/ℓ)^(2/3) central, within a factor of eight."""
-    monkeypatch.setattr("f3eo.fisher.differences.LIMIT", float("inf"))
+    monkeypatch.setattr("f3eo.fisher.accuracy.LIMIT", float("inf"))
     models, batch = fitting
     found, expected = error(models[level], batch, PerSample(FiniteDifference(central=central)))
     assert expected / 30 < found < 2 * expected

@@ -14,7 +14,7 @@ accelerate = pytest.importorskip("accelerate")
 
 from accelerate.state import AcceleratorState, GradientState  # noqa: E402
 
-from f3eo import F3EO  # noqa: E402
+from f3eo import F3EO, LossScale  # noqa: E402
 from f3eo.integrations.accelerate import backward  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning")
@@ -179,9 +179,88 @@ def test_accelerators_own_backward_is_refused_with_the_cure():
 
 
 def test_what_backward_does_not_train_is_refused():
-    _, model, optimizer, _, _ = parts_of(ORDER, 1)
+    _, model, *_ = parts_of(ORDER, 1)
     with pytest.raises(TypeError, match=r"needs an F3EO.*received SGD"):
         backward(SGD(model.parameters(), lr=0.1), losses_of(model))
-    optimizer.scaler = torch.amp.GradScaler("cpu")
-    with pytest.raises(RuntimeError, match='use "bf16" or "no"'):
-        backward(optimizer, losses_of(model))
+
+
+# float16: Accelerate has it on accelerators alone; its scaler is put here as it would be there.
+
+
+class Loop:
+    """Accelerate's loop in float16, with a GradScaler whose numbers are its own."""
+
+    def __init__(self):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        self.accelerator = accelerate.Accelerator(
+            cpu=True, gradient_accumulation_steps=2, mixed_precision="fp16"
+        )
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=9)
+        self.accelerator.native_amp = True
+        model = network().float()
+        self.model = model
+        self.own = optimizer_of(model)
+        self.optimizer, self.data = self.accelerator.prepare(self.own, loader())
+
+    def epoch(self):
+        accelerator, optimizer, model = self.accelerator, self.optimizer, self.model
+        for x, y in self.data:
+            with accelerator.accumulate(model):
+                backward(optimizer, half_losses_of(model), x.float(), y)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), 0.1)
+                optimizer.step()
+                optimizer.zero_grad()
+
+
+def half_losses_of(model):
+    def losses(x, y):
+        with torch.autocast("cpu", torch.float16):
+            z = model(x)
+        return F.cross_entropy(z.float(), y, reduction="none")
+
+    return losses
+
+
+def plain_half(epochs):
+    model = network().float()
+    optimizer = optimizer_of(model)
+    optimizer.loss_scale = scale = LossScale(2.0**40, interval=9)
+    optimizer._scale, optimizer._notices._scale = scale, scale
+    for _ in range(epochs):
+        pending = [*loader()]
+        for start in range(0, len(pending), 2):
+            for x, y in pending[start : start + 2]:
+                optimizer.accumulate(half_losses_of(model), x.float(), y)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+    return model, optimizer
+
+
+def test_a_scaler_gives_its_numbers_and_has_no_effect_of_its_own(tmp_path):
+    """Equal to the plain loop bit for bit, with clipping, overflow, growth and a saved state."""
+    loop = Loop()
+    for _ in range(12):
+        loop.epoch()
+    assert loop.accelerator.scaler.get_scale() == 1 and loop.accelerator.scaler.is_enabled()
+    loop.accelerator.save_state(str(tmp_path))
+    resumed = Loop()
+    resumed.accelerator.load_state(str(tmp_path))
+    resumed.model.load_state_dict(loop.model.state_dict())  # it was not prepared
+    for each in (loop, resumed):
+        for _ in range(4):
+            each.epoch()
+    expected, plain = plain_half(16)
+    assert plain.skipped > 10 and plain.steps > 12
+    for each in (loop, resumed):
+        assert each.own.loss_scale.counters() == plain.loss_scale.counters()
+        assert (each.own.steps, each.own.skipped) == (plain.steps, plain.skipped)
+        assert torch.equal(vector(each.model), vector(expected))
+
+
+def test_numbers_of_ones_own_go_before_those_of_a_scaler():
+    loop = Loop()
+    loop.own.loss_scale.take(LossScale(64.0))
+    loop.epoch()
+    assert loop.own.loss_scale.factor == 64

@@ -254,12 +254,38 @@ def test_label_smoothing_is_the_trainers(tmp_path):
     torch.testing.assert_close(mean, expected, check_dtype=False)
 
 
+def test_in_float16_the_loss_scale_is_that_of_f3eo(tmp_path):
+    """The Trainer has it on accelerators alone; scaler and autocast are put here as there."""
+    found = []
+    for stop in (False, True):
+        model = bert().float()
+        given = {"fp16": True, "max_grad_norm": 1.0, "gradient_accumulation_steps": 2}
+        saved = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+        folder = tmp_path / str(stop)
+
+        def trainer(model=model, given=given | saved, folder=folder):
+            made = F3EOTrainer(model, arguments(folder, **given), train_dataset=sentences())
+            made.accelerator.scaler = torch.amp.GradScaler("cpu")
+            made.accelerator.native_amp = True
+            made.compute_loss_context_manager = lambda: torch.autocast("cpu", torch.float16)
+            return made
+
+        first = trainer()
+        first.train()
+        optimizer = first.optimizer.optimizer
+        assert optimizer.loss_scale.factor == 2**15 and optimizer.steps == 4
+        if stop:
+            model = bert().float()
+            trainer(model).train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+        found.append(vector(model))
+    assert torch.equal(*found) and not torch.equal(found[0], vector(bert().float()))
+
+
 def test_what_is_not_trained_correctly_is_refused_before_the_first_step(tmp_path):
     def make(**given):
         return F3EOTrainer(bert(), arguments(tmp_path, **given), train_dataset=sentences())
 
     for given, said in {
-        "fp16": ({"fp16": True}, "bf16=True"),
         "schedule-free": ({"optim": "schedule_free_adamw"}, 'such as "adamw_torch"'),
     }.values():
         trainer = make(**given)

@@ -171,6 +171,25 @@ def counters(rank: int, world: int) -> dict[str, Any]:
     return dict(optimizer.estimator.counters())
 
 
+def float16(rank: int, world: int) -> dict[str, Any]:
+    """The scale overflows on one process alone, and another one has no samples at first."""
+    model, scales = net().float(), []
+    options = {"loss_scale": 2.0**16, "on_nonfinite": "raise", "strength": Fitted(0.5)}
+    optimizer = F3EO(model, SGD, lr=0.1, **WHOLE | options)
+
+    def losses(x: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.float16):
+            z = model(x)
+        return (30.0 if rank == 0 else 1e-3) * F.cross_entropy(z.float(), y, reduction="none")
+
+    for k, (x, y, _) in enumerate(2 * data()):
+        x, y = own((x.float(), y), rank, world)
+        first = rank == world - 1 and k < 2
+        optimizer.step(losses, *(t[:0] if first else t for t in (x, y)))
+        scales.append(optimizer.loss_scale.scale)
+    return {"weights": flat(model.parameters()), "skipped": optimizer.skipped, "scales": scales}
+
+
 def copies(rank: int, world: int) -> Any:
     """A copy steps with the same processes; a pickled group is refused."""
     import copy
@@ -258,7 +277,7 @@ def cases(world: int) -> dict[str, Case]:
     found["raising"] = partial(stepping, spoil=not_finite, on_nonfinite="raise")
     alone = (
         scaled, other_starts, other_states, mini_batch, group_of_one, no_member, rehearsal, elastic,
-        measured_apart, observed, counters, single, copies, moved, own_reducer, joining,
+        measured_apart, observed, counters, single, float16, copies, moved, own_reducer, joining,
         silent, resumed, page,
     )  # fmt: skip
     found |= {case.__name__: case for case in alone}

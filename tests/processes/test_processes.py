@@ -108,6 +108,18 @@ def test_what_cannot_be_made_together_is_refused_everywhere(group, name, words):
         assert re.search(words, one), one
 
 
+def test_an_overflow_of_float16_on_one_process_is_skipped_by_all(group):
+    """None raises, and all lower their scale, who had no samples yet, too."""
+    found = of(group, "float16")
+    assert 2 < found[0]["skipped"] < 12
+    for one in found:
+        assert one["skipped"] == found[0]["skipped"] and one["scales"] == found[0]["scales"]
+        assert torch.equal(one["weights"], found[0]["weights"])
+    lowest = 2.0 ** (16 - found[0]["skipped"])
+    assert found[0]["scales"][-1] == lowest
+    assert not torch.equal(found[0]["weights"], flat(net().float().parameters()))
+
+
 def test_who_is_no_member_of_the_group_is_refused(group):
     first, *others = of(group, "no_member")
     assert first == "nothing" and all("no member of the group" in one for one in others)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+from f3eo.closure.tf32 import tf32_unit
+
 TRUSTED = ("f3eo.", "torch._functorch.", "torch.distributed.fsdp.")
 """Modules whose custom functions have a backward that is their derivative: this package,
 torch.compile, and fully_shard, whose function is the identity."""
@@ -34,13 +36,14 @@ class Contents:
 
 def contents(scalar: Tensor) -> Contents:
     """Contents of the graph behind a scalar, from one walk through it."""
-    dtypes, functions = {scalar.dtype}, set()
+    dtypes, functions, convolves = {scalar.dtype}, set(), False
     for node in nodes(scalar):
+        convolves = convolves or node.name().startswith("Convolution")
         dtypes.update(m.dtype for m in node._input_metadata)
         if isinstance(node, BackwardCFunction):
             functions.add(type(node)._forward_cls)  # pyright: ignore
     custom = sorted(f.__name__ for f in functions if not f.__module__.startswith(TRUSTED))
-    return Contents(coarsest_unit(dtypes), custom)
+    return Contents(coarsest_unit(dtypes, scalar.device.type, convolves=convolves), custom)
 
 
 def refuse_once_differentiable(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
@@ -86,6 +89,14 @@ def operation(node: Any) -> str:
     return re.sub(r"Backward\d*$", "", node.name())
 
 
-def coarsest_unit(dtypes: set[torch.dtype]) -> float:
-    """The largest rounding unit of the floating point dtypes."""
-    return max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
+def coarsest_unit(dtypes: set[torch.dtype], device: str, *, convolves: bool) -> float:
+    """The largest rounding unit of floating point numbers, products in TF32 included.
+
+    Args:
+        dtypes: of the numbers; others are left out.
+        device, convolves: see `tf32_unit`.
+    """
+    unit = max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
+    if torch.float32 in dtypes:
+        unit = max(unit, tf32_unit(device, convolves=convolves))
+    return unit

@@ -33,11 +33,13 @@ class Shares:
         """Σ w_i; B without weights."""
         return self.count if self.weights is None else self.weights.sum()
 
-    def as_tensor(self, losses: Tensor, factor: Tensor | None = None) -> Tensor:
+    def as_tensor(self, losses: Tensor, factor: Tensor | float | None = None) -> Tensor:
         """ω_i, or ω_i · factor, in the dtype of the losses; shape (B,), 0 if all w_i are 0."""
         if self.weights is None:
             if factor is None:
                 return torch.full_like(losses, 1 / max(self.count, 1))
+            if not isinstance(factor, Tensor):
+                return torch.full_like(losses, factor / max(self.count, 1))
             return (factor / self.count).to(losses).expand_as(losses)
         shares = self.weights / self._divisor()
         return (shares if factor is None else shares * factor).to(losses)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from f3eo.closure import batch as batches
+from f3eo.closure.loss_scale import LossScale
 from f3eo.closure.output import Output
 
 Closure = Callable[..., Any]
@@ -27,6 +28,7 @@ class Problem:
         repeatable: the closure draws no random numbers and writes into no buffer.
         names: names of the parameters for messages, used where the model is not known.
         squares: whether an estimator that can measures `Gradients.squares`, too.
+        scale: of the losses in backward passes through float16; None is 1.
         on_output: called with the output of the closure while it has a graph.
     """
 
@@ -39,7 +41,13 @@ class Problem:
     repeatable: bool = False
     names: Sequence[str] | None = None
     squares: bool = False
+    scale: LossScale | None = None
     on_output: Callable[[Output], None] | None = None
+
+    @property
+    def factor(self) -> float:
+        """S, the factor on the losses that the closure returned last; 1 without float16."""
+        return 1.0 if self.scale is None else self.scale.factor
 
     @cached_property
     def structured_parameters(self) -> list[Tensor]:

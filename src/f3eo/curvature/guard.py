@@ -38,9 +38,20 @@ class Differs(Refusal):
 
 
 class Coarse(Refusal):
-    """The expected error of differences is above what the estimator allows."""
+    """The expected error of differences is above what the estimator allows.
+
+    Args:
+        reason: why.
+        batches: for how many batches it counts; `PATIENCE` of them are for good, and are warned of.
+    """
 
     level = logging.INFO
+
+    def __init__(self, reason: str, *, batches: int = 1) -> None:
+        super().__init__(reason)
+        self.batches = batches
+        if batches >= PATIENCE:
+            self.level = logging.WARNING
 
 
 class Guard:
@@ -138,7 +149,7 @@ class Guard:
         if isinstance(refusal, NotRepeatable):
             self._repeatable = False
         elif isinstance(refusal, Coarse):
-            self.coarse += 1
+            self.coarse += refusal.batches
         elif isinstance(refusal, Differs):
             self.alarms += refusal.counts
 

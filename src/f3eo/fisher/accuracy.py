@@ -12,6 +12,7 @@ smallest at x = √(u/ℓ) and ∛(u/2ℓ). Source: Nocedal & Wright 2006, secti
 compares the curve with a float64 loop over samples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +20,31 @@ from torch import Tensor
 
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.engine import Product
+from f3eo.curvature.guard import PATIENCE, Coarse
 
 LIMIT = 0.01
 """Expected relative error of h above which double backward replaces differences."""
 
+LIMIT_IN_16_BITS = 0.05
+"""The same for central differences in 16 bits, where double backward errs by 1 % and more."""
+
+SHARE_IN_16_BITS = 1 / 8
+"""Of the rounding unit: numbers of 16 bits are rounded once each, and summed in float32. Measured
+in docs/precision.md."""
+
 REACH = (1 / 16, 1 / 2)
 """Largest distance, forward and central, in units of √u ‖θ‖. It binds if the losses contain a large
 constant, which makes ℓ/‖∇ℓ‖ meaningless."""
+
+
+def in_16_bits(unit: float) -> bool:
+    """Whether a rounding unit is that of bfloat16, float16 or TF32."""
+    return unit > torch.finfo(torch.float32).eps
+
+
+def unit_of_sums(unit: float) -> float:
+    """The rounding unit that counts for a mean over samples and positions."""
+    return unit * SHARE_IN_16_BITS if in_16_bits(unit) else unit
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,40 @@ def width(
     moved = distance / ratio
     error = torch.where(loss > 0, _error(moved, unit_loss, engine.central), 0)
     return Width(distance, moved, error)
+
+
+def refuse_coarse(
+    found: Width, unit: float, parameters: Sequence[Tensor], *, central: bool
+) -> None:
+    """Refuse differences where double backward is more exact.
+
+    Args:
+        found: the best width.
+        unit: u, the rounding unit.
+        parameters: θ, that samples move from.
+        central: whether the difference is central.
+
+    Raises:
+        Coarse: it is.
+    """
+    if not in_16_bits(unit):
+        if float(found.error) > LIMIT:
+            raise Coarse(f"they are expected to err by more than {LIMIT:.0%}")
+        return
+    if any([in_16_bits(torch.finfo(p.dtype).eps) for p in parameters]):
+        raise Coarse(
+            "parameters of 16 bits are too coarse to be moved by little: keep them in float32, "
+            "under torch.autocast",
+            batches=PATIENCE,
+        )
+    if not central:
+        raise Coarse(
+            "the closure works in 16 bits or TF32, too coarse for forward differences: "
+            "FiniteDifference(central=True) would do",
+            batches=PATIENCE,
+        )
+    if float(found.error) > LIMIT_IN_16_BITS:
+        raise Coarse(f"they are expected to err by more than {LIMIT_IN_16_BITS:.0%} in 16 bits")
 
 
 @torch.no_grad()

@@ -1,14 +1,19 @@
 """The base of estimators whose h is a Hessian-vector product by an engine."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
+
+from torch import Tensor
 
 from f3eo.closure.problem import Problem
 from f3eo.curvature import DoubleBackward, Engine, FiniteDifference, Objective
 from f3eo.curvature.engine import Product
 from f3eo.curvature.guard import Guard, NotRepeatable
+from f3eo.decompositions import Decomposed
 from f3eo.fisher.estimator import Estimator
+from f3eo.tensors import over
 
 
 class ByEngine(Estimator):
@@ -56,11 +61,43 @@ class ByEngine(Estimator):
         Raises:
             RuntimeError: neither way gives H v; with the cure.
         """
-        engine = self.engine
+        engine, scale = self.engine, problem.scale
+        if scale is not None:
+            objectives = [_Scaled(o, problem) for o in objectives]
+            whole = None if whole is None else _Scaled(whole, problem)
         arguments = objectives, coefficients, problem.parameters, problem.structured, whole
         if not isinstance(engine, FiniteDifference):
-            return engine.product(*arguments)
-        return self._guard.compute(
+            return _over(engine.product(*arguments), problem.factor)
+        product = self._guard.compute(
             lambda forced: engine.product(*arguments, trust_custom=forced),
             lambda: DoubleBackward().product(*arguments),
         )
+        return _over(product, problem.factor)
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """S f_k in place of f_k, S that of float16 (`f3eo.closure.loss_scale`)."""
+
+    objective: Objective
+    problem: Problem
+
+    def __call__(
+        self, *, differentiable: bool = True, mode: Decomposed | None = None
+    ) -> list[Tensor]:
+        values = self.objective(differentiable=differentiable, mode=mode)
+        factor = self.problem.factor
+        return values if factor == 1 else [value * factor for value in values]
+
+
+def _over(product: Product, factor: float) -> Product:
+    """The product of f_k from that of S f_k: H v is S² times as large."""
+    if factor == 1:
+        return product
+    return replace(
+        product,
+        values=over(product.values, factor),
+        gradients=[over(gradient, factor) for gradient in product.gradients],
+        vector=over(product.vector, factor),
+        product=over(product.product, factor**2),
+    )

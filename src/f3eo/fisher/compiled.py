@@ -173,6 +173,7 @@ class Compiled(Estimator):
             parameters,
             tuple(problem.structured),
             problem.squares,
+            problem.factor,
             tuple(m.training for m in modules),
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
             self.estimator.takes_differences,

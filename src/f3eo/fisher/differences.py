@@ -18,9 +18,9 @@ from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.closure.residuals import outputs_of
 from f3eo.curvature import FiniteDifference
-from f3eo.curvature.guard import Coarse, Differs, failed_again
+from f3eo.curvature.guard import Differs, failed_again
 from f3eo.curvature.mismatch import OTHER_LOSSES, sample_mismatch
-from f3eo.fisher.accuracy import LIMIT, Width, expected_error, width
+from f3eo.fisher.accuracy import Width, expected_error, refuse_coarse, unit_of_sums, width
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.ghost import FirstPass, Ghost
 from f3eo.fisher.ghost.evidence import Probe
@@ -31,7 +31,7 @@ from f3eo.fisher.parameters import by_parameter, squares_of
 from f3eo.fisher.quantity import Quantity
 from f3eo.fisher.sample_norms import SampleNorms
 from f3eo.fisher.single_samples import CHECKED, SampleStructure, refuse_wrong_structure
-from f3eo.tensors import above_rounding, filled, plus, scaled, squared_norm
+from f3eo.tensors import above_rounding, filled, over, plus, scaled, squared_norm
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,8 @@ def second_pass(
     """
     shares, kept = first.shares, first.gradients
     steps = _steps(first, problem, engine, quantity)
-    limited = not (forced or problem.repeatable or engine.step is not None)
-    if limited and float(steps.width.error) > LIMIT:
-        raise Coarse(f"they are expected to err by more than {LIMIT:.0%}")
+    if not (forced or problem.repeatable or engine.step is not None):
+        refuse_coarse(steps.width, kept.unit, steps.parameters, central=engine.central)
     probes = _longest(first, problem) if first.probes else []
     passes: list[_Pass] = []
     for epsilon in (steps.epsilon, -steps.epsilon) if steps.central else (steps.epsilon,):
@@ -124,7 +123,7 @@ def second_pass(
     weight = shares.total
     gradient = by_parameter(kept.totals, problem.parameters)
     structure = _difference(passes, gradient, problem, steps.share)
-    rounding = kept.unit * euclidean.sqrt() * steps.share
+    rounding = unit_of_sums(kept.unit) * euclidean.sqrt() * steps.share
     return Gradients(
         loss=loss,
         weight=weight,
@@ -146,7 +145,7 @@ def _steps(
     lengths = squared if powers is None else powers.square() * squared
     norms = squared.sqrt().to(first.losses)
     loss, norm, moved = shares.means_or_zero(first.losses.abs(), norms, lengths)
-    best = width(engine, length(parameters, first.diagonals), loss, norm, unit)
+    best = width(engine, length(parameters, first.diagonals), loss, norm, unit_of_sums(unit))
     moved = moved.sqrt()
     epsilon = best.distance / torch.where(moved == 0, 1, moved)
     return _Steps(
@@ -173,8 +172,11 @@ def _moved(
         epsilon: ε or −ε.
     """
     parameters, shares = steps.parameters, first.shares
-    step, cotangent = shares.divide(epsilon), shares.as_tensor(first.losses, steps.share)
+    factor = first.factor
+    step = shares.divide(epsilon if factor == 1 else epsilon / factor)
     step = step if steps.powers is None else step * steps.powers
+    # In float16 the share joins afterwards, in float32: passes begin with S ω_i as the first did.
+    share = steps.share if factor == 1 else torch.full_like(steps.share, factor)
     single_use = set() if steps.central else first.tape.single_use
     shifted = {}
     for p in parameters:
@@ -190,8 +192,10 @@ def _moved(
     samples: list[list[Tensor]] = []
     if first.residuals is None:
         for probe in probes:
-            samples.append(list(differentiate(losses[probe.sample], retain_graph=True)))
-        gradient = differentiate(losses, grad_outputs=cotangent)
+            along = None if factor == 1 else losses.new_tensor(probe.factor)
+            loss = losses[probe.sample]
+            samples.append(list(differentiate(loss, grad_outputs=along, retain_graph=True)))
+        gradient = differentiate(losses, grad_outputs=shares.as_tensor(first.losses, share))
     else:
         outputs = outputs_of(losses)
         if outputs is None or len(outputs) != len(first.residuals.batch):
@@ -200,8 +204,12 @@ def _moved(
         for probe in probes:
             along = held[id(probe)]
             samples.append(list(differentiate(outputs, grad_outputs=along, retain_graph=True)))
-        along = [r * steps.share for r in first.residuals.batch]
+        residuals = first.residuals.batch
+        along = residuals if factor != 1 else [r * steps.share for r in residuals]
         gradient = differentiate(outputs, grad_outputs=along)
+    if factor != 1:
+        gradient = over(gradient, factor / steps.share)
+        samples = [over(own, p.factor) for own, p in zip(samples, probes, strict=True)]
     return _Pass(losses.detach(), list(gradient), samples)
 
 
@@ -227,7 +235,7 @@ def _longest(first: FirstPass, problem: Problem) -> list[Probe]:
 
 
 def _squared_norm(probe: Probe, problem: Problem, diagonals: Diagonals) -> Tensor:
-    """‖D ∇ℓ_i‖² of a probe."""
+    """‖D ∇ℓ_i‖² of a probe, with its factor."""
     pairs = zip(problem.structured_parameters, _structured(probe.leaves, problem), strict=True)
     present = [(p, g) for p, g in pairs if g is not None]
     return squared_norm(times([g for _, g in present], [p for p, _ in present], diagonals))
@@ -253,9 +261,9 @@ def _sample_structures(
         if steps.central:
             low = passes[1].samples[k]
         else:
-            low = filled(_structured(probe.leaves, problem), steps.parameters)
+            low = filled(_structured(over(probe.leaves, probe.factor), problem), steps.parameters)
         structure = scaled(plus(passes[0].samples[k], low, -1.0), float(steps.share))
-        norm = _squared_norm(probe, problem, first.diagonals).sqrt()
+        norm = _squared_norm(probe, problem, first.diagonals).sqrt() / probe.factor
         loss, unit = first.losses[i].abs(), first.gradients.unit
         error = expected_error(distances[i], loss, norm, unit, central=steps.central)
         structures.append(SampleStructure(i, structure, float(error)))

@@ -13,6 +13,7 @@ from f3eo.closure.evaluate import check_reached, evaluate
 from f3eo.closure.problem import Problem
 from f3eo.fisher.estimand import Gradients
 from f3eo.shown import Shown
+from f3eo.tensors import over
 
 
 class Estimator(Shown, ABC):
@@ -121,6 +122,9 @@ def plain_gradient(problem: Problem, *, per_sample: bool) -> Gradients:
     """Compute ∇L alone, bit for bit that of `losses.mean().backward()`."""
     output = evaluate(problem, per_sample=per_sample, differentiable=False)
     loss, weight = output.mean(), output.shares.total
-    gradient = torch.autograd.grad(loss, problem.parameters, allow_unused=True)
+    factor = 1.0 if problem.scale is None else problem.scale.factor
+    along = None if factor == 1 else torch.full_like(loss, factor)
+    gradient = torch.autograd.grad(loss, problem.parameters, along, allow_unused=True)
     check_reached(gradient, problem.parameters)
+    gradient = gradient if along is None else over(gradient, factor)
     return Gradients(loss.detach(), weight, list(gradient), None, None)

@@ -280,5 +280,6 @@ class PerSample(Estimator):
         del ghost
         ghost = replay()
         losses, shares = ghost.losses.detach(), ghost.output.shares
-        norms = ghost.loss_norms(shares.as_tensor(losses))
+        factor = problem.factor
+        norms = ghost.loss_norms(shares.as_tensor(losses, factor)).over(factor)
         return losses, shares, norms, None if ghost.diagonals else norms.squared

@@ -84,6 +84,15 @@ class Reduction(ABC):
             place: what it would have reduced.
         """
 
+    def largest(self, number: float, place: Place) -> float:
+        """The largest number of any process; all call it at the same place.
+
+        Args:
+            number: of this process.
+            place: where.
+        """
+        return number
+
     def agree(self, number: float, place: Place, why: str) -> None:  # noqa: B027  (with nobody)
         """Refuse a number that is another one on another process.
 

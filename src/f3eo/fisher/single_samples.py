@@ -15,7 +15,7 @@ from f3eo.closure.residuals import outputs_of, residuals
 from f3eo.curvature.guard import Differs, lacks_second_derivative
 from f3eo.fisher.metric import Diagonals, times
 from f3eo.fisher.quantity import Quantity
-from f3eo.tensors import filled, plus, scaled, squared_norm
+from f3eo.tensors import filled, over, plus, scaled, squared_norm, wide
 
 logger = logging.getLogger("f3eo")
 
@@ -89,31 +89,40 @@ def exact_structures(
         diagonals: D.
     """
     losses = evaluate(problem, per_sample=True, differentiable=True).losses
+    scale = 1.0 if problem.factor == 1 else problem.factor / len(losses)
+    seed = None if scale == 1 else losses.new_tensor(scale)
     outputs = outputs_of(losses) if quantity.hold_residuals else None
     parameters = problem.structured_parameters
     structures = []
     for i in samples:
-        roots, cotangents = [losses[i]], None
+        roots, cotangents = [losses[i]], None if seed is None else [seed]
         if outputs is not None:
-            roots, cotangents = outputs, residuals(losses[i], outputs)
+            roots, cotangents = outputs, residuals(losses[i], outputs, seed)
         gradient = torch.autograd.grad(
             roots, parameters, cotangents, create_graph=True, allow_unused=True
         )
         pairs = zip(parameters, gradient, strict=True)
         present = [(p, g) for p, g in pairs if g is not None]
         once = times([g.detach() for _, g in present], [p for p, _ in present], diagonals)
+        if seed is not None:
+            once = scaled([*map(wide, once)], 1 / scale)
         along = times(once, [p for p, _ in present], diagonals)
         factor = quantity.factors(squared_norm(once).view(1), losses.detach()[i : i + 1])
         if factor is not None:
             along = scaled(along, float(factor))
+        back = 1.0
+        if seed is not None:  # in float16 from a vector of length 1, and back afterwards
+            length = float(squared_norm(along).sqrt()) or 1.0
+            along, back = scaled(along, 1 / length), scale / length
         # A gradient that is constant in the parameters has no graph, but counts in the norm.
-        bent = [(g, v) for (_, g), v in zip(present, along, strict=True) if g.requires_grad]
-        product = [None] * len(parameters)
+        bent = [(g, v.to(g)) for (_, g), v in zip(present, along, strict=True) if g.requires_grad]
+        product: Sequence[Tensor | None] = [None] * len(parameters)
         if bent:
             gradients, vectors = zip(*bent, strict=True)
             product = torch.autograd.grad(
                 gradients, parameters, vectors, allow_unused=True, retain_graph=True
             )
+        product = product if back == 1 else over(product, back)
         structures.append(filled(product, parameters))
     return structures
 

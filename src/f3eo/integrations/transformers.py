@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import Trainer, TrainingArguments
@@ -57,7 +58,7 @@ class F3EOMixin(_Base):
     or `Weighted(losses, weights)`.
 
     Raises:
-        ValueError: fp16, several GPUs in one process, DeepSpeed, FSDP, or a schedule-free base.
+        ValueError: several GPUs in one process, DeepSpeed, FSDP, or a schedule-free base.
     """
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
@@ -71,6 +72,8 @@ class F3EOMixin(_Base):
         made = super().create_optimizer(*args, **kwargs)
         own = _unwrapped(made)
         _check(self, own.base if isinstance(own, F3EO) else own)
+        if self.accelerator.scaler is not None:  # of fp16: F3EO scales by itself
+            self.accelerator.scaler = torch.amp.GradScaler(enabled=False)
         if not isinstance(own, F3EO):
             made = F3EO(cast(nn.Module, self.model), made, **_options(self.args))
         self.optimizer = made
@@ -132,8 +135,6 @@ def _options(args: TrainingArguments) -> dict[str, Any]:
 def _check(trainer: Trainer, base: Optimizer) -> None:
     """Refuse what would train on something else, before the first step, and say what is undone."""
     args = trainer.args
-    if args.fp16:
-        raise ValueError("F3EO does not work with the loss scale of fp16=True: use bf16=True")
     if args.n_gpu > 1:
         raise ValueError(
             f"F3EO does not train through nn.DataParallel on {args.n_gpu} GPUs in one process: "

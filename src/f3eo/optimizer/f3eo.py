@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from f3eo.closure.loss_scale import LossScale
 from f3eo.closure.problem import Closure
 from f3eo.closure.unwrapped import inside
 from f3eo.direction import Decoupled, Rule, is_known
@@ -35,7 +36,7 @@ from f3eo.optimizer.joined import (
     tensors_held,
 )
 from f3eo.optimizer.measuring import Measuring
-from f3eo.optimizer.nonfinite import check_policy, skip
+from f3eo.optimizer.nonfinite import check_policy
 from f3eo.optimizer.parameters import all_of
 from f3eo.optimizer.past import Data, Past
 from f3eo.optimizer.state import blank_state, load_parts, part_counters, wants_blank_state
@@ -95,6 +96,8 @@ class F3EO(Measuring):
         on_nonfinite: what a non-finite loss, gradient or structure gradient does: "skip" leaves
             parameters, state and buffers untouched, counts (`skipped`) and warns at the first, the
             10th, the 100th and so on; "raise" raises FloatingPointError.
+        loss_scale: S, the factor on the losses in backward passes through float16; default
+            `LossScale()`, and 1 where nothing is float16. Also a number, or a GradScaler.
         generator: source of the random parts, signs and labels; default torch's global one.
         processes: group of torch.distributed whose processes make every step together, each with
             a batch of its own; default all of them. See `f3eo.processes.AllReduce`.
@@ -120,6 +123,7 @@ class F3EO(Measuring):
         max_norm: float | None = None,
         past: Past | Sequence[Past] = (),
         on_nonfinite: str = "skip",
+        loss_scale: Any = None,
         generator: torch.Generator | None = None,
         processes: Any = None,
         **options: Any,
@@ -134,6 +138,7 @@ class F3EO(Measuring):
         self.chunk = None if chunk is None else in_range("chunk", chunk, 0, None, integer=True)
         self.max_norm = None if max_norm is None else in_range("max_norm", max_norm, 0.0, None)
         self.on_nonfinite = check_policy(on_nonfinite)
+        self.loss_scale = LossScale.of(loss_scale)
         check_generator(generator)
         check_fraction(self.fraction, self.estimator)
         module = inside(model) if isinstance(model, nn.Module) else None
@@ -192,7 +197,7 @@ class F3EO(Measuring):
             measured = measured if present is None else join(self.past, present, measured)
         found = prepare(measured)
         if what := found.not_finite():
-            skip(what, self, measured.snapshot)
+            self._skip(what, found.loss, measured)
             return measured.loss
         gradients = measured.gradients
         self.trace = gradients.trace if gradients.trace is not None else self.trace
@@ -214,6 +219,8 @@ class F3EO(Measuring):
             raise
         self._blank = None
         self.steps += 1
+        if self.loss_scale.factor != 1:
+            self.loss_scale.pass_on()
         if present is not None:
             for part in parts_of(self.past):
                 part.after(present)
@@ -245,12 +252,14 @@ class F3EO(Measuring):
             self._reduction.agree(number, self._place(trained), MEASURED_APART)
 
     def _counters(self) -> dict[str, Any]:
-        return {**super()._counters(), **part_counters(self.estimator, self.strength)}
+        parts = part_counters(self.estimator, self.strength)
+        return {**super()._counters(), **parts, **self.loss_scale.counters()}
 
     def _load_counters(self, counters: dict[str, Any]) -> None:
         super()._load_counters(counters)
         self._reduction.restart()
         load_parts(self.estimator, self.strength, counters)
+        self.loss_scale.load(counters)
         load_states(self.past, counters.get("past", ()), all_of(self.param_groups))
 
     def _add_parts(self, state: dict[str, Any]) -> None:

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from f3eo.closure.coupling import Coupling
+from f3eo.closure.loss_scale import LossScale
 from f3eo.closure.problem import Closure, Problem
 from f3eo.closure.snapshot import Snapshot
 from f3eo.direction import Rule
@@ -22,6 +24,7 @@ from f3eo.optimizer.accumulated import write_gradients
 from f3eo.optimizer.checks import check_closure, check_whole
 from f3eo.optimizer.joined import parts_of, present_of
 from f3eo.optimizer.measured import Change, Measured
+from f3eo.optimizer.nonfinite import skip, skip_overflow
 from f3eo.optimizer.notices import Notices
 from f3eo.optimizer.parameters import Groups, Trained
 from f3eo.optimizer.past import Past, Present
@@ -46,6 +49,8 @@ class Measuring(Wrapper, ABC):
     every: int
     chunk: int | None
     past: Past | Sequence[Past]
+    loss_scale: LossScale
+    on_nonfinite: str
 
     def __init__(
         self,
@@ -57,7 +62,8 @@ class Measuring(Wrapper, ABC):
     ) -> None:
         super().__init__(base, model, generator)
         self._coupling = Coupling()
-        self._notices = Notices(strength)
+        self._scale = None if self.estimator.sharded else self.loss_scale
+        self._notices = Notices(strength, self._scale)
         self._groups = Groups()
         self._error: Tensor | None = None
         self._reduction: Reduction = (
@@ -134,7 +140,14 @@ class Measuring(Wrapper, ABC):
 
     def _problem(self, closure: Closure, batch: tuple[Any, ...], trained: Trained) -> Problem:
         own = trained.parameters, trained.structured, self.model, self.generator
-        return Problem(closure, batch, *own, names=trained.names, on_output=self._notices)
+        return Problem(
+            closure,
+            batch,
+            *own,
+            names=trained.names,
+            scale=self._scale,
+            on_output=self._notices,
+        )
 
     @property
     def _interval(self) -> int:
@@ -214,6 +227,20 @@ class Measuring(Wrapper, ABC):
         # The factor is in g and in h now; that of the record is not known.
         change = change if change == Change() else Change(1.0, uniform=False)
         return replace(measured, gradients=gradients, change=change)
+
+    def _skip(self, what: str, loss: float, measured: Measured) -> None:
+        """Make no step, because something is not finite: all processes for the same reason.
+
+        Args:
+            what: is not finite.
+            loss: L.
+            measured: of the step.
+        """
+        largest = self._reduction.largest(self.loss_scale.factor, self._place(measured.trained))
+        if isfinite(loss) and self.loss_scale.back_off(largest):
+            skip_overflow(self, measured.snapshot, largest)
+        else:
+            skip(what, self, measured.snapshot, stacklevel=6)
 
     def _present(
         self, closure: Closure, batches: Sequence[tuple[Any, ...]], measured: Measured

@@ -1,9 +1,12 @@
 """What a step does where a loss or a gradient is not finite: skip it, or raise."""
 
+import logging
 import warnings
 from typing import Any, Protocol
 
 from f3eo.closure.snapshot import Snapshot
+
+logger = logging.getLogger("f3eo")
 
 
 class Counting(Protocol):
@@ -29,6 +32,23 @@ def check_policy(on_nonfinite: Any) -> str:
     if on_nonfinite not in ("skip", "raise"):
         raise ValueError(f'on_nonfinite must be "skip" or "raise", received {on_nonfinite!r}')
     return on_nonfinite
+
+
+def skip_overflow(optimizer: Counting, snapshot: Snapshot, scale: float) -> None:
+    """Leave everything as before a step whose gradients a loss scale has made overflow; count it.
+
+    Args:
+        optimizer: whose step it is.
+        snapshot: of the state before the closure ran.
+        scale: S of the step; the next one has a smaller one.
+    """
+    snapshot.restore_buffers()
+    optimizer.skipped += 1
+    logger.info(
+        "gradients overflow float16 at a loss scale of %g: the step is skipped, and the scale "
+        "lowered",
+        scale,
+    )
 
 
 def skip(

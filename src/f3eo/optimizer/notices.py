@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Hashable
 
 from f3eo.closure.loss_kind import LossKind, read_divisor, read_loss_kind
+from f3eo.closure.loss_scale import LossScale
 from f3eo.closure.output import Output
 from f3eo.strength import Strength
 
@@ -18,10 +19,12 @@ class Notices:
 
     Args:
         strength: is told what kind of losses the closure returns.
+        scale: is shown the losses of the first two evaluations, and of the later looks.
     """
 
-    def __init__(self, strength: Strength) -> None:
+    def __init__(self, strength: Strength, scale: LossScale | None) -> None:
         self._strength = strength
+        self._scale = scale
         self._looks = 0
         self._shapes: set[Hashable] = set()
         self._warned_of_labels = False
@@ -42,6 +45,8 @@ class Notices:
         if self._looks > LOOKS and self._looks & (self._looks - 1) and shape in self._shapes:
             return
         self._shapes.add(shape)
+        if self._scale is not None and (self._looks <= 2 or self._looks > LOOKS):
+            self._scale.see(output.losses)
         if output.likelihood is not None:
             self._strength.see(LossKind(nats=True, density=True), output.losses)
             return

@@ -29,6 +29,8 @@ class Wrapper(Optimizer, ABC):
     steps: int
     skipped: int
     trace: Tensor | None
+    neutral_scaler: bool = False
+    """Whether a GradScaler that steps it has a scale of 1, as `f3eo.integrations` sees to."""
     takes_shards: bool = False
     """Whether its parameters may be DTensors."""
 
@@ -210,11 +212,14 @@ class Wrapper(Optimizer, ABC):
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        # torch.amp.GradScaler asks for this before it steps an optimizer.
+        # torch.amp.GradScaler asks for this before it steps an optimizer. Where it is True, it
+        # leaves the decision to skip a step to the optimizer, as several processes need.
+        if self.neutral_scaler:
+            return True
         raise RuntimeError(
-            "F3EO does not work with GradScaler: a loss scale S multiplies the gradient by S and "
-            "the structure gradient by S²; use bfloat16 autocast, which needs no scaling, and call "
-            "optimizer.step(closure, *batch) itself"
+            f"{type(self).__name__} does not step under a GradScaler, whose scale its own backward "
+            f"passes do not have; F3EO scales those through float16 by itself: call "
+            f"optimizer.step(closure, *batch), without the scaler or with GradScaler(enabled=False)"
         )
 
 

@@ -83,6 +83,14 @@ class AllReduce(Reduction):
         with suppress(RuntimeError):  # they are gone; what counts is the error itself
             self._messages(self._gathered(Facts(failed=True), place.device), error)
 
+    def largest(self, number: float, place: Place) -> float:
+        """See `Reduction.largest`."""
+        if self.alone:
+            return number
+        told = self._gathered(Facts(start=number), place.device)
+        self._refuse_failed(told)
+        return max([facts.start for facts in told])
+
     def agree(self, number: float, place: Place, why: str) -> None:
         """See `Reduction.agree`."""
         if self.alone:

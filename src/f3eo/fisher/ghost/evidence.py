@@ -43,11 +43,13 @@ class Probe:
 
     Args:
         sample: i.
+        factor: S/B in float16, else 1; the gradients are those of as many times the loss.
         deltas: ∇ℓ_i in all outputs of all uses, in order; None where it does not depend on one.
         leaves: ∇ℓ_i in the parameters.
     """
 
     sample: int
+    factor: float
     deltas: Sequence[Tensor | None]
     leaves: Sequence[Tensor | None]
 

@@ -41,8 +41,8 @@ class Residuals:
     """Residuals ∂ℓ/∂f that a second pass takes over, a tensor for every edge of f.
 
     Args:
-        batch: Σ_i ω_i ∂ℓ_i/∂f.
-        probes: ∂ℓ_i/∂f of every probed sample.
+        batch: S Σ_i ω_i ∂ℓ_i/∂f.
+        probes: ∂ℓ_i/∂f of every probed sample, times the factor of the probe.
     """
 
     batch: list[Tensor]
@@ -61,6 +61,7 @@ class FirstPass:
         diagonals: D of the structured parameters.
         tape: what the second pass replays.
         residuals: see `Residuals`; None where they are not held.
+        factor: S, of the losses whose gradients the moves and the residuals are.
     """
 
     losses: Tensor
@@ -70,6 +71,7 @@ class FirstPass:
     diagonals: Diagonals
     tape: Tape
     residuals: Residuals | None
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,8 @@ class Ghost:
             ValueError, RuntimeError: see `norms`.
         """
         recording, losses, shares = self.recording, self.losses, self.output.shares
-        cotangent = shares.as_tensor(losses)
+        factor = self.problem.factor
+        cotangent = shares.as_tensor(losses, factor)
         recording.refuse_replay()
         if not self.layouts.known and (names := contents(losses).custom):
             raise custom(names)
@@ -230,12 +233,11 @@ class Ghost:
             torch.autograd.grad(roots, edges, along, retain_graph=retain, allow_unused=True)
         )
         unit = recording.unit(deltas)
-        if unit > torch.finfo(torch.float32).eps:
-            raise NotRepeatable("the closure works in 16 bits, too coarse for differences")
         layouts = self.layouts.find(deltas)
         if held is not None and self.outputs is not None:
             for probe in self.layouts.probes:
-                held.probes.append(residuals(losses[probe.sample], self.outputs))
+                along = None if probe.factor == 1 else losses.new_tensor(probe.factor)
+                held.probes.append(residuals(losses[probe.sample], self.outputs, along))
         tape = tape_of(recording, layouts)
         if layouts is None:
             gradients = not_finite_kept(self.problem, losses)
@@ -250,4 +252,5 @@ class Ghost:
             )
         probes = self.layouts.probes
         rest = self.diagonals, tape, held
-        return FirstPass(losses.detach(), shares, probes, gradients, *rest)
+        own = losses.detach(), shares, probes, gradients.over(factor)
+        return FirstPass(*own, *rest, factor)

@@ -108,6 +108,9 @@ class Layouts:
         refuse_hooks(leaves, self._problem.name)
         self.probes = []
         first = [0, samples - 1] if samples > 1 else [0]
+        factor = self._problem.factor
+        factor = 1.0 if factor == 1 else factor / samples
+        along = None if factor == 1 else losses.new_tensor(factor)
         while len(self.probes) < PROBES:
             probed = [probe.sample for probe in self.probes]
             i = first.pop(0) if first else undecided_sample(uses, known, deltas, samples, probed)
@@ -117,13 +120,15 @@ class Layouts:
             gradients = torch.autograd.grad(  # pyright: ignore[reportCallIssue]
                 losses[i],
                 [*edges, *leaves],  # pyright: ignore[reportArgumentType]
+                along,
                 retain_graph=True,
                 allow_unused=True,
             )
             finite = all(bool(g.isfinite().all()) for g in gradients if g is not None)
             if self._agreed(not finite):
                 return None
-            self.probes.append(Probe(i, gradients[: len(edges)], gradients[len(edges) :]))
+            own = gradients[: len(edges)], gradients[len(edges) :]
+            self.probes.append(Probe(i, factor, *own))
             if not first:
                 known = evidence(uses, self.probes, samples)
         return known

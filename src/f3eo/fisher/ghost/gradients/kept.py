@@ -1,7 +1,7 @@
 """Per-sample gradients of every parameter, kept for a second pass."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ class KeptGradients(Norms):
     """Norms, detached, and the directions along which samples move.
 
     Args:
-        moves: D² G_i for every structured leaf that contributes, by the leaf's id.
+        moves: D² G_i for every structured leaf that contributes, by the leaf's id; of S times the
+            losses in float16.
         euclidean: ‖G_i‖² over the structured leaves, (B,).
         unit: the coarsest rounding unit on the way to them.
         squares: Σ_i G_i ∘ G_i / ω_i for every structured leaf that contributes, by the leaf's id;
@@ -33,6 +34,23 @@ class KeptGradients(Norms):
     euclidean: Tensor
     unit: float
     squares: dict[int, Tensor] | None = None
+
+    def over(self, factor: float) -> "KeptGradients":
+        """See `Norms.over`; the moves stay those of S times the losses."""
+        if factor == 1:
+            return self
+        norms, squared = super().over(factor), self.squares
+        if squared is not None:
+            squared = {key: own / factor**2 for key, own in squared.items()}
+        euclidean = self.euclidean / factor**2
+        if self.euclidean is self.squared:
+            euclidean = norms.squared
+        return replace(
+            self,
+            **vars(Norms(norms.squared, norms.by_leaf, norms.totals)),
+            euclidean=euclidean,
+            squares=squared,
+        )
 
 
 @torch.no_grad()
@@ -131,7 +149,8 @@ def not_finite_kept(problem: Problem, losses: Tensor) -> KeptGradients:
 
 
 def _sum(by_leaf: Mapping[int, Tensor], losses: Tensor) -> Tensor:
-    total = torch.zeros_like(losses)
+    dtype = torch.promote_types(losses.dtype, torch.float32)
+    total = torch.zeros_like(losses, dtype=dtype)
     for own in by_leaf.values():
         total += own
     return total

@@ -1,7 +1,7 @@
 """Squared norms of per-sample gradients, per leaf and in total, differentiable."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -33,6 +33,21 @@ class Norms:
     squared: Tensor
     by_leaf: dict[int, Tensor]
     totals: dict[int, Tensor]
+
+    def over(self, factor: float) -> "Norms":
+        """Those of the losses from those of S times the losses.
+
+        Args:
+            factor: S.
+        """
+        if factor == 1:
+            return self
+        return replace(
+            self,
+            squared=self.squared / factor**2,
+            by_leaf={key: own / factor**2 for key, own in self.by_leaf.items()},
+            totals={key: wide(total) / factor for key, total in self.totals.items()},
+        )
 
 
 def norms(

@@ -14,6 +14,7 @@ from f3eo.closure.problem import Problem
 from f3eo.curvature.cuts import Cuts
 from f3eo.curvature.guard import NotRepeatable
 from f3eo.curvature.passes import OVERWRITTEN
+from f3eo.decompositions.mode import name_of
 from f3eo.fisher.ghost.recording.capture import Capture
 from f3eo.fisher.ghost.recording.kinks import Kink
 from f3eo.fisher.ghost.recording.use import Use
@@ -54,7 +55,8 @@ class Recording:
         """The coarsest rounding unit on the way to the losses and to these gradients."""
         dtypes = {self.output.losses.dtype} | self.dtypes
         dtypes |= {g.dtype for g in gradients if g is not None}
-        return coarsest_unit(dtypes)
+        convolves = any(["conv" in name_of(use.call.func) for use in self.uses])
+        return coarsest_unit(dtypes, self.output.losses.device.type, convolves=convolves)
 
     def stands_before(self, outputs: Sequence[GradientEdge]) -> bool:
         """Whether parameters meet samples on the way to these outputs, and not behind them.
