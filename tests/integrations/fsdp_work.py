@@ -16,7 +16,7 @@ from torch.optim import SGD, AdamW
 from f3eo import F3EO
 from f3eo.continual import Elastic, PathIntegral
 from f3eo.integrations.fsdp import Sharded
-from integrations.fsdp_cases import CASES, WHOLE, own, train
+from integrations.fsdp_cases import CASES, WHOLE, central, own, train
 from integrations.fsdp_models import batches, losses, model_of, shard, weights
 
 
@@ -198,6 +198,38 @@ def resumed(rank, count):
     return {**found, "trace": float(optimizer.trace)}
 
 
+def autocast(rank, count):
+    """Central differences in bfloat16 on shards of float32, beside one process; forward ones."""
+
+    def closure(model):
+        def run(x, y):
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(x)
+            return F.cross_entropy(logits.float(), y, reduction="none")
+
+        return run
+
+    ways, data = [], batches("mlp", 3)
+    for whole in (True, False):
+        model = model_of("mlp").float()
+        start = weights(model)
+        estimator = central()
+        if not whole:
+            model, estimator = shard(model, mesh_of(count)), Sharded(estimator)
+        alone = {"processes": dist.new_group([rank], use_local_synchronization=True)}
+        options = {**WHOLE, **(alone if whole else {})}
+        optimizer = F3EO(model, SGD, lr=0.05, estimator=estimator, **options)
+        for x, y in data:
+            batch = (x.float(), y) if whole else part((x.float(), y), rank, count)
+            optimizer.step(closure(model), *batch)
+        ways.append(weights(model) - start)
+    model, optimizer = shard(model_of("mlp").float(), mesh_of(count)), None
+    optimizer = F3EO(model, SGD, lr=0.05, estimator=Sharded(), **WHOLE)
+    x, y = part(data[0], rank, count)
+    said = refused(lambda: optimizer.step(closure(model), x.float(), y), "central=True")
+    return {"error": float((ways[0] - ways[1]).norm() / ways[0].norm()), "forward": said}
+
+
 class Blocks(nn.Module):
     """A model as the page has it."""
 
@@ -227,7 +259,18 @@ def page(rank, count):
 
 ALONE = {
     f.__name__: f
-    for f in (copies, defaults, not_finite, left_alone, empty, refusals, page, saved, resumed)
+    for f in (
+        copies,
+        defaults,
+        not_finite,
+        left_alone,
+        empty,
+        refusals,
+        autocast,
+        page,
+        saved,
+        resumed,
+    )
 }
 """What only several processes run."""
 

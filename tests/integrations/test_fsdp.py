@@ -26,7 +26,7 @@ EXACT = 1e-8
 SOME = ["mlp", "uneven rows", "transformer", "uneven batches", "micro-batches", "every"]
 """Cases of four processes; two run all."""
 
-ALONE = ["defaults", "not_finite", "left_alone", "empty", "refusals", "page"]
+ALONE = ["defaults", "not_finite", "left_alone", "empty", "refusals", "autocast", "page"]
 NAMES = {2: [*CASES, *ALONE, "saved", "resumed"], 4: [*SOME, *ALONE, "copies", "resumed"]}
 
 
@@ -125,6 +125,12 @@ def test_an_empty_batch_of_one_process_is_refused_on_all(found, count):
 def test_what_is_refused_names_its_cure_before_the_closure_is_called(found, count):
     for own in of(found[count], "refusals"):
         assert set(own.values()) == {True}, own
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_bfloat16_takes_the_way_of_one_process_to_its_rounding(found, count):
+    for own in of(found[count], "autocast"):
+        assert own["error"] < 0.01 and own["forward"] is True
 
 
 @pytest.mark.parametrize("count", [2, 4])

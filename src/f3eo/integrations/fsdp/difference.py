@@ -19,7 +19,7 @@ from f3eo.closure.residuals import outputs_of
 from f3eo.curvature.guard import Differs, failed_again
 from f3eo.curvature.mismatch import OTHER_LOSSES, sample_mismatch
 from f3eo.fisher import Gradients, PerSample
-from f3eo.fisher.accuracy import Width, width
+from f3eo.fisher.accuracy import Width, in_16_bits, refuse_coarse, unit_of_sums, width
 from f3eo.fisher.ghost.second_pass.replay import SecondPass
 from f3eo.fisher.ghost.second_pass.shifted import Shifted
 from f3eo.integrations.fsdp.passes import First, backward
@@ -76,6 +76,10 @@ def structure_of(
     if steps is None or not bool(steps.trace.isfinite() & steps.width.distance.isfinite()):
         return _not_finite(first, problem, units)
     central = estimator.engine.central  # pyright: ignore[reportAttributeAccessIssue]
+    assert first.kept is not None
+    if in_16_bits(first.kept.unit):  # else they are all there is
+        wholes = inner.structured_parameters
+        refuse_coarse(steps.width, first.kept.unit, wholes, central=central)
     passes: list[list[Tensor]] = []
     for sign in (1, -1) if central else (1,):
         moved = partial(_moved, first, problem, inner, steps, sign * steps.epsilon)
@@ -89,8 +93,7 @@ def structure_of(
         passes.append(gradient)
     low = passes[1] if central else scaled(_structured(first, problem), float(steps.share))
     structure = plus(passes[0], low, -1.0)
-    assert first.kept is not None
-    rounding = first.kept.unit * steps.euclidean.sqrt() * steps.share
+    rounding = unit_of_sums(first.kept.unit) * steps.euclidean.sqrt() * steps.share
     return Gradients(
         loss=steps.loss,
         weight=first.together.total,
@@ -114,7 +117,8 @@ def _steps(first: First, units: Units, estimator: PerSample, length: Tensor) -> 
         torch.stack([together.mean(x) for x in means])
     ).to(losses)
     engine, unit = estimator.engine, kept.unit
-    best = width(engine, length.to(losses), size, norm, unit)  # pyright: ignore
+    own = engine, length.to(losses), size, norm, unit_of_sums(unit)
+    best = width(*own)  # pyright: ignore
     moved = moved.sqrt()
     epsilon = best.distance / torch.where(moved == 0, 1, moved)
     central = engine.central  # pyright: ignore[reportAttributeAccessIssue]

@@ -157,8 +157,6 @@ def first_pass(
     )
     deltas, held = found[: len(edges)], found[len(edges) :]
     unit = recording.unit(deltas)
-    if unit > torch.finfo(torch.float32).eps:
-        raise NotRepeatable("the closure works in 16 bits, too coarse for differences")
     places = layouts.find(deltas)
     tape, kept = tape_of(recording, places), None
     if places is not None:
