@@ -87,8 +87,8 @@ def recorded(
         places: where sizes of the batch become symbols; default nowhere.
 
     Raises:
-        RuntimeError: the closure writes into buffers or into its batch, draws random numbers that
-            cannot be drawn in a graph, or gives a number of samples that depends on a length.
+        RuntimeError: the closure writes into buffers or into its batch, or draws random numbers
+            that cannot be drawn in a graph.
         Exception: what stops the recorder (a branch on values, an operation without a fake run).
     """
     results: list[Gradients] = []
@@ -110,9 +110,6 @@ def recorded(
         operations = make_fx(flat)(problem.parameters, list(tensors(given)), list(index))
     if _versions(known) != versions:
         raise RuntimeError("the closure writes into buffers or into its batch")
-    weight = results[-1].weight
-    if not isinstance(weight, (Tensor, int, float)):
-        raise RuntimeError("the number of losses depends on a length")
     return Graph(operations, _unflat(results[-1]), symbols)
 
 

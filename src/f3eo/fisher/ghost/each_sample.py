@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from f3eo.fisher.ghost.symbolic_sizes import has_fixed_shape
+
 
 def each_sample(
     function: Callable[..., Any],
@@ -19,7 +21,7 @@ def each_sample(
 ) -> Any:
     """The results for all samples, stacked in dimension 0, by `torch.func.vmap`.
 
-    In a recording for batches of all lengths (`f3eo.fisher.symbolic`) samples go one by one: some
+    In a recording for many lengths (`f3eo.fisher.symbols`) samples go one by one: some
     batching rules would bind the recording to the length at hand.
 
     Args:
@@ -38,11 +40,6 @@ def each_sample(
     if isinstance(singles[0], Tensor):
         return torch.stack(singles)
     return tuple([torch.stack(own) for own in zip(*singles, strict=True)])
-
-
-def has_fixed_shape(*tensors: Tensor) -> bool:
-    """Whether all sizes are numbers; in a recording for all lengths some are symbols."""
-    return all([isinstance(size, int) for t in tensors for size in t.shape])
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from f3eo.fisher.ghost.each_sample import has_fixed_shape
 from f3eo.fisher.ghost.gradients.terms import Outer, Term
 from f3eo.fisher.ghost.recording.roles import Sources
+from f3eo.fisher.ghost.symbolic_sizes import has_fixed_shape
 
 Rows = Callable[[slice, Sequence[Tensor]], Sequence[Tensor]]
 
