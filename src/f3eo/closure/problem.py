@@ -25,8 +25,8 @@ class Problem:
         structured: for each parameter, whether the structure term depends on it.
         model: the module that the closure runs, if known; it gives buffers, names and modes.
         generator: source of random signs, labels and parts; None is torch's global one.
-        repeatable: the closure writes into no buffer, and draws random numbers through `draws` alone,
-            as in a recording, where values are unknown.
+        repeatable: the closure writes into no buffer, and draws no random numbers but in `draws`;
+            so it is in a recording, where values are unknown.
         names: names of the parameters for messages, used where the model is not known.
         squares: whether an estimator that can measures `Gradients.squares`, too.
         on_output: called with the output of the closure while it has a graph.

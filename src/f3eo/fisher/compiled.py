@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import (
     _get_current_dispatch_mode_stack as get_current_dispatch_mode_stack,
@@ -33,14 +32,17 @@ class Compiled(Estimator):
     step takes a third of the time, on large ones a tenth less (docs/performance.md).
 
     A recording is made when a closure meets a batch of some shapes for the second time, and takes
-    from some seconds to a minute or two; the smaller last batch of an epoch is another shape. From
-    then on the closure is not called, so it must be the same function at every step, of parameters,
-    buffers and batch alone; numbers that change from step to step belong into the batch. At uses 1,
-    2, 4, … (2^k) the recording is compared with the estimator itself.
+    from some seconds to a minute or two; the smaller last batch of an epoch is another shape. Where
+    other sizes than the number of samples vary, as lengths of sequences do, one recording holds for
+    all of them (`f3eo.fisher.symbols`). From then on the closure is not called, so it must be the
+    same function at every step, of parameters, buffers and batch alone; numbers that change from
+    step to step belong into the batch. Dropout draws what it draws uncompiled. At uses 1, 2, 4, …
+    (2^k) the recording is compared with the estimator itself.
 
     What cannot be recorded runs uncompiled, with one warning: a closure that is defined anew at
-    every step, takes no batch, branches on values, writes into buffers, or (with
-    `FiniteDifference`) draws random numbers.
+    every step, takes no batch, branches on values, writes into buffers, or draws random numbers
+    from a generator of its own or inside of a fused operation. A closure that asks
+    `torch.compiler.is_compiling()` is told so.
 
     Args:
         estimator: default `PerSample()`.

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo import mark_dynamic
@@ -20,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from f3eo.closure import batch as batches
 from f3eo.fisher.lengths import SMALLEST, Places, Sizes
+
 
 class Symbols:
     """The sizes of a batch at some places as symbols, and what a recording supposes of them.

@@ -147,9 +147,7 @@ def leaf_gradients(group: Group, part: slice, tensors: Iterator[Tensor]) -> list
     ]
 
 
-def _pulled_back(
-    derived: Tensor, sources: Sequence[Tensor], rows: Tensor
-) -> list[Tensor | None]:
+def _pulled_back(derived: Tensor, sources: Sequence[Tensor], rows: Tensor) -> list[Tensor | None]:
     """Gradients of every sample in the sources of a tensor, (n, *shape) each; None if unused."""
     pull = partial(
         torch.autograd.grad,
