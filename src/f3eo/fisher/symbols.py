@@ -38,7 +38,8 @@ class Symbols:
         """The batch with tensors that have shapes but no values."""
         given = batches.tensors(batch)
         symbolic = [self._symbolic(k, tensor) for k, tensor in enumerate(given)]
-        self._symbols = [symbolic[k].shape[d].node.expr for k, d in self._places]
+        sizes: list[Any] = [symbolic[k].shape[d] for k, d in self._places]
+        self._symbols = [size.node.expr for size in sizes]
         following = iter(symbolic)
         return batches.map_tensors(lambda _: next(following), batch)
 
