@@ -197,6 +197,17 @@ def test_without_the_mixin_automatic_optimisation_is_refused_with_the_cure(tmp_p
         trainer(tmp_path).fit(Bare(), loader())
 
 
+def test_losses_are_told_the_number_of_their_batch(tmp_path):
+    class Counting(Automatic):
+        def losses(self, batch, batch_idx):
+            self.seen = {*getattr(self, "seen", ()), batch_idx}
+            return super().losses(batch, batch_idx)
+
+    model = Counting()
+    trainer(tmp_path, max_epochs=1).fit(model, loader())
+    assert model.seen == set(range(6))
+
+
 def test_a_training_step_of_the_old_kind_is_named(tmp_path):
     class Old(Automatic):
         def training_step(self, batch, batch_idx):

@@ -1,10 +1,12 @@
 """The Trainer with F3EO equals the plain loop, bit for bit."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.utils import counters
 from torch.optim import SGD, AdamW
 
 pytest.importorskip("accelerate")
@@ -22,6 +24,7 @@ from transformers import (
 )
 
 from f3eo import F3EO, Fixed, Weighted
+from f3eo.integrations.sample_losses import sample_losses
 from f3eo.integrations.transformers import F3EOArguments, F3EOMixin, F3EOTrainer
 
 pytestmark = [
@@ -293,6 +296,85 @@ def test_what_is_not_trained_correctly_is_refused_before_the_first_step(tmp_path
         with pytest.raises((ValueError, RuntimeError), match=said):
             trainer.train()
         assert torch.equal(vector(trainer.model), before)
+
+
+def test_several_gpus_in_one_process_are_refused(tmp_path):
+    trainer = F3EOTrainer(bert(), arguments(tmp_path), train_dataset=sentences())
+    trainer.args._n_gpu = 2
+    with pytest.raises(ValueError, match="DataParallel on 2 GPUs"):
+        trainer.create_optimizer()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_compiled_model_is_trained_as_any_other(task, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")  # the Trainer sets it
+    build, data, _ = TASKS[task]
+    ends, compiled = [], []
+    for given in ({}, {"torch_compile": True, "torch_compile_backend": "eager"}):
+        torch._dynamo.reset()
+        counters.clear()
+        model = build()
+        trained(model, data(), arguments(tmp_path, **given), kind=F3EOTrainer)
+        ends.append(vector(model))
+        compiled.append(counters["frames"]["ok"])
+    assert compiled[0] == 0 < compiled[1]  # the steps between two measurements
+    torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=1e-10)
+
+
+class Head(torch.nn.Module):
+    """Gives what it is told to."""
+
+    config = None
+
+    def __init__(self, **outputs):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, input_ids):
+        return SimpleNamespace(**self.outputs)
+
+
+def test_a_loss_of_the_batch_beside_that_of_the_samples_is_refused():
+    head = Head(logits=torch.zeros(2, 3), aux_loss=torch.tensor(1.0))
+    batch = {"input_ids": torch.zeros(2, 1), "labels": torch.tensor([0, 1])}
+    with pytest.raises(ValueError, match="output_router_logits=False"):
+        sample_losses(head, head, batch, shifted=False)
+    head.outputs = {"hidden": torch.zeros(2, 3)}
+    with pytest.raises(ValueError, match="Head returned no logits"):
+        sample_losses(head, head, batch, shifted=False)
+
+
+def test_losses_of_logits_in_16_bits_are_in_32():
+    head = Head(logits=torch.randn(2, 3, dtype=torch.bfloat16))
+    batch = {"input_ids": torch.zeros(2, 1), "labels": torch.tensor([0, 1])}
+    assert sample_losses(head, head, batch, shifted=False).dtype == torch.float32
+
+
+def test_a_tuned_prompt_is_before_the_labels(tmp_path):
+    peft = pytest.importorskip("peft")
+    config = peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(gpt(), config).double()
+    batch = {key: torch.stack([row[key] for row in texts(6)]) for key in texts(6)[0]}
+    found = F3EOTrainer(model, arguments(tmp_path)).sample_losses(model, batch)
+    mean = (found.losses * found.weights).sum() / found.weights.sum()
+    torch.testing.assert_close(mean, model(**batch).loss, check_dtype=False)
+
+
+def test_dropout_is_on_while_it_trains(tmp_path):
+    model = gpt(0.5).eval()
+    trainer = F3EOTrainer(model, arguments(tmp_path, max_steps=1), train_dataset=texts())
+    modes = []
+
+    def note(module, args):
+        if torch.is_grad_enabled():  # not in the check for coupled samples, which draws nothing
+            modes.append(module.training)
+
+    model.register_forward_pre_hook(note)
+    trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = 1
+    batch = {key: torch.stack([row[key] for row in texts(4)]) for key in texts(4)[0]}
+    trainer.training_step(model, batch)
+    assert modes and all(modes)
 
 
 def test_logits_and_labels_of_unknown_form_are_refused_with_the_cure(tmp_path):

@@ -76,6 +76,53 @@ def test_compiled_models_are_trained_as_they_are_written(way, name):
     assert relative(*found) < 1e-9
 
 
+class Counted:
+    """A backend that counts graphs and their runs."""
+
+    def __init__(self):
+        self.graphs, self.runs = 0, 0
+
+    def __call__(self, graph, inputs):
+        self.graphs += 1
+
+        def run(*args):
+            self.runs += 1
+            return graph(*args)
+
+        return run
+
+
+class Own(nn.Sequential):
+    """Torch compiles modules in place whose code is not its own."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+RUN_BY = {
+    "wrapped": lambda model, backend: torch.compile(model, backend=backend),
+    "in place": lambda model, backend: model.compile(backend=backend) or model,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(deprecated|Deprecated).*")
+@pytest.mark.parametrize("way", RUN_BY)
+def test_plain_gradients_run_compiled_and_measurements_as_it_is_written(way):
+    torch._dynamo.reset()
+    backend, rows = Counted(), batches(11)
+    model = RUN_BY[way](Own(*network().model), backend)
+    optimizer = F3EO(model, SGD, lr=0.1)
+    runs = []
+    for batch in rows:
+        before = backend.runs
+        optimizer.step(lambda x, y: F.cross_entropy(model(x), y, reduction="none"), *batch)
+        runs.append(backend.runs - before)
+    # One a step; at steps 0, 5 and 10 of the samples whose h is not measured.
+    assert runs == [1] * 11
+    assert backend.graphs == 2  # one for both numbers of samples after the first
+    assert weights(model).isfinite().all()
+
+
 def test_grad_scaler_is_refused_with_the_way_out():
     row = network()
     optimizer = F3EO(row.model, SGD, lr=0.1, fraction=1, every=1)

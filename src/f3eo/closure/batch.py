@@ -89,6 +89,13 @@ def map_items(function: Callable[[Any], Any], batch: Any) -> Any:
     return batch
 
 
+def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    """Apply a function to every tensor, in the order of `tensors`."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    return map_items(lambda value: map_tensors(function, value), batch)
+
+
 def _is_list_of_samples(batch: Any) -> bool:
     """Whether this is a list with one mapping a sample, not collated."""
     return (
@@ -142,14 +149,21 @@ def _sizes(batch: Any) -> list[int]:
     return [count for value in batch for count in _sizes(value)]
 
 
-def signature(batch: Any) -> Any:
-    """Nesting, shapes, dtypes, devices and constants: what a recording of a step depends on."""
+def signature(batch: Any, *, lengths: bool = True) -> Any:
+    """Nesting, shapes, dtypes, devices and constants: what a recording of a step depends on.
+
+    Args:
+        batch: the nesting.
+        lengths: whether sizes count that are no number of samples.
+    """
     if isinstance(batch, Mapping):
-        return type(batch), tuple((key, signature(value)) for key, value in batch.items())
+        items = tuple((key, signature(v, lengths=lengths)) for key, v in batch.items())
+        return type(batch), items
     if isinstance(batch, (tuple, list)):
-        return type(batch), tuple(signature(value) for value in batch)
+        return type(batch), tuple(signature(value, lengths=lengths) for value in batch)
     if isinstance(batch, Tensor):
-        return batch.shape, batch.dtype, batch.device, batch.requires_grad
+        shape = batch.shape if lengths else (batch.ndim, *batch.shape[:1])
+        return shape, batch.dtype, batch.device, batch.requires_grad
     return type(batch), batch
 
 

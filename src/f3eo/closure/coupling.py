@@ -161,9 +161,13 @@ def _evaluate_from(snapshot: Snapshot, problem: Problem) -> tuple[Output, float]
         snapshot.install_buffer_copies()
         units = _CoarsestUnit()
         try:
-            with _without_warnings(), units:
+            with _without_warnings():
                 output = evaluate(
-                    problem, per_sample=True, differentiable=False, enable_grad=enable_grad
+                    problem,
+                    per_sample=True,
+                    differentiable=False,
+                    enable_grad=enable_grad,
+                    mode=units,
                 )
         except RuntimeError:
             if enable_grad:

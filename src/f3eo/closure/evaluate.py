@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from f3eo.closure.eager import eager_execution
 from f3eo.closure.likelihood import Likelihood
@@ -21,7 +22,7 @@ def evaluate(
     per_sample: bool,
     differentiable: bool,
     enable_grad: bool = True,
-    mode: Decomposed | None = None,
+    mode: TorchFunctionMode | None = None,
     announced: bool = True,
 ) -> Output:
     """Run the closure once and check what it returns.
@@ -32,8 +33,8 @@ def evaluate(
         differentiable: whether the gradients of this pass are differentiated again; fused attention
             and recurrent kernels are then avoided (pytorch#116350, pytorch#5261).
         enable_grad: whether the pass builds a graph.
-        mode: context of the closure; it sees composite operations as their parts. Default none, or
-            `Decomposed` if `differentiable`.
+        mode: context of the closure, in which a compiled model runs as it is written. Default none,
+            or `Decomposed` if `differentiable`, which sees composite operations as their parts.
         announced: whether `problem.on_output` is called.
 
     Returns:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from f3eo.closure import batch as batches
+from f3eo.closure.draws import Draws
 from f3eo.closure.loss_scale import LossScale
 from f3eo.closure.output import Output
 
@@ -25,11 +26,13 @@ class Problem:
         structured: for each parameter, whether the structure term depends on it.
         model: the module that the closure runs, if known; it gives buffers, names and modes.
         generator: source of random signs, labels and parts; None is torch's global one.
-        repeatable: the closure draws no random numbers and writes into no buffer.
+        repeatable: the closure writes into no buffer, and draws no random numbers but in `draws`;
+            so it is in a recording, where values are unknown.
         names: names of the parameters for messages, used where the model is not known.
         squares: whether an estimator that can measures `Gradients.squares`, too.
         scale: of the losses in backward passes through float16; None is 1.
         on_output: called with the output of the closure while it has a graph.
+        draws: gives a repeatable closure the same random numbers again; None where there are none.
     """
 
     closure: Closure
@@ -43,6 +46,7 @@ class Problem:
     squares: bool = False
     scale: LossScale | None = None
     on_output: Callable[[Output], None] | None = None
+    draws: Draws | None = None
 
     @property
     def factor(self) -> float:

@@ -1,6 +1,7 @@
 """Runs a function again with the buffers and random states of its first call."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Generic, TypeVar
 
 from torch import Generator, Tensor
@@ -39,6 +40,8 @@ class Replay(Generic[R]):
         """Run the function."""
         if self._first is not None:
             return self.rerun(lambda: self._function(*args))
+        if self._problem.draws is not None:
+            self._problem.draws.start()
         self._first = self._random_states()
         if not self._problem.repeatable:
             self._before = Snapshot(self._problem, self._first)
@@ -59,7 +62,8 @@ class Replay(Generic[R]):
         """Run another function with the buffers and random states of the first call."""
         assert self._first is not None
         if self._problem.repeatable:
-            return function()
+            with self._problem.draws.again() if self._problem.draws is not None else nullcontext():
+                return function()
         snapshot = Snapshot(self._problem, self._random_states())
         snapshot.install_buffer_copies(self._before)
         self._first.restore()

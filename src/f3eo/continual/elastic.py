@@ -100,9 +100,16 @@ class Elastic(Past):
         if not self._weights or not self.strength:
             return joined
         self._known(present.parameters)
-        own = present.parameters, present.signs, present.rates
-        rows = zip(joined.gradients.gradient, *own, strict=True)
-        gradient = [g if g is None else self._pulled(g, *row) for g, *row in rows]
+        gradient = [
+            g if g is None else self._pulled(g, p, sign, rate)
+            for g, p, sign, rate in zip(
+                joined.gradients.gradient,
+                present.parameters,
+                present.signs,
+                present.rates,
+                strict=True,
+            )
+        ]
         loss = joined.gradients.loss
         loss = loss + self.penalty(present.parameters).to(loss)
         return replace(joined, gradients=replace(joined.gradients, loss=loss, gradient=gradient))

@@ -2,42 +2,27 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import (
     _get_current_dispatch_mode_stack as get_current_dispatch_mode_stack,
 )
 
-from f3eo.closure import batch
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.closure.snapshot import Snapshot
-from f3eo.curvature import FiniteDifference
 from f3eo.fisher.estimand import Gradients
 from f3eo.fisher.estimator import Estimator
 from f3eo.fisher.graph import Graph, Measure, agree, recorded
+from f3eo.fisher.kinds import Alike, Kind, Recording, kind_of
+from f3eo.fisher.lengths import Places
 from f3eo.fisher.per_sample import PerSample
 from f3eo.shown import call
 
 KINDS = 8
 """Largest number of kinds of measurement that are kept: closures times shapes of batches."""
-
-
-@dataclass
-class _Recording:
-    """How measurements of one kind are run.
-
-    Args:
-        graph: None if the estimator itself measures.
-        uses: how often it has been used.
-    """
-
-    graph: Graph | None
-    uses: int = 0
 
 
 class Compiled(Estimator):
@@ -47,14 +32,17 @@ class Compiled(Estimator):
     step takes a third of the time, on large ones a tenth less (docs/performance.md).
 
     A recording is made when a closure meets a batch of some shapes for the second time, and takes
-    from some seconds to a minute or two; the smaller last batch of an epoch is another shape. From
-    then on the closure is not called, so it must be the same function at every step, of parameters,
-    buffers and batch alone; numbers that change from step to step belong into the batch. At uses 1,
-    2, 4, … (2^k) the recording is compared with the estimator itself.
+    from some seconds to a minute or two; the smaller last batch of an epoch is another shape. Where
+    other sizes than the number of samples vary, as lengths of sequences do, one recording holds for
+    all of them (`f3eo.fisher.symbols`). From then on the closure is not called, so it must be the
+    same function at every step, of parameters, buffers and batch alone; numbers that change from
+    step to step belong into the batch. Dropout draws what it draws uncompiled. At uses 1, 2, 4, …
+    (2^k) the recording is compared with the estimator itself.
 
     What cannot be recorded runs uncompiled, with one warning: a closure that is defined anew at
-    every step, takes no batch, branches on values, writes into buffers, or (with
-    `FiniteDifference`) draws random numbers.
+    every step, takes no batch, branches on values, writes into buffers, or draws random numbers
+    from a generator of its own or inside of a fused operation. A closure that asks
+    `torch.compiler.is_compiling()` is told so.
 
     Args:
         estimator: default `PerSample()`.
@@ -79,7 +67,8 @@ class Compiled(Estimator):
             )
         self.estimator = estimator
         self.backend = backend
-        self._kinds: dict[Any, _Recording | None] = {}
+        self._kinds: dict[Any, Recording | None] = {}
+        self._lengths: dict[Any, Alike] = {}
         self._warned: set[str] = set()
 
     @property
@@ -101,7 +90,7 @@ class Compiled(Estimator):
         return call(self, always=("estimator",))  # it defines the method
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_kinds": {}}
+        return {**vars(self), "_kinds": {}, "_lengths": {}}
 
     def size(self, parameters: Sequence[Tensor]) -> int:
         """See `Estimator.size`."""
@@ -118,7 +107,7 @@ class Compiled(Estimator):
     def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """See `Estimator.forget`; recordings are made again."""
         self.estimator.forget(counters)
-        self._kinds = {}
+        self._kinds, self._lengths = {}, {}
 
     def gradients(self, problem: Problem) -> Gradients:
         """See `Estimator.gradients`."""
@@ -138,14 +127,9 @@ class Compiled(Estimator):
 
     def _measure(self, measure: Measure, problem: Problem, *index: Tensor) -> Gradients:
         """Run a method of the estimator, recorded from the second time on."""
-        kind = self._kind(problem)
-        if kind is None:
+        recording = self._recording(measure, problem, *index)
+        if recording is None:
             return measure(problem, *index)
-        kind = (measure.__name__, *map(len, index), *kind)
-        if not self._is_known(kind):
-            return measure(problem, *index)
-        recording = self._kinds[kind] or self._record(measure, problem, *index)
-        self._kinds[kind] = recording
         recording.uses += 1
         if recording.graph is None:
             return measure(problem, *index)
@@ -155,33 +139,47 @@ class Compiled(Estimator):
             return gradients
         return self._compare(measure, recording, problem, *index)
 
-    def _kind(self, problem: Problem) -> tuple[Any, ...] | None:
-        """What a recording depends on; None if there can be no recording."""
+    def _recording(self, measure: Measure, problem: Problem, *index: Tensor) -> Recording | None:
+        """The recording of a measurement, made if it is due; None where there is none."""
         if get_current_dispatch_mode_stack():  # a mode, such as a counter, must see operations
             return None
         if problem.size is None:
             self._warn("the closure takes no batch: use step(closure, *batch)")
             return None
-        parameters = tuple((id(p), p.shape, p.dtype, p.device) for p in problem.parameters)
-        modules = problem.model.modules() if problem.model is not None else ()
-        device = problem.parameters[0].device.type
-        tensors = [id(t) for t in batch.tensors(problem.batch)]
-        return (
-            problem.closure,
-            batch.signature(problem.batch),
-            tuple(tensors.index(t) for t in tensors),  # which tensors are the same one
-            parameters,
-            tuple(problem.structured),
-            problem.squares,
-            problem.factor,
-            tuple(m.training for m in modules),
-            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
-            self.estimator.takes_differences,
-        )
+        taken = measure.__name__, *map(len, index), self.estimator.takes_differences
+        kind = kind_of(problem, *taken)
+        if (recording := self._kinds.get(kind.exact)) is not None:
+            return recording
+        alike = self._alike(kind)
+        if (recording := alike.find(kind.sizes)) is not None:
+            return recording
+        if places := alike.meet(kind.sizes, KINDS):
+            graph = self._record(measure, problem, *index, places=places)
+            if isinstance(graph, Graph):
+                alike.recordings.append(Recording(graph))
+                return alike.recordings[-1]
+            alike.possible = False
+            self._warn(f"batches of other lengths need a recording each: {graph}")
+        if not self._is_known(kind.exact):
+            return None
+        graph = self._record(measure, problem, *index)
+        if not isinstance(graph, Graph):  # it stopped the recorder, and not the estimator
+            self._warn(graph)
+            graph = None
+        self._kinds[kind.exact] = Recording(graph)
+        return self._kinds[kind.exact]
 
-    def _is_known(self, kind: Any) -> bool:
+    def _alike(self, kind: Kind) -> Alike:
+        """What is known of the kinds that differ from this one in lengths alone."""
+        if kind.alike not in self._lengths:
+            if len(self._lengths) == KINDS:
+                del self._lengths[next(iter(self._lengths))]
+            self._lengths[kind.alike] = Alike(kind.sizes)
+        return self._lengths[kind.alike]
+
+    def _is_known(self, exact: Any) -> bool:
         """Whether this kind of measurement was met before; it is kept if not."""
-        if kind in self._kinds:
+        if exact in self._kinds:
             return True
         if len(self._kinds) == KINDS:
             single = next((k for k, recording in self._kinds.items() if recording is None), None)
@@ -193,32 +191,30 @@ class Compiled(Estimator):
                 "the closure is another function at every step, or batches have ever new shapes: "
                 "define it once, before the loop"
             )
-        self._kinds[kind] = None
+        self._kinds[exact] = None
         return False
 
-    def _record(self, measure: Measure, problem: Problem, *index: Tensor) -> _Recording:
-        """Record a measurement, and leave the surroundings of the closure as they are."""
+    def _record(
+        self, measure: Measure, problem: Problem, *index: Tensor, places: Places = frozenset()
+    ) -> Graph | str:
+        """Record a measurement, and leave the surroundings of the closure as they are.
+
+        Returns:
+            What was recorded, or why nothing was.
+        """
         snapshot = Snapshot(problem)
         try:
-            graph = recorded(measure, problem, *index)
-            drew = snapshot.torch_random_changed()
-        except Exception as error:  # it stopped the recorder, and not the estimator
-            self._warn(_line(error))
-            return _Recording(None)
+            graph = recorded(measure, problem, *index, places=places)
+        except Exception as error:
+            return _line(error)
         finally:
             snapshot.restore()
-        if drew and isinstance(self.estimator.engine, FiniteDifference):
-            self._warn(
-                "the closure draws random numbers, twice with differences: use "
-                "PerSample(DoubleBackward())"
-            )
-            return _Recording(None)
         if self.backend is not None:
             graph.compile(self.backend)
-        return _Recording(graph)
+        return graph
 
     def _compare(
-        self, measure: Measure, recording: _Recording, problem: Problem, *index: Tensor
+        self, measure: Measure, recording: Recording, problem: Problem, *index: Tensor
     ) -> Gradients:
         """The estimator's own result; a recording that differs from it is dropped."""
         graph = recording.graph

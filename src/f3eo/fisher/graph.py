@@ -1,8 +1,9 @@
 """A measurement recorded as one graph of operations, run, and compared with the original."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,10 +11,15 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from f3eo.closure.batch import tensors
-from f3eo.closure.problem import Problem
+from f3eo.closure.draws import Draws
+from f3eo.closure.problem import Closure, Problem
 from f3eo.fisher.estimand import Gradients
+from f3eo.fisher.lengths import Places, Sizes
 from f3eo.fisher.sample_norms import norms_from, tensors_of
 from f3eo.tensors import plus, squared_norm
+
+if TYPE_CHECKING:
+    from f3eo.fisher.symbols import Symbols
 
 Measure = Callable[..., Gradients]
 """Measures a batch: (problem, *indices) → Gradients."""
@@ -33,51 +39,105 @@ class Graph:
     Args:
         operations: (parameters, tensors of the batch, indices) → tensors.
         to_gradients: puts these tensors into their places.
+        symbols: sizes of the batch that may vary; default none.
     """
 
     def __init__(
-        self, operations: GraphModule, to_gradients: Callable[[list[Tensor]], Gradients]
+        self,
+        operations: GraphModule,
+        to_gradients: Callable[[list[Tensor]], Gradients],
+        symbols: "Symbols | None" = None,
     ) -> None:
         self._run: Callable[..., list[Tensor]] = operations
         self._to_gradients = to_gradients
+        self._symbols = symbols
+        self._compiled = False
 
     def compile(self, backend: str) -> None:
         """Compile the operations by `torch.compile`, at their next run."""
         options: Any = {"options": OPTIONS} if backend == "inductor" else {}
-        self._run = torch.compile(self._run, backend=backend, dynamic=False, **options)
+        dynamic = None if self._symbols is not None else False
+        self._run = torch.compile(self._run, backend=backend, dynamic=dynamic, **options)
+        self._compiled = True
+
+    def admits(self, sizes: Sizes) -> bool:
+        """Whether it holds for a batch of these sizes, if it was recorded with symbols."""
+        return self._symbols is not None and self._symbols.admit(sizes)
 
     @torch.no_grad()
     def __call__(self, problem: Problem, *index: Tensor) -> Gradients:
         """Run the operations on another batch of the same shapes."""
         batch = list(tensors(problem.batch))
+        if self._symbols is not None and self._compiled:
+            batch = self._symbols.mark(batch)
         return self._to_gradients(self._run(problem.parameters, batch, list(index)))
 
 
-def recorded(measure: Measure, problem: Problem, *index: Tensor) -> Graph:
+def recorded(
+    measure: Measure, problem: Problem, *index: Tensor, places: Places = frozenset()
+) -> Graph:
     """Run a measurement and record its operations.
+
+    Random numbers are drawn once, as in a step that is not recorded, and used in every pass.
 
     Args:
         measure: a method of an estimator.
         problem: closure, batch and parameters.
         index: further arguments of the measurement.
+        places: where sizes of the batch become symbols; default nowhere.
 
     Raises:
-        RuntimeError: the closure writes into buffers or into its batch.
+        RuntimeError: the closure writes into buffers or into its batch, or draws random numbers
+            that cannot be drawn in a graph.
         Exception: what stops the recorder (a branch on values, an operation without a fake run).
     """
     results: list[Gradients] = []
+    symbols, draws = _symbols(places), Draws()
+    given = problem.batch if symbols is None else symbols.replace_sizes(problem.batch)
+    known = replace(
+        problem, closure=_compiling(problem.closure), batch=given, repeatable=True, draws=draws
+    )
 
     # The recorder knows its inputs by identity, so the closure may read them from anywhere.
     def flat(parameters: list[Tensor], batch: list[Tensor], index: list[Tensor]) -> list[Tensor]:
-        gradients = measure(replace(problem, repeatable=True), *index)
+        with draws:
+            gradients = measure(known, *index)
         results.append(gradients)
         return [t for part in _parts(gradients) for t in part if t is not None]
 
-    versions = _versions(problem)
-    operations = make_fx(flat)(problem.parameters, list(tensors(problem.batch)), list(index))
-    if _versions(problem) != versions:
+    versions = _versions(known)
+    with symbols.recording() if symbols is not None else nullcontext():
+        operations = make_fx(flat)(problem.parameters, list(tensors(given)), list(index))
+    if _versions(known) != versions:
         raise RuntimeError("the closure writes into buffers or into its batch")
-    return Graph(operations, _unflat(results[-1]))
+    return Graph(operations, _unflat(results[-1]), symbols)
+
+
+def _symbols(places: Places) -> "Symbols | None":
+    """Symbols at these places; they are imported where there are any."""
+    if not places:
+        return None
+    from f3eo.fisher.symbols import Symbols  # takes a second
+
+    return Symbols(places)
+
+
+def _compiling(closure: Closure) -> Closure:
+    """The closure as if `torch.compile` ran it.
+
+    Libraries ask `torch.compiler.is_compiling()` before they branch on values, such as those of an
+    attention mask, and take the branch that holds for all.
+    """
+
+    def compiling(*batch: Any) -> Any:
+        before = torch.compiler._is_compiling_flag
+        torch.compiler._is_compiling_flag = True
+        try:
+            return closure(*batch)
+        finally:
+            torch.compiler._is_compiling_flag = before
+
+    return compiling
 
 
 def _parts(gradients: Gradients) -> list[list[Tensor | None]]:

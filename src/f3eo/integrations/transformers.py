@@ -1,6 +1,5 @@
 """F3EO in the Trainer of Hugging Face transformers."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -88,7 +87,6 @@ class F3EOMixin(_Base):
         """Measure a micro-batch; its share in the mean loss of the step, detached."""
         model.train()
         inputs = self._prepare_inputs(inputs)
-        model = getattr(model, "_orig_mod", model)  # torch_compile: see _check
 
         def closure(batch: dict[str, Any]) -> Any:
             with self.compute_loss_context_manager():
@@ -105,7 +103,7 @@ class F3EOMixin(_Base):
             inputs: of a micro-batch or of a part of it.
         """
         inputs = dict(inputs)
-        head = self.accelerator.unwrap_model(model)
+        head = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         if self.compute_loss_func is not None:
             labels = inputs.pop("labels", None)
             return self.compute_loss_func(model(**inputs), labels, num_items_in_batch=None)
@@ -146,10 +144,4 @@ def _check(trainer: Trainer, base: Optimizer) -> None:
         raise ValueError(
             f"{type(base).__name__} wants train() and eval(), which the Trainer calls on F3EO and "
             f'not on its base: use another optim, such as "adamw_torch"'
-        )
-    if args.torch_compile:
-        warnings.warn(
-            "torch_compile=True: F3EO measures the model as it is written, not compiled; only "
-            "evaluation is compiled",
-            stacklevel=3,
         )

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from f3eo.fisher.ghost.gradients.terms import Outer, Term
 from f3eo.fisher.ghost.recording.roles import Sources
+from f3eo.fisher.ghost.symbolic_sizes import has_fixed_shape
 
 Rows = Callable[[slice, Sequence[Tensor]], Sequence[Tensor]]
 
@@ -133,15 +135,7 @@ def leaf_gradients(group: Group, part: slice, tensors: Iterator[Tensor]) -> list
         # Derived from leaves by operations without samples: pull back through their graph.
         derived, ids = origins[key]
         sources = [p for p in group.leaves if id(p) in ids]
-        pulled = torch.autograd.grad(
-            derived,
-            sources,
-            rows,
-            retain_graph=True,
-            create_graph=torch.is_grad_enabled(),
-            allow_unused=True,
-            is_grads_batched=True,
-        )
+        pulled = _pulled_back(derived, sources, rows)
         for p, g in zip(sources, pulled, strict=True):
             if g is not None:
                 known = gradients.get(id(p))
@@ -151,3 +145,20 @@ def leaf_gradients(group: Group, part: slice, tensors: Iterator[Tensor]) -> list
         gradients[id(p)] if id(p) in gradients else p.new_zeros(count, *p.shape)
         for p in group.leaves
     ]
+
+
+def _pulled_back(derived: Tensor, sources: Sequence[Tensor], rows: Tensor) -> list[Tensor | None]:
+    """Gradients of every sample in the sources of a tensor, (n, *shape) each; None if unused."""
+    pull = partial(
+        torch.autograd.grad,
+        derived,
+        sources,
+        retain_graph=True,
+        create_graph=torch.is_grad_enabled(),
+        allow_unused=True,
+    )
+    if has_fixed_shape(rows):
+        return list(pull(rows, is_grads_batched=True))
+    # As in `each_sample`.
+    pulled = zip(*map(pull, rows.unbind()), strict=True)
+    return [None if own[0] is None else torch.stack(own) for own in pulled]

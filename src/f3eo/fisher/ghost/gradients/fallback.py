@@ -1,13 +1,12 @@
 """Exact per-sample gradients of operations without a layer rule, by torch.func."""
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from torch import Tensor
-from torch.func import vjp, vmap
+from torch.func import vjp
 
 from f3eo.decompositions.mode import flat
+from f3eo.fisher.ghost.each_sample import each_sample
 from f3eo.fisher.ghost.gradients.contribution import Contribution
 from f3eo.fisher.ghost.recording.layout import SplitUse
 
@@ -42,16 +41,7 @@ def fallback(split: SplitUse) -> Contribution:
 
     def rows(part: slice, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         chosen = [t[part] for t in tensors]
-        with without_loop_warnings():
-            batched = vmap(single, randomness="same")
-            return batched(chosen[: len(samples)], chosen[len(samples) :])
+        own = chosen[: len(samples)], chosen[len(samples) :]
+        return each_sample(single, own, use.parameters, randomness="same")
 
     return Contribution(use.parameters, use.sources, rows, [*samples, *split.deltas])
-
-
-@contextmanager
-def without_loop_warnings() -> Iterator[None]:
-    """Silence vmap where it loops over samples: the result is exact, and its cost is logged."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop")
-        yield

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from f3eo.fisher.ghost.symbolic_sizes import typical
 from f3eo.fisher.metric import Diagonal
 from f3eo.tensors import wide
 
@@ -124,12 +125,14 @@ class Outer(Term):
 
     def closed(self) -> bool:
         """Gram form costs T²(m + n) multiplications a sample, the gradients written out T·m·n."""
-        positions, m, n = self.left.shape[1], self.left.shape[2], self.right.shape[2]
+        m, n = self.left.shape[2], self.right.shape[2]
+        positions = typical(self.left.shape[1])
         return positions * (m + n) <= m * n
 
     def compact(self) -> bool:
         """See `Term.compact`."""
-        positions, m, n = self.left.shape[1], self.left.shape[2], self.right.shape[2]
+        m, n = self.left.shape[2], self.right.shape[2]
+        positions = typical(self.left.shape[1])
         return positions == 1 or positions**2 * (m + n) <= MEMORY_TRAFFIC * m * n
 
     def squared_norms(self) -> Tensor:

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.func import vmap
 from torch.overrides import resolve_name
 
 from f3eo.decompositions import Decomposed
 from f3eo.decompositions.mode import Call, flat
-from f3eo.fisher.ghost.gradients.fallback import without_loop_warnings
+from f3eo.fisher.ghost.each_sample import each_sample
 from f3eo.fisher.ghost.recording.kinks import KINKED, on_piece
 from f3eo.fisher.ghost.recording.repetition import EXPANSIONS
 from f3eo.fisher.ghost.registry import SHIFTED
@@ -122,5 +121,4 @@ def over_samples(call: Call, values: Sequence[Any], sampled: Sequence[bool]) -> 
         args, kwargs = call.substituted(filled)
         return call.func(*args, **kwargs)
 
-    with without_loop_warnings():
-        return vmap(single)(list(batched.values()))
+    return each_sample(single, [list(batched.values())], call.tensors)
