@@ -35,7 +35,7 @@ from f3eo.fisher.ghost.gradients.terms import MEMORY_TRAFFIC
 from f3eo.integrations.fsdp import Sharded
 
 PAGE = Path(__file__).with_suffix(".md")
-RESULTS = Path(__file__).parents[1] / "results" / "scale"
+RESULTS = Path(__file__).parents[1] / "results" / "scale" / "steps.json"
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 POSITIONS, BATCH, ROUNDS = 64, 8, 9
 KINDS = ("plain", "between", "measured")
@@ -50,13 +50,15 @@ EXCHANGES = {
 
 
 class Bytes(TorchDispatchMode):
-    """Counts the bytes of the whole tensor that every exchange is about."""
+    """Counts exchanges, and the bytes of the whole tensors that they are about."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[str, int] = {}
+        self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.namespace == "c10d"
         if func.namespace == "c10d" and (known := EXCHANGES.get(func._schema.name[6:])):
             name, place = known
             tensors = [args[place]] if isinstance(args[place], Tensor) else args[place]
@@ -124,12 +126,14 @@ def work(rank: int, count: int, folder: str) -> None:
     timed["all-reduce"] = lambda: dist.all_reduce(whole)
     timed["all-gather"] = lambda: dist.all_gather_single(padded, part)
     timed["reduce-scatter"] = lambda: dist.reduce_scatter_single(part, padded)
-    sent = {}
+    number = torch.ones(1)
+    timed["number"] = lambda: dist.all_reduce(number)
+    sent, exchanges = {}, {}
     for name in [f"{way} {kind}" for way in ("DDP", "FSDP2") for kind in KINDS]:
         for step in (timed[name], timed[name]):  # the first may prepare
             with Bytes() as counted:
                 step()
-        sent[name] = counted.found
+        sent[name], exchanges[name] = counted.found, counted.count
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(ROUNDS):
         for name, step in timed.items():
@@ -140,6 +144,7 @@ def work(rank: int, count: int, folder: str) -> None:
             seconds[name].append(perf_counter() - start)
     if rank == 0:
         row = {"processes": count, "parameters": size, "gradient_bytes": 4 * size, "sent": sent}
+        row["exchanges"] = exchanges
         row["seconds"] = {name: median(own) for name, own in seconds.items()}
         Path(folder, "row.json").write_text(json.dumps(row), encoding="utf-8")
     dist.barrier()
@@ -152,16 +157,19 @@ def measure(counts: tuple[int, ...] = (2, 4, 8)) -> None:
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
             mp.spawn(work, (count, folder), nprocs=count)
-            rows.append(Path(folder, "row.json").read_text(encoding="utf-8"))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "steps.jsonl").write_text("\n".join([*rows, ""]), encoding="utf-8")
+            rows.append(json.loads(Path(folder, "row.json").read_text(encoding="utf-8")))
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def predicted(row: dict[str, Any], way: str, kind: str) -> float:
-    """Seconds of a step: its arithmetic, then its exchanges at the speed of one alone."""
-    seconds, whole = row["seconds"], row["gradient_bytes"]
-    sent = row["sent"][f"{way} {kind}"]
-    return seconds[f"{way} {kind} alone"] + sum(seconds[x] * own / whole for x, own in sent.items())
+    """Seconds of a step: its arithmetic, then its exchanges, each of them a start and its bytes at
+    the speed of a large one."""
+    seconds, whole, name = row["seconds"], row["gradient_bytes"], f"{way} {kind}"
+    start = seconds["number"]
+    large = {x: max(0.0, seconds[x] - start) / whole for x in row["sent"][name]}
+    moved = sum(large[x] * own for x, own in row["sent"][name].items())
+    return seconds[f"{name} alone"] + start * row["exchanges"][name] + moved
 
 
 @dataclass(frozen=True)
@@ -325,8 +333,7 @@ def main() -> None:
         measure()
     elif sys.argv[1:]:
         sys.exit(f"unknown arguments {sys.argv[1:]}: leave them out, or give measure")
-    lines = (RESULTS / "steps.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     tables = "\n\n".join((sent_table(rows), check_table(rows), plan_table(Plan())))
     PAGE.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{rest.partition(END)[2]}", "utf-8")

@@ -56,6 +56,7 @@ from f3eo.instruments.free_energy import (
     MultiplicativeNoise,
     RelativePrior,
 )
+from f3eo.integrations.fsdp import Sharded
 from f3eo.shown import Shown
 
 
@@ -78,6 +79,8 @@ PARTS = {
     ),
     "Compiled(PerSample())": Compiled(),
     "Compiled(PerSample(power=2), backend=None)": Compiled(PerSample(power=2), backend=None),
+    "Sharded()": Sharded(),
+    "Sharded(PerSample(power=2))": Sharded(PerSample(power=2)),
     "Sign()": Sign(DoubleBackward()),
     "LossScale()": LossScale(2.0**15),
     "LossScale(1024.0, interval=5)": LossScale(1024, interval=5),
@@ -159,7 +162,7 @@ def settings(part):
 def test_what_is_shown_can_be_typed(text):
     assert repr(PARTS[text]) == text
     rooms = {**vars(f3eo), **vars(extend), **vars(control), **vars(free_energy), **vars(continual)}
-    others = {"inf": inf, "Second": Second, "BatchSquared": BatchSquared}
+    others = {"Sharded": Sharded, "inf": inf, "Second": Second, "BatchSquared": BatchSquared}
     made = eval(text, {**rooms, **others})
     assert settings(made) == settings(PARTS[text])
 

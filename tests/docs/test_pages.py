@@ -21,6 +21,7 @@ import f3eo.control
 import f3eo.extend
 import f3eo.instruments
 import f3eo.instruments.free_energy
+import f3eo.integrations.fsdp
 import f3eo.monitor
 import f3eo.second_order
 from docs.pages import PAGES, ROOT, blocks, names, prose, run, text
@@ -34,6 +35,7 @@ BLOCKS = [(page, block) for page in PAGES for block in blocks(page)]
 ROOMS = (
     *(f3eo, f3eo.extend, f3eo.second_order, f3eo.monitor),
     *(f3eo.instruments, f3eo.instruments.free_energy, f3eo.control, f3eo.continual),
+    f3eo.integrations.fsdp,
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -121,7 +123,7 @@ CALL = re.compile(r"`(?:f3eo\.extend\.)?([A-Z]\w+)\(([^`]*)\)`")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_calls_a_page_names_have_such_arguments(page):
     """`Ratio(0.3, Warmup(500))`: the class is public, and takes arguments of these names."""
-    known = {k: v for m in ROOMS for k, v in vars(m).items()}
+    known = {k: v for m in (*ROOMS, torch.amp) for k, v in vars(m).items()}
     for name, arguments in CALL.findall(text(page)):
         taken = inspect.signature(known[name]).parameters
         for option in re.findall(r"(\w+)=", arguments):

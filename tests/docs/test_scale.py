@@ -1,23 +1,37 @@
 """What docs/scale.md says follows from its script, and the script from counts."""
 
+import importlib.util
 import json
-import sys
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from docs.pages import ROOT, text
+from docs.pages import ROOT, prose, text
 
-sys.path.insert(0, str(ROOT / "docs"))
-import scale
+spec = importlib.util.spec_from_file_location("scale", ROOT / "docs" / "scale.py")
+scale = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(scale)
 
-ROWS = [json.loads(line) for line in (scale.RESULTS / "steps.jsonl").read_text().splitlines()]
+ROWS = json.loads(scale.RESULTS.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("make", [scale.sent_table, scale.check_table])
 def test_the_tables_of_the_page_are_those_of_the_rows(make):
     assert make(ROWS) in text("scale.md")
+
+
+def test_the_sum_of_the_pieces_is_as_good_as_the_page_says():
+    shares = {"DDP": [], "FSDP2": []}
+    for row in ROWS:
+        for name in row["sent"]:
+            way, kind = name.split()
+            shares[way].append(100 * scale.predicted(row, way, kind) / row["seconds"][name])
+    low, high = zip(
+        *[(f"{min(own):.0f}", f"{max(own):.0f}") for own in shares.values()], strict=True
+    )
+    assert f"{low[0]} to {high[0]} % of a step with DistributedDataParallel" in prose("scale.md")
+    assert f"{low[1]} to {high[1]} % of one with FSDP2" in prose("scale.md")
 
 
 def test_the_plan_of_the_page_is_that_of_the_script():

@@ -144,7 +144,7 @@ TRAPS: dict[str, tuple[str, list[str]]] = {
         "sums over processes; other wrappers refused",
         [
             "tests/processes/test_processes.py",
-            f"{PARTS}/test_traps.py::test_data_parallel_wrappers_are_refused",
+            f"{PARTS}/test_traps.py::test_wrappers_that_spread_parameters_are_refused",
         ],
     ),
     "FSDP2: no graph of .grad": (

@@ -98,13 +98,18 @@ class LossScale(Shown):
             f"default, received {value!r}"
         )
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it was made without numbers of its own."""
+        return repr(self) == repr(LossScale())
+
     def take(self, other: "LossScale") -> None:
         """Begin as another one does, unless this one was made with numbers of its own.
 
         Args:
             other: the other one.
         """
-        if repr(self) == repr(LossScale()):
+        if self.is_default:
             vars(self).update(vars(other) | {"factor": self.factor})
 
     def see(self, losses: Tensor) -> None:
@@ -136,7 +141,12 @@ class LossScale(Shown):
             self._change(self.scale * self.growth)
 
     def counters(self) -> dict[str, Any]:
-        """What is saved with an optimizer, the numbers that it was made with among it."""
+        """What is saved with an optimizer, the numbers that it was made with among it.
+
+        Nothing where it is as `LossScale()` makes it, as without float16.
+        """
+        if self.is_default and self.scale == self.initial and self.passed == 0:
+            return {}
         return {f"{NAME}_{name}": getattr(self, name) for name in KEPT}
 
     def load(self, counters: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """An estimator whose measurements are recorded once and run as one compiled graph."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import (
 from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.closure.snapshot import Snapshot
+from f3eo.fisher.around import Around
 from f3eo.fisher.estimand import Gradients
-from f3eo.fisher.estimator import Estimator
 from f3eo.fisher.graph import Graph, Measure, agree, recorded
 from f3eo.fisher.kinds import Alike, Kind, Recording, kind_of
 from f3eo.fisher.lengths import Places
@@ -25,7 +25,7 @@ KINDS = 8
 """Largest number of kinds of measurement that are kept: closures times shapes of batches."""
 
 
-class Compiled(Estimator):
+class Compiled(Around):
     """`PerSample` recorded once and run as one graph by `torch.compile`.
 
     The results are equal to rounding, without Python between the operations: on small networks a
@@ -65,26 +65,11 @@ class Compiled(Estimator):
                 f"Compiled needs a PerSample, received {estimator!r}: other estimators draw anew "
                 f"at every step or write into the parameters"
             )
-        self.estimator = estimator
+        super().__init__(estimator)
         self.backend = backend
         self._kinds: dict[Any, Recording | None] = {}
         self._lengths: dict[Any, Alike] = {}
         self._warned: set[str] = set()
-
-    @property
-    def forwards(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `Estimator.forwards`."""
-        return self.estimator.forwards
-
-    @property
-    def power(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `Estimator.power`."""
-        return self.estimator.power
-
-    @property
-    def relative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `Estimator.relative`."""
-        return self.estimator.relative
 
     def __repr__(self) -> str:
         return call(self, always=("estimator",))  # it defines the method
@@ -92,21 +77,9 @@ class Compiled(Estimator):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kinds": {}, "_lengths": {}}
 
-    def size(self, parameters: Sequence[Tensor]) -> int:
-        """See `Estimator.size`."""
-        return self.estimator.size(parameters)
-
-    def counters(self) -> Mapping[str, int]:
-        """See `Estimator.counters`."""
-        return self.estimator.counters()
-
-    def adopt(self, counters: Mapping[str, int]) -> None:
-        """See `Estimator.adopt`."""
-        self.estimator.adopt(counters)
-
     def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """See `Estimator.forget`; recordings are made again."""
-        self.estimator.forget(counters)
+        super().forget(counters)
         self._kinds, self._lengths = {}, {}
 
     def gradients(self, problem: Problem) -> Gradients:

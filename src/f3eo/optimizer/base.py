@@ -97,17 +97,23 @@ def call_of(base: Optimizer) -> str:
     return f"{type(base).__name__}({', '.join(changed(values, known))})"
 
 
-def describe(optimizer: Wrapper, parts: tuple[str, ...], always: tuple[str, ...]) -> str:
+def describe(
+    optimizer: Wrapper,
+    parts: tuple[str, ...],
+    always: tuple[str, ...],
+    never: tuple[str, ...] = (),
+) -> str:
     """The call that builds an optimizer, and a line for each of its groups if there are several.
 
     Args:
         optimizer: keeps the arguments of its `__init__` under their names.
         parts: arguments that are shown without their names.
         always: arguments that are shown even where they are the default.
+        never: arguments that are not shown.
     """
     own = inspect.signature(type(optimizer).__init__).parameters
     rest = {k: getattr(optimizer, k) for k in own if k not in parts and hasattr(optimizer, k)}
-    rest = {k: v for k, v in rest.items() if k not in (*always, "model", "base")}
+    rest = {k: v for k, v in rest.items() if k not in (*always, *never, "model", "base")}
     shown = [
         call_of(optimizer.base),
         *(repr(getattr(optimizer, name)) for name in parts),

@@ -268,4 +268,5 @@ class F3EO(Measuring):
             state["f3eo"]["past"] = states_of(self.past, all_of(self.param_groups))
 
     def __repr__(self) -> str:
-        return describe(self, ("estimator", "rule", "strength"), ("fraction", "every"))
+        never = ("loss_scale",) if self.loss_scale.is_default else ()
+        return describe(self, ("estimator", "rule", "strength"), ("fraction", "every"), never)

@@ -1,9 +1,11 @@
 """The metric of the trace on sharded parameters: D of the whole ones, and ‖θ/D‖."""
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from f3eo.fisher import ByRow, Metric
 from f3eo.fisher.metric import Diagonal, Diagonals
@@ -17,8 +19,8 @@ def diagonals(
 ) -> tuple[Diagonals, Tensor]:
     """D by the ids of the whole parameters, and ‖θ/D‖ over all of them.
 
-    The rows of a parameter are on one process each, so that `ByRow` gathers one number a row. Any
-    other metric sees the whole parameter, one at a time.
+    The rows of a parameter are on one process each, so that `ByRow` gathers one number a row, of
+    all parameters at once. Any other metric sees the whole parameter, one at a time.
 
     Args:
         metric: gives D.
@@ -28,40 +30,58 @@ def diagonals(
     found: dict[int, Diagonal] = {}
     plain: list[Tensor] = []
     squares: list[Tensor] = []
+    by_row: list[tuple[Tensor, Diagonal]] = []
     for p in parameters:
-        by_row = isinstance(metric, ByRow)
         own = p.detach()
-        value: Tensor = own_part(own) if by_row else own.full_tensor()  # pyright: ignore
+        local = isinstance(metric, ByRow)
+        value: Tensor = own_part(own) if local else own.full_tensor()  # pyright: ignore
         diagonal = metric.of([value]).get(id(value))
         if diagonal is None:
             plain.append(own)
             continue
         square = diagonal.squared_length(value)
-        squares.append(square if by_row else square / _sharers(p))
-        found[id(units.whole(p))] = _gathered(diagonal, p) if by_row else diagonal
+        squares.append(square if local else square / _sharers(p))
+        if local:
+            by_row.append((p, diagonal))
+        else:
+            found[id(units.whole(p))] = diagonal
+    wholes = _gathered(by_row)
+    found |= {id(units.whole(p)): d for (p, _), d in zip(by_row, wholes, strict=True)}
     total = squared_norm(plain).double()
     if squares:
         total = total + over_shards([torch.stack(squares).sum().double()], parameters[0])[0]
     return found, total.sqrt()
 
 
-def _gathered(diagonal: Diagonal, parameter: Tensor) -> Diagonal:
-    """The diagonal of the whole parameter from that of the rows of this process."""
-    whole = [_whole(factor, parameter) for factor in (diagonal.rows, diagonal.full)]
-    return Diagonal(rows=whole[0], full=whole[1])
+def _gathered(own: Sequence[tuple[Tensor, Diagonal]]) -> list[Diagonal]:
+    """Diagonals of the whole parameters from those of the rows of this process, in one exchange.
 
-
-def _whole(factor: Tensor | None, parameter: Tensor) -> Tensor | None:
-    from torch.distributed.tensor import DTensor
-
-    if factor is None:
-        return None
-    shape = torch.Size([parameter.shape[0], *factor.shape[1:]])
-    stride = torch.empty(shape, device="meta").stride()
-    mesh, placements = parameter.device_mesh, parameter.placements  # pyright: ignore
-    return DTensor.from_local(
-        factor, mesh, placements, run_check=False, shape=shape, stride=stride
-    ).full_tensor()
+    A process has ⌈n/N⌉ rows of n, the last ones fewer; they are filled up, in one flat tensor.
+    """
+    if not own:
+        return []
+    mesh, placements = own[0][0].device_mesh, own[0][0].placements  # pyright: ignore
+    dimension = next(d for d, placement in enumerate(placements) if placement.is_shard())
+    group, count = mesh.get_group(dimension), mesh.size(dimension)
+    factors = [d.rows if d.rows is not None else d.full for _, d in own]
+    parts: list[Tensor] = []
+    for (p, _), factor in zip(own, factors, strict=True):
+        assert factor is not None  # `ByRow` has one of the two
+        missing = -(-p.shape[0] // count) - len(factor)
+        parts.append(
+            pad(factor.reshape(len(factor), prod(factor.shape[1:])), (0, 0, 0, missing)).flatten()
+        )
+    flat = torch.cat([part.to(parts[0]) for part in parts])
+    rows = [torch.empty_like(flat) for _ in range(count)]
+    torch.distributed.all_gather(rows, flat, group=group)
+    columns = torch.stack(rows).split([part.numel() for part in parts], dim=1)
+    wholes = []
+    for (p, d), factor, column in zip(own, factors, columns, strict=True):
+        assert factor is not None
+        shape = p.shape[0], *factor.shape[1:]
+        whole = column.flatten()[: prod(shape)].view(shape).to(factor)
+        wholes.append(Diagonal(rows=whole) if d.rows is not None else Diagonal(full=whole))
+    return wholes
 
 
 def _sharers(parameter: Tensor) -> int:

@@ -1,7 +1,7 @@
 """The per-sample estimator on a model that `fully_shard` has sharded over processes."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +12,8 @@ from f3eo.closure.problem import Problem
 from f3eo.closure.replay import Replay
 from f3eo.curvature import FiniteDifference
 from f3eo.curvature.guard import Refusal
-from f3eo.fisher import ByRow, Estimator, Gradients, PerSample
+from f3eo.fisher import ByRow, Gradients, PerSample
+from f3eo.fisher.around import Around
 from f3eo.fisher.ghost.layouts import Known
 from f3eo.fisher.ghost.recording.recording import record
 from f3eo.fisher.ghost.verify import refuse_hooks
@@ -25,7 +26,7 @@ from f3eo.integrations.fsdp.units import Units
 logger = logging.getLogger("f3eo")
 
 
-class Sharded(Estimator):
+class Sharded(Around):
     """`PerSample` on a model of `fully_shard`: estimates from the batches of all processes.
 
         L = Σ_r (W_r/W) L_r     ∇L = Σ_r (W_r/W) ∇L_r     h, Tr(D F D) likewise
@@ -70,35 +71,12 @@ class Sharded(Estimator):
                 f"fully_shard has no double backward (pytorch#120926), received {estimator!r}: use "
                 f"PerSample(FiniteDifference())"
             )
-        self.estimator = estimator
+        super().__init__(estimator)
         self.forget()
-
-    @property
-    def power(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `Estimator.power`."""
-        return self.estimator.power
-
-    @property
-    def relative(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `Estimator.relative`."""
-        return self.estimator.relative
-
-    @property
-    def forwards(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """See `Estimator.forwards`."""
-        return 3.0 + self.estimator.engine.forwards
-
-    def size(self, parameters: Sequence[Tensor]) -> int:
-        """See `Estimator.size`."""
-        return self.estimator.size(parameters)
-
-    def counters(self) -> Mapping[str, int]:
-        """See `Estimator.counters`."""
-        return self.estimator.counters()
 
     def forget(self, counters: Mapping[str, Any] = MappingProxyType({})) -> None:
         """See `Estimator.forget`."""
-        self.estimator.forget(counters)
+        super().forget(counters)
         self._known: Known = {}
         self._watch = Watch()
         self._coarse = False  # whether it has been logged that differences are
