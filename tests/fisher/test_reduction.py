@@ -10,6 +10,7 @@ from dense import flat, relative, truth
 from f3eo import F3EO, DoubleBackward, ModelSampled, PerSample, Ratio, Sign, Weighted
 from f3eo.closure.problem import Problem
 from f3eo.fisher import Gradients, Reduction, SingleProcess
+from f3eo.fisher.reduction import Place
 
 
 class WithOther(Reduction):
@@ -150,3 +151,13 @@ def test_a_step_takes_the_estimates_of_all_processes(structure):
     found, expected = step(WithOther(measured), *first), step(None, *c.batch)
     assert relative(found, expected) < 1e-7  # h by finite differences
     assert relative(step(None, *first), expected) > 1e-4
+
+
+def test_a_single_process_is_alone_and_a_place_has_the_device_of_its_parameters():
+    assert SingleProcess().alone and not WithOther(Gradients.nothing([])).alone
+
+    def place(*parameters):
+        return Place(0, list(parameters), [True] * len(parameters), Sign(), 0, 1.0, True, False)
+
+    assert place(torch.empty(2, device="meta")).device.type == "meta"
+    assert place().device.type == "cpu" and place().structured == []

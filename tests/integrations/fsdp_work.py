@@ -9,7 +9,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.optim import SGD, AdamW
 
@@ -227,7 +227,12 @@ def autocast(rank, count):
     optimizer = F3EO(model, SGD, lr=0.05, estimator=Sharded(), **WHOLE)
     x, y = part(data[0], rank, count)
     said = refused(lambda: optimizer.step(closure(model), x.float(), y), "central=True")
-    return {"error": float((ways[0] - ways[1]).norm() / ways[0].norm()), "forward": said}
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+    model = fully_shard(model_of("mlp").float(), mesh=mesh_of(count), mp_policy=policy)
+    optimizer = F3EO(model, SGD, lr=0.05, estimator=Sharded(central()), **WHOLE)
+    cast = refused(lambda: optimizer.step(losses(model), x.float(), y), "under torch.autocast")
+    error = float((ways[0] - ways[1]).norm() / ways[0].norm())
+    return {"error": error, "forward": said, "cast": cast}
 
 
 class Blocks(nn.Module):

@@ -130,7 +130,7 @@ def test_what_is_refused_names_its_cure_before_the_closure_is_called(found, coun
 @pytest.mark.parametrize("count", [2, 4])
 def test_bfloat16_takes_the_way_of_one_process_to_its_rounding(found, count):
     for own in of(found[count], "autocast"):
-        assert own["error"] < 0.01 and own["forward"] is True
+        assert own["error"] < 0.01 and own["forward"] is True and own["cast"] is True, own
 
 
 @pytest.mark.parametrize("count", [2, 4])

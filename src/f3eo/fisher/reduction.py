@@ -23,7 +23,7 @@ class Place:
         estimator: which measured.
         part: which measurement of the step it is: 0 is that of the batch, later ones those of
             further batches that `past` asks for.
-        factor: on .grad since it was accumulated; 1 without a change.
+        factor: on .grad since it was accumulated; 1 is none.
         uniform: whether one factor explains the change.
         observed: whether the norms of all samples are wanted.
     """
@@ -32,10 +32,10 @@ class Place:
     parameters: list[Tensor]
     flags: list[bool]
     estimator: Estimator
-    part: int = 0
-    factor: float = 1.0
-    uniform: bool = True
-    observed: bool = False
+    part: int
+    factor: float
+    uniform: bool
+    observed: bool
 
     @cached_property
     def structured(self) -> Sequence[Tensor]:
