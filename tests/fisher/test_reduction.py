@@ -161,3 +161,15 @@ def test_a_single_process_is_alone_and_a_place_has_the_device_of_its_parameters(
 
     assert place(torch.empty(2, device="meta")).device.type == "meta"
     assert place().device.type == "cpu" and place().structured == []
+
+
+def test_a_part_without_weight_counts_nothing_even_where_it_is_not_finite():
+    def part(weight, values):
+        values = torch.tensor(values)
+        return Gradients(values[0], torch.tensor(weight), [values], [values], values[0])
+
+    good, bad = part(2.0, [1.0, 3.0]), part(0.0, [torch.nan, torch.inf])
+    for one, other in ((good, bad), (bad, good)):
+        merged = one.merged(other)
+        assert merged.gradient[0].tolist() == merged.structure[0].tolist() == [1.0, 3.0]
+        assert float(merged.loss) == float(merged.trace) == 1.0

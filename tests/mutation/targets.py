@@ -93,6 +93,9 @@ TARGETS: dict[str, dict[str, tuple[str, ...]]] = {
 
 EXPLAINED: dict[str, str] = {
     "direction/update.py 61146fd9c147": "a column that is too long: map ends with the shortest",
+    "direction/apart.py af2f5b312521": "a product of two tensors, in either order",
+    "direction/apart.py c9000c36c1c4": "an inner product, in either order",
+    "direction/apart.py caaa699dc29b": "an inner product, in either order",
     "direction/apart.py 479a63053e67": "the unit of a vector that is 0, whose row of G is 0",
     "integrations/trainer_checkpoints.py 193011294676": "as long as the file: cut, too",
     "checkpoint.py 956cc392b9ec": "the step that is loaded is whole, so that it is not damaged",
