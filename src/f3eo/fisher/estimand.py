@@ -101,7 +101,7 @@ class Gradients:
             squares = _mean(self.squares, other.squares, a, b)
         trace = None
         if self.trace is not None and other.trace is not None:
-            trace = a * self.trace + b * other.trace
+            trace = _share(a, self.trace) + _share(b, other.trace)
         norms = None
         if self.norms is not None and other.norms is not None:
             norms = self.norms.joined(other.norms)
