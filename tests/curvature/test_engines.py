@@ -129,3 +129,18 @@ def test_weights_are_put_back_one_by_one_where_they_cannot_be_at_once(fails, cen
         engine.product([lambda **_: objective(dies=True)], [1.0], parameters, [True, True])
     assert all(torch.equal(p, b) for p, b in zip(parameters, before, strict=True))
     assert len(calls) == (3 if central else 2)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_objective_of_other_parameters_is_an_error(engine):
+    w, other = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    with pytest.raises(ValueError, match="depend on none of the 1 parameters"):
+        ENGINES[engine][0].product([lambda **_: [other @ other]], [1.0], [w], [True])
+
+
+def test_the_distance_of_a_difference_is_its_step_in_norms_of_the_parameters():
+    w = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    engine = FiniteDifference(step=0.01)
+    found = engine.product([lambda **_: [w.square().sum()]], [1.0], [w], [True])
+    assert found.distance == pytest.approx(0.01 * 5)
+    assert DoubleBackward().product([lambda **_: [w @ w]], [1.0], [w], [True]).distance == 0

@@ -9,6 +9,7 @@ from cases import MODELS, Case, case
 from f3eo import Categorical, Gaussian, ModelSampled, fisher_trace
 from f3eo.closure.evaluate import evaluate
 from f3eo.closure.problem import Problem
+from f3eo.curvature.empirical_fisher import empirical_fisher
 from f3eo.curvature.gauss_newton import gauss_newton
 from f3eo.curvature.hessian import hessian
 from second_order.helpers import (
@@ -203,3 +204,23 @@ def test_layers_are_modules():
     mask = layer_mask(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)))
     assert torch.equal(mask, torch.block_diag(torch.ones(3, 3), torch.ones(2, 2)).bool())
     assert dense_jacobian(case("mlp")).shape[:2] == (6, 3)
+
+
+def test_the_empirical_fisher_matrix_is_the_mean_of_squared_gradients_of_samples():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x, y = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    parameters = list(model.parameters())
+
+    def losses(x, y):
+        return (model(x) - y).square().sum(1)
+
+    problem = Problem(losses, (x, y), parameters, [True] * len(parameters), model)
+    found = empirical_fisher(evaluate(problem, per_sample=True, differentiable=True), parameters)
+    rows = []
+    for i in range(5):
+        own = torch.autograd.grad(losses(x[i : i + 1], y[i : i + 1]).sum(), parameters)
+        rows.append(torch.cat([g.flatten() for g in own]))
+    each = torch.stack(rows)
+    assert torch.allclose(found.gradient, each.mean(0), rtol=1e-12)
+    assert torch.allclose(matrix(found), each.T @ each / 5, rtol=1e-12, atol=1e-14)

@@ -22,6 +22,8 @@ ENGINES = (
     "tests/curvature/test_conjugate_gradients.py",
     "tests/curvature/test_engines.py",
 )
+MATRICES = (*ENGINES, "tests/second_order/test_steps.py", "tests/instruments/test_operator.py")
+PRODUCTS = (*ENGINES, "tests/optimizer/test_bad_input.py", "tests/fisher/test_accuracy.py")
 RULES = (
     "tests/direction/test_rule.py",
     "tests/direction/test_apart.py",
@@ -65,16 +67,16 @@ TARGETS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "engines": {
         "curvature/conjugate_gradients.py": ENGINES,
-        "curvature/double_backward.py": ENGINES,
-        "curvature/empirical_fisher.py": ENGINES,
-        "curvature/finite_difference.py": ENGINES,
-        "curvature/gauss_newton.py": ENGINES,
-        "curvature/hessian.py": ENGINES,
-        "curvature/jacobian.py": ENGINES,
+        "curvature/double_backward.py": PRODUCTS,
+        "curvature/empirical_fisher.py": MATRICES,
+        "curvature/finite_difference.py": PRODUCTS,
+        "curvature/gauss_newton.py": MATRICES,
+        "curvature/hessian.py": MATRICES,
+        "curvature/jacobian.py": MATRICES,
         "curvature/mismatch.py": (*ENGINES, "tests/curvature/test_guard.py"),
-        "curvature/passes.py": ENGINES,
-        "curvature/quadratic.py": ENGINES,
-        "curvature/vectors.py": ENGINES,
+        "curvature/passes.py": MATRICES,
+        "curvature/quadratic.py": MATRICES,
+        "curvature/vectors.py": MATRICES,
     },
     "reduction": {
         "fisher/reduction.py": ("tests/fisher/test_reduction.py", "tests/optimizer/test_every.py"),
@@ -96,6 +98,8 @@ EXPLAINED: dict[str, str] = {
     "direction/apart.py af2f5b312521": "a product of two tensors, in either order",
     "direction/apart.py c9000c36c1c4": "an inner product, in either order",
     "direction/apart.py caaa699dc29b": "an inner product, in either order",
+    "curvature/conjugate_gradients.py 4c09fd5568db": "at equality, to the last bit, one step more",
+    "curvature/vectors.py a8318e9c90ad": "`strict` of lists that are as long",
     "direction/apart.py 479a63053e67": "the unit of a vector that is 0, whose row of G is 0",
     "integrations/trainer_checkpoints.py 193011294676": "as long as the file: cut, too",
     "checkpoint.py 956cc392b9ec": "the step that is loaded is whole, so that it is not damaged",
