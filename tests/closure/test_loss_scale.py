@@ -62,6 +62,17 @@ def test_it_goes_on_from_its_counters():
     assert older.scale == 8
 
 
+def test_the_state_of_one_that_has_not_begun_takes_it_back_there():
+    scale = LossScale()
+    begun = scale.counters()
+    scale.factor = scale.scale
+    scale.back_off(scale.factor)
+    scale.pass_on()
+    assert (scale.scale, scale.passed) == (2.0**14, 1)
+    scale.load(begun)
+    assert (scale.scale, scale.passed) == (2.0**15, 0)
+
+
 BAD = {
     "initial": ({"initial": 0.5}, r"initial >= 1, received 0\.5"),
     "infinite": ({"initial": float("inf")}, "finite initial"),

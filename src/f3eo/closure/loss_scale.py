@@ -150,7 +150,8 @@ class LossScale(Shown):
         return {f"{NAME}_{name}": getattr(self, name) for name in KEPT}
 
     def load(self, counters: Mapping[str, Any]) -> None:
-        """Go on with these counters, as a GradScaler does; older states have none."""
+        """Go on with these counters, as a GradScaler does; without them, as it was made."""
+        self.scale, self.passed = self.initial, 0
         for name in KEPT:
             value = counters.get(f"{NAME}_{name}", getattr(self, name))
             setattr(self, name, type(getattr(self, name))(value))
