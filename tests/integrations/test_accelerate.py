@@ -5,17 +5,16 @@ from itertools import permutations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
-from torch.utils.data import DataLoader, TensorDataset
 
 accelerate = pytest.importorskip("accelerate")
 
 from accelerate.state import AcceleratorState, GradientState  # noqa: E402
 
-from f3eo import F3EO, LossScale  # noqa: E402
+from f3eo import LossScale  # noqa: E402
 from f3eo.integrations.accelerate import backward  # noqa: E402
+from integrations.small import loader, losses_of, network, optimizer_of, vector  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning")
 
@@ -26,26 +25,6 @@ def alone():
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 3)).double()
-
-
-def loader(count=44):
-    draw = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 10, generator=draw, dtype=torch.float64)
-    return DataLoader(TensorDataset(x, torch.randint(3, (count,), generator=draw)), batch_size=8)
-
-
-def optimizer_of(model):
-    draw = torch.Generator().manual_seed(5)
-    return F3EO(model, SGD, lr=0.1, momentum=0.9, every=2, generator=draw)
-
-
-def losses_of(model):
-    return lambda x, y: F.cross_entropy(model(x), y, reduction="none")
 
 
 def plain_loop(parts, norm=None, epochs=1):
@@ -73,22 +52,23 @@ def parts_of(order, parts):
     return (accelerator, *(ready[name] for name in made))
 
 
+def epoch(accelerator, model, optimizer, data, scheduler, norm=None):
+    for x, y in data:
+        with accelerator.accumulate(model):
+            backward(optimizer, losses_of(model), x, y)
+            if accelerator.sync_gradients and norm is not None:
+                accelerator.clip_grad_norm_(model.parameters(), norm)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+
+
 def accelerated_loop(order, parts, norm=None, epochs=1):
-    accelerator, model, optimizer, data, scheduler = parts_of(order, parts)
+    made = parts_of(order, parts)
     for _ in range(epochs):
-        for x, y in data:
-            with accelerator.accumulate(model):
-                backward(optimizer, losses_of(model), x, y)
-                if accelerator.sync_gradients and norm is not None:
-                    accelerator.clip_grad_norm_(model.parameters(), norm)
-                optimizer.step()
-                scheduler.step()
-                optimizer.zero_grad()
+        epoch(*made, norm=norm)
+    accelerator, model, optimizer, *_ = made
     return accelerator, model, optimizer
-
-
-def vector(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 ORDER = ("model", "optimizer", "data", "scheduler")
@@ -116,12 +96,7 @@ def test_the_model_may_be_prepared_alone():
     optimizer = accelerator.prepare(optimizer_of(model))
     model, data = accelerator.prepare(model), accelerator.prepare(loader())
     scheduler = accelerator.prepare(StepLR(optimizer.optimizer, 3))
-    for x, y in data:
-        with accelerator.accumulate(model):
-            backward(optimizer, losses_of(model), x, y)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
+    epoch(accelerator, model, optimizer, data, scheduler)
     assert torch.equal(vector(model), vector(plain_loop(2)[0]))
 
 
@@ -132,12 +107,7 @@ def test_a_saved_state_is_resumed(tmp_path):
     GradientState._reset_state()
     accelerator, model, optimizer, data, scheduler = parts_of(ORDER, 2)
     accelerator.load_state(str(tmp_path))
-    for x, y in data:
-        with accelerator.accumulate(model):
-            backward(optimizer, losses_of(model), x, y)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
+    epoch(accelerator, model, optimizer, data, scheduler)
     expected, plain = plain_loop(2, epochs=2)
     assert optimizer.optimizer.steps == plain.steps == 6
     assert torch.equal(vector(model), vector(expected))

@@ -5,14 +5,12 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.optim import SGD
-from torch.utils.data import DataLoader, TensorDataset
 
 L = pytest.importorskip("pytorch_lightning")
 
-from f3eo import F3EO  # noqa: E402
 from f3eo.integrations.lightning import F3EOMixin  # noqa: E402
+from integrations.small import loader, network, optimizer_of, vector  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
@@ -22,22 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory.*exists and is not empty"),
 ]
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 3)).double()
-
-
-def loader(count=44):
-    draw = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 10, generator=draw, dtype=torch.float64)
-    return DataLoader(TensorDataset(x, torch.randint(3, (count,), generator=draw)), batch_size=8)
-
-
-def optimizer_of(model):
-    draw = torch.Generator().manual_seed(5)
-    return F3EO(model, SGD, lr=0.1, momentum=0.9, every=2, generator=draw)
 
 
 class Plain(L.LightningModule):
@@ -83,10 +65,6 @@ def plain_loop(parts, norm, epochs=2, by=torch.nn.utils.clip_grad_norm_):
             optimizer.step()
             schedule.step()
     return net, optimizer
-
-
-def vector(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])

@@ -2,32 +2,12 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dense import relative
 from f3eo import F3EO, Compiled, Fixed, MiniBatch, Sign
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 3)).double()
-
-
-def batch(count=8):
-    draw = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 10, generator=draw, dtype=torch.float64)
-    return x, torch.randint(3, (count,), generator=draw)
-
-
-def losses_of(model):
-    return lambda x, y: F.cross_entropy(model(x), y, reduction="none")
-
-
-def vector(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+from integrations.small import batch, losses_of, network, vector
 
 
 def test_an_average_of_weights_is_that_of_the_steps():
