@@ -85,20 +85,18 @@ class AllReduce(Reduction):
 
     def largest(self, number: float, place: Place) -> float:
         """See `Reduction.largest`."""
-        if self.alone:
-            return number
-        told = self._gathered(Facts(start=number), place.device)
-        self._refuse_failed(told)
-        return max([facts.start for facts in told])
+        return number if self.alone else max(self._numbers(number, place))
 
     def agree(self, number: float, place: Place, why: str) -> None:
         """See `Reduction.agree`."""
-        if self.alone:
-            return
-        told = self._gathered(Facts(start=number), place.device)
-        self._refuse_failed(told)
-        if any([facts.start != number for facts in told]):
+        if not self.alone and any([other != number for other in self._numbers(number, place)]):
             raise _told(RuntimeError(why))
+
+    def _numbers(self, own: float, place: Place) -> list[float]:
+        """One number of every process; none has failed."""
+        told = self._gathered(Facts(start=own), place.device)
+        self._refuse_failed(told)
+        return [facts.start for facts in told]
 
     def _facts(self, gradients: Gradients, place: Place) -> Facts:
         weight, error = gradients.weight, gradients.error
