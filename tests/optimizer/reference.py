@@ -44,8 +44,8 @@ class Method:
 
 
 def sensitivity(s: Seen) -> float:
-    """min(1, (√Tr(D F D)/(0.6 L))⁴), and no longer than g."""
-    return min(min(1.0, (s.trace**0.5 / (0.6 * s.loss)) ** 4), float(s.g / s.d))
+    """min(1, (√Tr(D F D)/L)⁴), and no longer than 0.3 g."""
+    return min(min(1.0, (s.trace**0.5 / s.loss) ** 4), 0.3 * float(s.g / s.d))
 
 
 DEFAULT = Method(sensitivity, by_rows=True, held=True)

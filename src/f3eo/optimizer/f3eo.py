@@ -80,8 +80,8 @@ class F3EO(Measuring):
             `PerSample(metric=ByRow(), hold_residuals=True)`.
         rule: gives d from g and h; default `Decoupled()`.
         strength: gives λ; default `Sensitivity()` where the estimator's metric is in the units of
-            the parameters, so that λ has none, and otherwise `Fitted(0.04)`, a distance like SAM's
-            ρ in those units.
+            the parameters, so that λ has none (`Sensitivity(limit=1.0)` where the metric of the
+            base is unknown), and otherwise `Fitted(0.04)`, a distance like SAM's ρ in those units.
         fraction: part of each batch, drawn at random, on which h is measured; in (0, 1]. Unbiased.
             Default ¼, and the whole batch where it cannot be split: the closure is not given it,
             batch statistics or the closure itself couple its samples, or the estimator is no mean
@@ -132,7 +132,6 @@ class F3EO(Measuring):
             check_part(kind, part)
         self.estimator = estimator if estimator is not None else default_estimator()
         self.rule = rule if rule is not None else Decoupled()
-        self.strength = strength if strength is not None else default_strength(self.estimator)
         self.fraction = None if fraction is None else in_range("fraction", fraction, 0.0, 1.0)
         self.every = in_range("every", every, 0, None, integer=True)
         self.chunk = None if chunk is None else in_range("chunk", chunk, 0, None, integer=True)
@@ -144,8 +143,12 @@ class F3EO(Measuring):
         module = inside(model) if isinstance(model, nn.Module) else None
         check_model(module, sharded=self.takes_shards)
         self.past = check_past(past, self.estimator)
+        built = build_base(base, model, options)
+        self.strength = (
+            strength if strength is not None else default_strength(self.estimator, built)
+        )
         own = module, generator, self.strength, check_group(processes, sharded=self.takes_shards)
-        super().__init__(build_base(base, model, options), *own)
+        super().__init__(built, *own)
         if not is_known(self.base) and not self.rule.replaces_gradient and self.strength.value:
             warn_of_unknown_metric(self.base, stacklevel=2)
 

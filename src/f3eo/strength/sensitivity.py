@@ -13,13 +13,17 @@ class Sensitivity(Cap):
     not fitted single samples q is small, as on text that is read once, and λ vanishes; where it has
     overfitted them q is above 1. A structure term lowers q, so λ finds its own balance.
 
+    Most of a batch's gradient is noise that averages out over the steps, while d is steady. So d
+    must be shorter than g beside a base that takes both as they are (SGD, Adam). One that
+    normalizes their sum, as Muon does, bears a limit of 1 (docs/tried.md).
+
     Where L is not above 0, as for densities, q counts as large. Without a trace λ is the value.
 
     Args:
         value: λ where the loss is sensitive; default 1.
-        threshold: q from which on λ is the value; default 0.6.
+        threshold: q from which on λ is the value; default 1.
         order: how fast λ falls below; default 4.
-        limit: see `Cap`; default 1.
+        limit: see `Cap`; default 0.3.
         schedule: see `Strength`.
 
     Raises:
@@ -30,9 +34,9 @@ class Sensitivity(Cap):
         self,
         value: float = 1.0,
         *,
-        threshold: float = 0.6,
+        threshold: float = 1.0,
         order: float = 4.0,
-        limit: float = 1.0,
+        limit: float = 0.3,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(value, limit, schedule)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from f3eo import (
     F3EO,
@@ -32,6 +33,7 @@ from f3eo.bench.methods.bases import BASES, build_base
 from f3eo.bench.methods.method import Closure, Method, Source, Stepper
 from f3eo.control import FreeEnergy, TraceTarget
 from f3eo.extend import DecoupledPerTensor, Direct
+from f3eo.optimizer.defaults import default_limit
 
 PER_SAMPLE: Mapping[str, Callable[..., Any]] = {
     "per_sample": lambda **parts: PerSample(FiniteDifference(), **parts),
@@ -130,14 +132,13 @@ def build(model: nn.Module, options: Mapping[str, Any], seed: int, **parts: Any)
     Raises:
         ValueError: an unknown name, or parts that do not fit together.
     """
-    kind = options["strength"]
-    number = options["ratio"] if kind == "ratio" else options["value"]
+    base = build_base(model, options)
     optimizer = F3EO(
         model,
-        build_base(model, options),
+        base,
         estimator=_estimator(options),
         rule=_named("rule", options["rule"], RULES)(),
-        strength=_named("strength", kind, STRENGTHS)(number, options["limit"]),
+        strength=_strength(options, base),
         fraction=options["fraction"],
         every=options["every"],
         generator=torch.Generator().manual_seed(seed),
@@ -183,6 +184,14 @@ def _estimator(options: Mapping[str, Any]) -> Any:
     )
 
 
+def _strength(options: Mapping[str, Any], base: Optimizer) -> Any:
+    kind, limit = options["strength"], options["limit"]
+    make = _named("strength", kind, STRENGTHS)
+    if limit is None:
+        limit = default_limit(base) if kind == "sensitivity" else 1.0
+    return make(options["ratio"] if kind == "ratio" else options["value"], limit)
+
+
 def _named(part: str, name: str, known: Mapping[str, Any]) -> Any:
     if name not in known:
         raise ValueError(f"unknown {part} {name!r}; choose from {', '.join(known)}")
@@ -200,7 +209,7 @@ METHOD = Method(
     defaults={
         **BASES["sgd"].defaults,
         "value": 1.0,
-        "limit": 1.0,
+        "limit": None,
         "fraction": 0.25,
         "every": 5,
         "base": "sgd",
@@ -224,5 +233,5 @@ METHOD = Method(
     idle=idle,
     note="the number of strength=ratio is ratio, that of every other strength is value; with "
     "power=1 value is a distance, like SAM's rho; with trace_target it is the trace's target, with "
-    "free_energy the number of training samples",
+    "free_energy the number of training samples; limit is by default that of the strength and base",
 )

@@ -53,7 +53,8 @@ def check_setting(method: Method, name: str, value: Any, options: Mapping[str, A
         )
         valid = isinstance(value, types) and not isinstance(value, bool)
         if not valid or not math.isfinite(value):
-            raise ValueError(f"{full} takes a {kind}, e.g. its default {default}, got {value!r}")
+            example = "" if default is None else f", e.g. its default {default}"
+            raise ValueError(f"{full} takes a {kind}{example}, got {value!r}")
     if reason := method.idle(options).get(name):
         raise ValueError(f"{full}={value} has no effect: {reason}")
 
