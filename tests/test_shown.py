@@ -44,6 +44,7 @@ from f3eo.continual import (
     Rehearsal,
     Reservoir,
     Ring,
+    RunningMean,
 )
 from f3eo.control import PI, Complexity, FreeEnergy, Share, TraceTarget
 from f3eo.extend import DecoupledPerTensor, Direct, Rule
@@ -138,6 +139,8 @@ PARTS = {
     "Rehearsal(Ring(50), samples=5, loss=0, structure=2.0, decouple=False)": Rehearsal(
         Ring(50), 5, loss=0, structure=2.0, decouple=False
     ),
+    "RunningMean()": RunningMean(),
+    "RunningMean(0.5)": RunningMean(0.5),
     "Elastic(Exact(), strength=100.0)": Elastic(Exact("data"), 100.0),
     "Elastic(Exact('exact'), strength=1, decay=0.5)": Elastic(Exact("exact"), 1, 0.5),
     "Exact('drawn')": Exact("drawn"),

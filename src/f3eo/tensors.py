@@ -62,6 +62,11 @@ def plus(a: Vector, b: Vector, factor: float = 1.0) -> list[Tensor]:
     return list(torch._foreach_add(a, b, alpha=factor))  # pyright: ignore[reportPrivateImportUsage]
 
 
+def mixed(a: Vector, b: Vector, share: float) -> list[Tensor]:
+    """(1 − share) a + share b, tensor by tensor."""
+    return list(torch._foreach_lerp(a, b, share))  # pyright: ignore[reportPrivateImportUsage]
+
+
 def add_to(a: Vector, b: Vector, factor: float = 1.0) -> None:
     """a ← a + factor · b, in the memory of a, which nothing else may use."""
     torch._foreach_add_(a, b, alpha=factor)  # pyright: ignore[reportPrivateImportUsage]

@@ -21,6 +21,7 @@ from f3eo.continual import (
     Rehearsal,
     Reservoir,
     Ring,
+    RunningMean,
 )
 
 
@@ -35,6 +36,7 @@ PARTS: dict[str, Callable[[int], list[Past]]] = {
     "exact": lambda s: [Elastic(Exact(), 2.0)],
     "from steps": lambda s: [Elastic(FromSteps(), 2.0, decay=0.5)],
     "path integral": lambda s: [Elastic(PathIntegral(), 2.0, decay=1.0)],
+    "running mean": lambda s: [RunningMean(0.7)],
     "both": lambda s: [Rehearsal(Reservoir(12, generator(s)), 5), Elastic(FromSteps(), 2.0)],
 }
 

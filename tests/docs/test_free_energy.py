@@ -42,4 +42,4 @@ def test_the_script_asserts_the_page_and_makes_the_picture(tmp_path):
     made = (tmp_path / "both-terms.png").read_bytes()
     assert made.startswith(b"\x89PNG") and len(made) > 50_000
     said = text("free-energy.md")
-    assert "at 0.79 of\nSGD's complexity, and 0.88 of" in said and "both-terms.png" in said
+    assert "at 0.94 of\nSGD's complexity, and 0.96 of" in said and "both-terms.png" in said

@@ -14,6 +14,7 @@ from f3eo.continual.path_integral import PathIntegral
 from f3eo.continual.rehearsal import Rehearsal
 from f3eo.continual.reservoir import Reservoir
 from f3eo.continual.ring import Ring
+from f3eo.continual.running_mean import RunningMean
 from f3eo.optimizer.past import Joined, Past, Present
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "Rehearsal",
     "Reservoir",
     "Ring",
+    "RunningMean",
 ]

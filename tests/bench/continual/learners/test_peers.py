@@ -10,7 +10,7 @@ from f3eo.bench.continual.learners import PEERS
 
 CERTAIN = {"sgd", "adamw", "muon", "sam", "sam_shaped", "ewc", "ewc_batch", "online_ewc", "si"}
 """Learners that draw no numbers."""
-SHORT = {"power": 1.5, "limit": 0.01, "every": 3}
+SHORT = {"power": 1.5, "limit": 1e-5, "value": 1e-3, "every": 3}
 """Where half of the value is not allowed, or reaches nothing on so small a problem."""
 
 
@@ -37,7 +37,7 @@ def test_every_option_has_an_effect_or_is_known_to_have_none(name):
     for option, value in options.items():
         if isinstance(value, str):
             continue  # names of parts: tests/bench/plan/test_checks.py
-        other = SHORT.get(option, value // 2 if isinstance(value, int) else 0.5 * value or 0.1)
+        other = SHORT.get(option, value // 2 if isinstance(value, int) else 0.5 * (value or 0.2))
         changed = not torch.equal(flat(run_stages(name, stages=3, **{option: other})[0]), usual)
         assert changed == (option not in idle), (option, value, other)
 
