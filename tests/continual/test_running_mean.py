@@ -84,17 +84,20 @@ def test_a_skipped_step_does_not_count():
     assert torch.equal(flat(part.state_dict(list(model.parameters()))["mean"]), before)
 
 
-def test_a_group_that_maximizes_has_the_mean_of_its_own_sign():
-    """Climbing −ℓ is descending ℓ: the mean turns with the group."""
-    found = []
-    for sign in (1, -1):
-        model = network()
-        optimizer = optimizer_of(model, RunningMean(0.5), maximize=sign < 0)
-        losses = losses_of(model)
-        for x, y in STEPS[:3]:
-            optimizer.step(lambda x, y, f=losses, s=sign: s * f(x, y), x, y)
-        found.append(flat(model.parameters()))
-    assert torch.allclose(*found, rtol=1e-9)
+def test_a_group_that_maximizes_turns_its_part_of_the_mean():
+    """Of one group alone: turned in both, a mean has the same span."""
+    model = network()
+    last = {"params": list(model[2].parameters()), "maximize": True}
+    optimizer = optimizer_of([{"params": list(model[0].parameters())}, last], RunningMean(0.5))
+    ones = [torch.ones_like(flat(layer.parameters())) for layer in (model[0], model[2])]
+    signs, mean = torch.cat([ones[0], -ones[1]]), torch.tensor(0.0)
+    for x, y in STEPS:
+        start, (g, h) = flat(model.parameters()), both_gradients(model, x, y)
+        optimizer.step(losses_of(model), x, y)
+        d = (start - flat(model.parameters())) / 0.1 - signs * g
+        along = [signs * g, signs * mean] if mean.ndim else [signs * g]
+        assert torch.allclose(d, 0.5 * off(h, along), rtol=1e-9, atol=1e-12)
+        mean = 0.5 * mean + 0.5 * g
 
 
 def test_it_joins_after_a_rehearsal():
