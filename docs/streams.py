@@ -8,7 +8,9 @@ Only what stands between its two marks is written again.
 import sys
 from pathlib import Path
 
-from f3eo.bench.continual.report import load, write_tables
+from f3eo.bench.continual.report import load
+from f3eo.bench.continual.report.summary import tables
+from f3eo.bench.report.marked import write_marked
 
 PAGE = Path(__file__).with_suffix(".md")
 
@@ -16,4 +18,4 @@ PAGE = Path(__file__).with_suffix(".md")
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("give the folder of a stream study: python docs/streams.py results/streams")
-    write_tables(load(Path(sys.argv[1])), PAGE)
+    write_marked(PAGE, tables(load(Path(sys.argv[1]))))

@@ -52,8 +52,12 @@ def facts(analysis: Analysis) -> dict[str, Any]:
 
 def text(analysis: Analysis) -> str:
     """The summary in Markdown."""
-    lines = [f"# {analysis.study.name}", "", "| goal | found | corrected within tasks | |"]
-    lines += ["|---|---:|---:|---|"]
+    return f"# {analysis.study.name}\n\n" + "\n".join(tables(analysis)) + "\n"
+
+
+def tables(analysis: Analysis) -> list[str]:
+    """The lines of the tables, without a head."""
+    lines = ["| goal | found | corrected within tasks | |", "|---|---:|---:|---|"]
     for level in analysis.levels:
         lines.append(f"| {claim_of_level(level)} | {found_of_level(level)} | | {outcome(level)} |")
     for goal, within in zip(analysis.goals, analysis.goals_by_task, strict=True):
@@ -69,7 +73,7 @@ def text(analysis: Analysis) -> str:
     if table := robustness_table(analysis):
         lines += ["", "Robustness, means over tasks; bold: best.", ""]
         lines += markdown(table, "method")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def claim_of_level(level: Level) -> str:

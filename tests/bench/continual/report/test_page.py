@@ -4,15 +4,13 @@ import base64
 import html
 import json
 import re
-import shutil
 
 import pytest
 
 from bench import synthetic
 from bench.continual.report.made_up import lost_row, row, study
-from docs.pages import PAGES
 from f3eo import cli
-from f3eo.bench.continual.report import is_stream_study, load, write, write_tables
+from f3eo.bench.continual.report import is_stream_study, load, write
 from f3eo.bench.continual.report.claims import CLAIMS, RULE, SOURCE
 from f3eo.bench.continual.report.gaps import gaps
 from f3eo.bench.continual.report.goals import GOALS
@@ -21,7 +19,7 @@ from f3eo.bench.continual.report.names import label
 from f3eo.bench.continual.report.page import render
 from f3eo.bench.continual.report.pictures import pictures
 from f3eo.bench.continual.report.study import Place, StreamStudy
-from f3eo.bench.continual.report.summary import BEGIN, END, tables, text
+from f3eo.bench.continual.report.summary import tables, text
 from f3eo.bench.execute import archive
 
 LEARNERS = ("sgd", "sam", "f3eo", "ewc", "replay", "f3eo_memory")
@@ -228,18 +226,3 @@ def test_other_folders_are_no_stream_studies(tmp_path):
         ValueError, match=r"no results of streams in .*give the folder that it named"
     ):
         load(tmp_path)
-
-
-def test_the_page_of_the_documentation_gets_its_tables(folder, tmp_path):
-    path = tmp_path / "streams.md"
-    shutil.copy(PAGES["streams.md"], path)
-    before = path.read_text()
-    write_tables(load(folder), path)
-    once = path.read_text()
-    assert once.startswith(before[: before.index(BEGIN)]) and once.endswith(END + "\n")
-    assert "| SGD | " in once and "| F3EO with a memory | " in once
-    write_tables(load(folder), path)
-    assert path.read_text() == once
-    path.write_text("no marks")
-    with pytest.raises(ValueError, match=r"must have the lines .* once each"):
-        write_tables(load(folder), path)

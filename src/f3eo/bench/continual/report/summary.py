@@ -1,6 +1,4 @@
-"""The results of a stream study in Markdown, and in the pages of the documentation."""
-
-from pathlib import Path
+"""The results of a stream study in Markdown."""
 
 from f3eo.bench.continual.report import names
 from f3eo.bench.continual.report.claims import judged
@@ -9,11 +7,8 @@ from f3eo.bench.continual.report.gaps import gaps
 from f3eo.bench.continual.report.goals import reached
 from f3eo.bench.continual.report.study import EQUAL, StreamStudy
 from f3eo.bench.continual.report.tables import numbers_table, unseen_tables
-from f3eo.bench.execute import disk
 from f3eo.bench.report.cells import Table, markdown
 
-BEGIN, END = "<!-- tables of the study -->", "<!-- end of the tables -->"
-"""What stands around the tables in a page of the documentation."""
 OUTCOMES = {True: "reached", False: "not reached", None: "not judged"}
 
 
@@ -44,28 +39,6 @@ def tables(study: StreamStudy) -> list[str]:
             lines += ["", f"Tasks never trained on: {title[0].lower()}{title[1:]}", ""]
             lines += _markdown(table)
     return lines
-
-
-def write_tables(study: StreamStudy, path: Path) -> None:
-    """Put the tables of a study into a page of the documentation, between BEGIN and END.
-
-    Args:
-        study: the results.
-        path: the page; what is outside the two marks stays as it is.
-
-    Raises:
-        ValueError: the page does not have the two marks, once each and in this order.
-    """
-    with disk.named(path):
-        page = path.read_text(encoding="utf-8")
-    before, begun, rest = page.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not (begun and ended) or BEGIN in rest or END in after or END in before:
-        raise ValueError(
-            f"{path} must have the lines {BEGIN!r} and {END!r} once each, in this order: add them "
-            "where the tables shall be"
-        )
-    disk.write(path, f"{before}{BEGIN}\n\n" + "\n".join(tables(study)) + f"\n\n{END}{after}")
 
 
 def _markdown(table: Table) -> list[str]:
