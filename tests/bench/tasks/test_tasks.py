@@ -60,6 +60,8 @@ def test_validation_holds_out_training_samples_only(name):
     together = torch.cat([split.train.x, split.test.x])
     assert sorted(together.flatten(1).tolist()) == sorted(data.train.x.flatten(1).tolist())
     assert not torch.equal(split.test.x, data.validation(seed=4).test.x)
+    kept = split.test.x.untyped_storage().nbytes()
+    assert kept == split.test.x.nbytes, "the held-out part keeps all samples in memory"
 
 
 @every

@@ -50,8 +50,10 @@ class Data(NamedTuple):
         """
         held_out = int(len(self.train.y) * share)
         order = torch.randperm(len(self.train.y), generator=torch.Generator().manual_seed(seed))
-        x, y = self.train.x[order], self.train.y[order]
-        train, test = Samples(x[held_out:], y[held_out:]), Samples(x[:held_out], y[:held_out])
+        test, train = (  # copies: a view of the held-out part would keep all samples in memory
+            Samples(self.train.x[part], self.train.y[part])
+            for part in (order[:held_out], order[held_out:])
+        )
         return self._replace(train=train, test=test)
 
 
