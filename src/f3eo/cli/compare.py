@@ -17,7 +17,7 @@ from f3eo.cli.app import ALL, Device, InPrecision, Output, app, tell_end, tell_f
 
 TASK_NAMES = f"Tasks, from: {' '.join(TASKS)}."
 KINDS = "(default: cost; with --methods all cost time)"
-BUDGETS, TUNED = "(default: each task's own, at most 2500)", "(default: the tuned values)"
+BUDGETS, TUNED = "(default: each task's own, at most 1500)", "(default: the tuned values)"
 
 
 @app.command
@@ -41,7 +41,7 @@ def compare(
 
     Every method may spend the same number of plain gradients, or the same time. The report is
     FOLDER/NAME/report.html, one page that needs no network; its rows are in results.jsonl beside
-    it. The defaults take at most six minutes on two cores. Ctrl-C keeps finished runs; the same
+    it. The defaults take at most three minutes on two cores. Ctrl-C keeps finished runs; the same
     command resumes.
 
     Args:
