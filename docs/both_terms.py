@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from f3eo import F3EO
+from f3eo import F3EO, Sensitivity
 from f3eo.bench.methods import colour
 from f3eo.bench.report.drawing import INK, STYLE
 from f3eo.bench.run.train import load
@@ -74,7 +74,8 @@ def run(*, structured: bool) -> Course:
     x, y = train.x[:SAMPLES], train.y[:SAMPLES]
     closure = losses_of(model)
     given = model, closure, [(x, y)], GaussianPrior()
-    optimizer = F3EO(model, SGD, lr=LEARNING_RATE, fraction=1, every=1)
+    often = {"strength": Sensitivity(rest=0), "fraction": 1, "every": 1}  # h of every step is shown
+    optimizer = F3EO(model, SGD, lr=LEARNING_RATE, **often)
     plain = SGD(model.parameters(), lr=LEARNING_RATE)
     halves, course = Halves(), Course()
     optimizer.observe(halves)

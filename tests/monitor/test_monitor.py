@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW
 
 from cases import WHOLE, case
-from f3eo import F3EO, Fixed, Warmup
+from f3eo import F3EO, Fixed, Sensitivity, Warmup
 from f3eo.closure.snapshot import Snapshot
 from f3eo.instruments import effective_dimension
 from f3eo.monitor import QUANTITIES, Monitor
@@ -133,7 +133,7 @@ def reported(optimizer, row, steps, **options):
 )
 def test_a_report_waits_for_a_step_that_measures_h(measured, every, steps):
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.01, every=measured)
+    optimizer = F3EO(row.model, SGD, lr=0.01, every=measured, strength=Sensitivity(rest=0))
     assert reported(optimizer, row, 20, every=every)[0] == steps
 
 
@@ -148,7 +148,7 @@ def test_a_report_does_not_wait_for_ever():
 
 def test_an_optimizer_that_goes_back_is_reported_on():
     row = network()
-    optimizer = F3EO(row.model, SGD, lr=0.01, every=1)
+    optimizer = F3EO(row.model, SGD, lr=0.01, every=1, strength=Sensitivity(rest=0))
     saved = optimizer.state_dict()
     found, _ = reported(optimizer, row, 30, every=10)
     optimizer.load_state_dict(saved)

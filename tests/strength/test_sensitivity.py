@@ -45,3 +45,70 @@ def test_it_is_shorter_than_the_gradient():
 def test_a_bad_number_is_refused(name, given):
     with pytest.raises(ValueError, match=f"finite {name} > 0, received {given}"):
         Sensitivity(**{name: given})
+
+
+def measured_steps(strength: Sensitivity, roots, steps: int, every: int = 1) -> list[int]:
+    """The steps that measure, as F3EO asks for them; `roots` gives √Tr at the step, L is 1."""
+    found = []
+    for step in range(steps):
+        measures = step % every == 0 and strength.scheduled(step) > 0
+        trace = torch.tensor(roots(step) ** 2)
+        strength.at(Observation(step, 1.0, trace, measured=measures))
+        if measures:
+            found.append(step)
+    return found
+
+
+@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("rest", [100, 7, 0])
+def test_where_it_vanishes_it_rests_for_a_quarter_of_the_steps_so_far(rest, every):
+    step, expected = 0, []
+    while step < 1000:
+        expected.append(step)
+        until = max(step + 1, step + min(rest, step // 4))
+        step = -(-until // every) * every  # the next step that is due
+    assert measured_steps(Sensitivity(rest=rest), lambda step: 0.1, 1000, every) == expected
+
+
+def test_one_lambda_at_its_value_wakes_it_until_its_mean_is_faint_again():
+    """0.1·0.9^k < 0.01 from k = 22 on."""
+    *before, wakes = measured_steps(Sensitivity(rest=10**6), lambda step: 0.0, 400)
+    found = measured_steps(Sensitivity(rest=10**6), lambda step: float(step == wakes), 600)
+    faint = wakes + 22
+    assert found == [*before, *range(wakes, faint + 1), faint + faint // 4]
+
+
+@pytest.mark.parametrize("root", [0.32, 2.0])
+def test_where_it_acts_it_never_rests(root):
+    """0.32⁴ is just above a hundredth."""
+    assert measured_steps(Sensitivity(), lambda step: root, 300) == list(range(300))
+
+
+def test_a_lambda_that_fluctuates_does_not_let_it_rest():
+    """Batches of which the measured part is fitted by chance say nothing about the others."""
+    assert measured_steps(Sensitivity(), lambda step: float(step % 10 == 0), 300) == list(
+        range(300)
+    )
+
+
+def test_it_continues_from_its_counters():
+    whole, half = Sensitivity(), Sensitivity()
+    roots = lambda step: 0.1 if step < 150 else 0.9  # noqa: E731
+    expected = measured_steps(whole, roots, 300)
+    begun = measured_steps(half, roots, 130)
+    resumed = Sensitivity()
+    resumed.load(half.counters())
+    found = []
+    for step in range(130, 300):
+        measures = resumed.scheduled(step) > 0
+        resumed.at(Observation(step, 1.0, torch.tensor(roots(step) ** 2), measured=measures))
+        found += [step] if measures else []
+    assert begun + found == expected and resumed.counters() == whole.counters()
+    resumed.load({})
+    assert resumed.counters() == Sensitivity().counters()
+
+
+@pytest.mark.parametrize("given", [-1, 2.5, True, "10"])
+def test_a_bad_rest_is_refused(given):
+    with pytest.raises((TypeError, ValueError), match=f"rest.* received {given!r}"):
+        Sensitivity(rest=given)

@@ -74,7 +74,7 @@ class Monitor:
         closure: per-sample losses, `Weighted` or a likelihood, as F3EO takes them; needed beside
             another optimizer.
         every: steps from one report to the next; default 50. Beside F3EO a report waits for a
-            step that measures h, `optimizer.every` − 1 steps at most.
+            step that measures h, `optimizer.every + optimizer.strength.rest` − 1 steps at most.
         quantities: names from `QUANTITIES` and "noise_scale"; default all.
         probes: further scalars `f3eo/NAME` by name, functions without arguments that are called at
             a report, such as `lambda: free_energy(model, closure, data, prior).per_sample`.
@@ -188,8 +188,8 @@ class Monitor:
         """Report a step of F3EO if it is due and measured, or if none that measures has come."""
         if record.number + self.every < self._due:  # the optimizer went back to an earlier state
             self._due = record.number
-        late = record.number - self._due
-        if late >= (0 if record.structure is not None else optimizer.every - 1):
+        late, most = record.number - self._due, optimizer.every + optimizer.strength.rest - 1
+        if late >= (0 if record.structure is not None else most):
             self._due = (record.number // self.every + 1) * self.every
             self._report(record)
 

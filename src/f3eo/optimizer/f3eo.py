@@ -55,17 +55,19 @@ class F3EO(Measuring):
        norms ‖D ∇ℓ_i‖ and the trace Tr(D F D) = (1/B) Σ ‖D ∇ℓ_i‖²;
     3. second pass: h = ∇ (1/B) Σ ‖D ∇ℓ_i‖ with D and ∂ℓ_i/∂f_i held, from ∇ℓ_i at θ and at
        θ + s_i D² ∇ℓ_i;
-    4. combine: d = h − (⟨h, g⟩/⟨g, g⟩) g, λ = min(s, ‖g‖/‖d‖) with
-       s = min(1, (√Tr(D F D)/0.6 L)⁴), u = g + λ d;
+    4. combine: d = h − (⟨h, g⟩/⟨g, g⟩) g, λ = min(s, 0.3 ‖g‖/‖d‖) with
+       s = min(1, (√Tr(D F D)/L)⁴), u = g + λ d;
     5. base step: θ ← base(θ, u).
 
-    Steps 2 and 3 run at every fifth step, on a quarter of the batch; λ is five times as large then,
-    and the steps between are those of the base. `f3eo.fisher.estimand` states quantities, factors
-    and signs. A strength of 0 is the base optimizer bit for bit. A step leaves alone what it has
-    not measured: parameters that are frozen, or that the loss does not use, have no .grad then.
+    Steps 2 and 3 run at every fifth step, on a quarter of the batch, and more rarely while s
+    vanishes (`Sensitivity`); λ is five times as large then, and the steps between are those of the
+    base. `f3eo.fisher.estimand` states quantities, factors and signs. A strength of 0 is the base
+    optimizer bit for bit. A step leaves alone what it has not measured: parameters that are frozen,
+    or that the loss does not use, have no .grad then.
 
-    Counted in passes a step costs 1.05 plain gradients (`gradient_equivalents`), and 2, as SAM
-    does, with `fraction=1, every=1`. `f3eo cost` measures the time (docs/performance.md).
+    Counted in passes a step costs 1.05 plain gradients (`gradient_equivalents`), less where it
+    rests, and 2, as SAM does, with `fraction=1, every=1`. `f3eo cost` measures the time
+    (docs/performance.md).
 
     Args:
         model: a module, or parameters or parameter groups, as for any torch optimizer, with names
@@ -86,8 +88,8 @@ class F3EO(Measuring):
             Default ¼, and the whole batch where it cannot be split: the closure is not given it,
             batch statistics or the closure itself couple its samples, or the estimator is no mean
             over samples. A step that measures costs 3 + 3·fraction forward passes.
-        every: steps from one measurement of h to the next; the structure term joins the measured
-            ones alone, this many times as strong. Default 5.
+        every: steps from one measurement of h to the next, more while the strength rests; the
+            structure term joins the measured ones alone, this many times as strong. Default 5.
         chunk: largest number of samples that go through the model at once; default no bound.
         max_norm: g is scaled down to this norm and the structure term by the same factor; default
             no bound. (`clip_grad_norm_` does so between `accumulate` and `step`.)

@@ -60,6 +60,9 @@ class Strength(Shown, ABC):
         TypeError, ValueError: a value that is no number, negative or not finite; no schedule.
     """
 
+    rest: int = 0
+    """Largest number of steps that it lets pass without a measurement, beyond those of `every`."""
+
     def __init__(self, value: float, schedule: Schedule | None = None) -> None:
         if not 0 <= number(self, "value", value) < float("inf"):
             raise ValueError(f"{type(self).__name__} needs a finite value >= 0, received {value}")

@@ -68,11 +68,11 @@ STRENGTHS: Mapping[str, Callable[[float, float], Any]] = {
     "fixed": lambda value, limit: Fixed(value),
     "cap": Cap,
     "fitted": Fitted,
-    "sensitivity": lambda value, limit: Sensitivity(value, limit=limit),
+    "sensitivity": lambda value, limit: Sensitivity(value, limit=limit, rest=0),
     "trace_target": lambda value, limit: TraceTarget(value, limit=limit),
     "free_energy": lambda value, limit: FreeEnergy(int(value), limit=limit),
 }
-"""By name, from value and limit."""
+"""By name, from value and limit. None rests: a step must have a price before the run."""
 UNLIMITED = ("ratio", "fixed")
 """Strengths that have no limit."""
 
