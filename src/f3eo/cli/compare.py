@@ -17,7 +17,7 @@ from f3eo.cli.app import ALL, Device, InPrecision, Output, app, tell_end, tell_f
 
 TASK_NAMES = f"Tasks, from: {' '.join(TASKS)}."
 KINDS = "(default: cost; with --methods all cost time)"
-BUDGETS, TUNED = "(default: each task's own, at most 1500)", "(default: the tuned values)"
+BUDGETS, TUNED = "(default: each task's own, at most 1250)", "(default: the tuned values)"
 
 
 @app.command

@@ -21,7 +21,7 @@ from f3eo.bench.run.run import Equal, Run
 from f3eo.bench.tasks import TASKS, Task
 from f3eo.bench.tasks import USUAL as USUAL_TASKS
 
-SHORT = 1_500
+SHORT = 1_250
 """The largest default budget of a run, in plain gradients; a study takes each task's own."""
 
 
