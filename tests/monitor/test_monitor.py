@@ -142,6 +142,8 @@ def test_a_report_does_not_wait_for_ever():
     row = network()
     never = F3EO(row.model, SGD, lr=0.01, strength=Fixed(0.0), every=5)
     assert reported(never, row, 20, every=10)[0] == [4, 14]
+    asleep = F3EO(row.model, SGD, lr=0.01, strength=Sensitivity(0.0), every=5)
+    assert reported(asleep, row, 20, every=10)[0] == [4, 14]
     late = F3EO(row.model, SGD, lr=0.01, strength=Fixed(0.1, Warmup(3)), every=1)
     assert reported(late, row, 4, every=2)[0] == [0, 2]
 

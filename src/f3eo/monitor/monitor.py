@@ -188,7 +188,8 @@ class Monitor:
         """Report a step of F3EO if it is due and measured, or if none that measures has come."""
         if record.number + self.every < self._due:  # the optimizer went back to an earlier state
             self._due = record.number
-        late, most = record.number - self._due, optimizer.every + optimizer.strength.rest - 1
+        late, strength = record.number - self._due, optimizer.strength
+        most = optimizer.every - 1 + (strength.rest if strength.value else 0)
         if late >= (0 if record.structure is not None else most):
             self._due = (record.number // self.every + 1) * self.every
             self._report(record)
