@@ -112,12 +112,12 @@ NUMBERS = {  # losses of five steps, then Tr F at the last, sum and norm of the 
 
 
 @pytest.mark.parametrize(
-    ("engine", "tolerance"),
-    [(DoubleBackward(), 1e-9), (FiniteDifference(), 1e-6)],
+    ("engine", "tolerance", "of_sum"),  # the sum of the weights cancels to a tenth
+    [(DoubleBackward(), 1e-9, 0.0), (FiniteDifference(), 1e-6, 2e-7)],
     ids=["exact", "default"],
 )
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden_trajectory(name, engine, tolerance):
+def test_golden_trajectory(name, engine, tolerance, of_sum):
     """The method as released: whoever changes these numbers changes the method, and says so.
 
     The numbers are those of the exact h, which the default engine follows within its error.
@@ -129,7 +129,7 @@ def test_golden_trajectory(name, engine, tolerance):
     optimizer = F3EO(model, base, estimator=estimator, **options, **WHOLE | ours)
     found = [float(optimizer.step(lambda x, y: criterion(model(x), y), *batch)) for _ in range(5)]
     found += [float(optimizer.trace), float(weights(model).sum()), float(weights(model).norm())]
-    assert found == pytest.approx(NUMBERS[name], rel=tolerance, abs=tolerance)
+    assert found == pytest.approx(NUMBERS[name], rel=tolerance, abs=of_sum)
 
 
 @pytest.mark.parametrize("name", FORMULAS)

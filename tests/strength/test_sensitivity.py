@@ -47,10 +47,12 @@ def test_a_bad_number_is_refused(name, given):
         Sensitivity(**{name: given})
 
 
-def measured_steps(strength: Sensitivity, roots, steps: int, every: int = 1) -> list[int]:
+def measured_steps(
+    strength: Sensitivity, roots, steps: int, every: int = 1, begin: int = 0
+) -> list[int]:
     """The steps that measure, as F3EO asks for them; `roots` gives √Tr at the step, L is 1."""
     found = []
-    for step in range(steps):
+    for step in range(begin, steps):
         measures = step % every == 0 and strength.scheduled(step) > 0
         trace = torch.tensor(roots(step) ** 2)
         strength.at(Observation(step, 1.0, trace, measured=measures))
@@ -98,11 +100,7 @@ def test_it_continues_from_its_counters():
     begun = measured_steps(half, roots, 130)
     resumed = Sensitivity()
     resumed.load(half.counters())
-    found = []
-    for step in range(130, 300):
-        measures = resumed.scheduled(step) > 0
-        resumed.at(Observation(step, 1.0, torch.tensor(roots(step) ** 2), measured=measures))
-        found += [step] if measures else []
+    found = measured_steps(resumed, roots, 300, begin=130)
     assert begun + found == expected and resumed.counters() == whole.counters()
     resumed.load({})
     assert resumed.counters() == Sensitivity().counters()
