@@ -10,7 +10,7 @@ from f3eo.bench.methods import METHODS, label
 from f3eo.bench.methods.count import count
 from f3eo.bench.plan.spaces import OWN, TUNED, WRAPPERS
 
-STUDY = ROOT / "results/study"
+STUDY = ROOT / "results/euclidean"
 SUMMARY = json.loads((STUDY / "summary.json").read_text(encoding="utf-8"))
 USUAL = json.loads((ROOT / "results/usual-base/summary.json").read_text(encoding="utf-8"))
 NUMBERS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -11,7 +11,7 @@ from docs.pages import ROOT, prose, text
 from f3eo import F3EO
 from f3eo.bench.report.study_figures import records_figure
 
-STUDY = ROOT / "results/study"
+STUDY = ROOT / "results/euclidean"
 SUMMARY = json.loads((STUDY / "summary.json").read_text(encoding="utf-8"))
 RECORDS = {record["rival"]: record for record in SUMMARY["records"]}
 

@@ -16,7 +16,7 @@ from f3eo.bench.price.prices import step_kind
 from f3eo.bench.run.row import restore
 from f3eo.bench.run.run import Run
 
-STUDY = Path(__file__).parents[3] / "results/study"
+STUDY = Path(__file__).parents[3] / "results/euclidean"
 OPTIONS = {
     "lr": 0.03,
     "momentum": 0.9,
@@ -34,7 +34,7 @@ OPTIONS = {
 LATER = {"metric": "euclidean", "residuals": "free", "limit": 1.0}
 """What came later, by the values that runs had then."""
 STORED = {
-    "key": "26d8b550531bc5a6",  # as version 0.1 wrote it into results/study
+    "key": "26d8b550531bc5a6",  # as version 0.1 wrote it into results/euclidean
     "task": "mnist1d-mlp",
     "method": "f3eo",
     "variant": "sensitivity decoupled",
@@ -162,7 +162,7 @@ def test_a_study_of_an_older_version_is_resumed(tmp_path, monkeypatch, kind, ver
     assert [row["key"] for row in carried.rows] == [run.key]
 
 
-@pytest.mark.parametrize("name", ["study", "usual-base", "mnist1d-study"])
+@pytest.mark.parametrize("name", ["euclidean", "usual-base", "mnist1d-study"])
 def test_committed_rows_have_the_names_of_this_version(name):
     for file in (STUDY.parent / name).glob("*.parquet"):
         rows = archive.read(file)

@@ -4,12 +4,16 @@ import math
 from typing import Any
 
 from f3eo.bench.methods import label
+from f3eo.bench.report.ablation import ablation_table
 from f3eo.bench.report.analysis import Analysis
 from f3eo.bench.report.cells import NOTHING, markdown
 from f3eo.bench.report.robustness import robustness_table
 from f3eo.bench.report.study_tables import score_table
 from f3eo.bench.statistics.goals import OURS, Goal, Level
 from f3eo.bench.statistics.profiles import profile_score
+
+MARKS = "bold: best; ▲ ▼: significantly better or worse"
+"""What the marks of a table say; it goes on "than ..."."""
 
 
 def facts(analysis: Analysis) -> dict[str, Any]:
@@ -73,6 +77,9 @@ def tables(analysis: Analysis) -> list[str]:
     if table := robustness_table(analysis):
         lines += ["", "Robustness, means over tasks; bold: best.", ""]
         lines += markdown(table, "method")
+    if table := ablation_table(analysis):
+        lines += ["", f"Ablation; {MARKS} than the method itself.", ""]
+        lines += markdown(table, "changed", label=str)
     return lines
 
 
@@ -110,7 +117,7 @@ def outcome(goal: Goal | Level) -> str:
 
 def _view(title: str, view: Analysis) -> list[str]:
     """Table, records and ranks by one quantity."""
-    lines = [f"{title}; bold: best; ▲ ▼: significantly better or worse than F3EO.", ""]
+    lines = [f"{title}; {MARKS} than F3EO.", ""]
     lines += markdown(score_table(view), "method")
     if view.records:
         lines += ["", f"| {label(OURS)} against | better | level | worse |", "|---|---:|---:|---:|"]

@@ -39,7 +39,7 @@ MLP = Task(
     target=0.96,
     corruptions=flat(IMAGES, 1, 8, 8),
     options={
-        # best of 8 settings on held-out samples in results/study, at three times the budget
+        # best of 8 settings on held-out samples in results/euclidean, at three times the budget
         "sgd": {"lr": 0.128, "weight_decay": 2.33e-3},
         "adamw": {"lr": 3e-3, "weight_decay": 1e-2},
         "muon": {"lr": 1.66e-3, "weight_decay": 2.61e-3},

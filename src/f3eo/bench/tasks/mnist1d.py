@@ -44,7 +44,7 @@ MLP = Task(
     budget=10_000,
     target=0.72,
     corruptions=TABLE,
-    options={  # best of 8 settings in results/study, at three times the budget
+    options={  # best of 8 settings in results/euclidean, at three times the budget
         "sgd": {"lr": 0.562, "weight_decay": 3.29e-4},
         "adamw": {"lr": 7.66e-3, "weight_decay": 0.134},
         "muon": {"lr": 2.05e-2, "weight_decay": 0.185},
