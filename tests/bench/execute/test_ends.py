@@ -294,7 +294,7 @@ def test_the_published_study_gives_the_published_numbers(tmp_path):
 
     root = Path(__file__).parents[3]
     folder = shutil.copytree(
-        root / "results/euclidean", tmp_path / "study", ignore=shutil.ignore_patterns("*.jsonl")
+        root / "results/euclidean", tmp_path / "euclidean", ignore=shutil.ignore_patterns("*.jsonl")
     )
     summary = text(Analysis(load(folder)))
     assert summary == (root / "results/euclidean/summary.md").read_text("utf-8")
