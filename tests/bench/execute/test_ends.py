@@ -287,20 +287,20 @@ def test_version(typed):
 
 
 def test_the_published_study_gives_the_published_numbers(tmp_path):
-    """`f3eo report results/euclidean` writes what docs/benchmark.md shows."""
+    """`f3eo report results/study` writes what docs/benchmark.md shows."""
     from f3eo.bench.report.analysis import Analysis
     from f3eo.bench.report.study_data import load
     from f3eo.bench.report.summary import text
 
     root = Path(__file__).parents[3]
     folder = shutil.copytree(
-        root / "results/euclidean", tmp_path / "euclidean", ignore=shutil.ignore_patterns("*.jsonl")
+        root / "results/study", tmp_path / "study", ignore=shutil.ignore_patterns("*.jsonl")
     )
     summary = text(Analysis(load(folder)))
-    assert summary == (root / "results/euclidean/summary.md").read_text("utf-8")
+    assert summary == (root / "results/study/summary.md").read_text("utf-8")
     page = (root / "docs" / "benchmark.md").read_text("utf-8")
-    shown = sorted(cell.strip() for row in _rows(page, "| SAM | 97") for cell in row)
-    assert shown == sorted(cell.strip() for row in _rows(summary, "| SAM | 97") for cell in row)
+    shown = sorted(cell.strip() for row in _rows(page, "| F3EO | 97") for cell in row)
+    assert shown == sorted(cell.strip() for row in _rows(summary, "| F3EO | 97") for cell in row)
 
 
 def _rows(text, first):
