@@ -99,6 +99,9 @@ def test_scores_that_the_prose_names(rows):
         if d["task"] == "cifar10-10k" and d["verdict"] == "worse"
     }
     assert best == {"soap", "muon", "ivon", "sgd"} and "behind SOAP, Muon, IVON and SGD" in page()
+    for task, place in {"digits-few": 9, "fashion-mlp-noise40": 6}.items():
+        assert list(SUMMARY["scores"][task]["means"]).index("f3eo") == place
+    assert "F3EO over Muon is tenth and seventh" in page()
     classics = [g for g in SUMMARY["goals"] if g["rival"] in ("sgd", "adamw", "muon")]
     at_once = set.intersection(*(set(goal["held"]) for goal in classics))
     assert (
