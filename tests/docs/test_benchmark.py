@@ -9,7 +9,9 @@ from docs.pages import ROOT, block, prose, table, text
 from f3eo.bench.methods import METHODS, label
 from f3eo.bench.methods.count import count
 from f3eo.bench.plan.spaces import OWN, TUNED, WRAPPERS
+from f3eo.bench.plan.variants import ABLATION_TASKS
 
+OURS_AND_SAM, PLAIN = ("F3EO", "SAM"), ("sgd", "adamw")
 STUDY, OLD = ROOT / "results/study", ROOT / "results/euclidean"
 SUMMARY = json.loads((STUDY / "summary.json").read_text(encoding="utf-8"))
 EUCLIDEAN = json.loads((OLD / "summary.json").read_text(encoding="utf-8"))
@@ -110,6 +112,39 @@ def test_scores_that_the_prose_names(rows):
     )
 
 
+def test_what_the_ablation_says_is_that_of_its_table():
+    shown = {row[0]: row[1:] for row in table("benchmark.md", "changed")}
+    marked = {
+        (line, task)
+        for line, cells in shown.items()
+        for task, cell in zip(ABLATION_TASKS, cells, strict=True)
+        if "▼" in cell
+    }
+    over = {(f"{method} over {base}", "mnist1d-mlp") for method in OURS_AND_SAM for base in PLAIN}
+    unlearned = {(f"{method} over sgd", "modular-addition") for method in OURS_AND_SAM}
+    assert marked == {
+        *over,
+        *unlearned,
+        *(("F3EO, rule=direct", task) for task in ABLATION_TASKS),
+        ("F3EO, strength=fixed", "modular-addition"),
+        ("SAM over adamw", "modular-addition"),
+    }
+    assert not any("▲" in cell for cells in shown.values() for cell in cells)
+    on_curves = {line: cells[0].strip("▼* ") for line, cells in shown.items()}
+    lost = {
+        (method, base): round(float(on_curves[method]) - float(on_curves[f"{method} over {base}"]))
+        for method in OURS_AND_SAM
+        for base in PLAIN
+    }
+    assert list(lost.values()) == [7, 8, 9, 9]
+    assert "loses seven and eight points, SAM nine on both" in page()
+    assert shown["F3EO"][2] == "100.00" and "where the default reaches 100 %" in page()
+    for estimator in ("batch", "compiled", "exact", "model_sampled", "sign"):
+        assert f"F3EO, estimator={estimator}" in shown
+    for metric in ("elementwise", "euclidean", "factored"):
+        assert f"F3EO, metric={metric}" in shown
+
+
 def by_method(rows, column):
     """Means over tasks of means over seeds."""
     known = (
@@ -118,17 +153,23 @@ def by_method(rows, column):
     return dict(known.group_by("method").agg(pl.col(column).mean()).iter_rows())
 
 
+def processors(rows):
+    found = pl.col("machine:json").str.json_path_match("$.processor")
+    return rows.with_columns(found.alias("processor"))
+
+
 def test_every_seed_has_all_methods_and_both_machines_are_named(rows):
     plain = rows.filter(pl.col("variant") == "")
     assert len(plain) == 11 * 15 * 10 and plain["seed"].n_unique() == 10
-    machines = plain.with_columns(
-        pl.col("machine:json").str.json_path_match("$.processor").alias("processor")
-    )
+    machines = processors(plain)
     kinds = set(machines["processor"])
     assert kinds == {"AMD EPYC", "Intel(R) Xeon(R) Processor"}
     late = pl.col("task") == "reviews-minilm"
     assert set(machines.filter(~late & (pl.col("seed") <= 5))["processor"]) == {"AMD EPYC"}
     assert set(machines.filter(late | (pl.col("seed") >= 7))["processor"]) == kinds - {"AMD EPYC"}
+    changed = processors(rows.filter(pl.col("variant") != ""))
+    assert set(changed["processor"]) == kinds - {"AMD EPYC"}
+    assert "the ablation is from the Xeon" in page()
 
 
 def test_the_study_of_version_2_is_told_as_it_ended():

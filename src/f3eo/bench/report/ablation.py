@@ -15,7 +15,7 @@ from f3eo.bench.statistics.scores import Scores, scores
 def ablation_table(analysis: Analysis) -> Table | None:
     """Mean scores of variants, marked where they differ from the method they vary.
 
-    Holm's correction is over the whole table.
+    All lines are means over the seeds of the variants. Holm's correction is over the whole table.
 
     Returns:
         None if no variant ran.
@@ -26,7 +26,10 @@ def ablation_table(analysis: Analysis) -> Table | None:
         return None
     methods = sorted(dict.fromkeys(row["method"] for row in variants), key=lambda m: m != OURS)
     names = list(dict.fromkeys((row["method"], row["variant"]) for row in variants))
-    plain = [row for row in analysis.study.rows if row["method"] in methods]
+    seeds = {row["seed"] for row in variants}
+    plain = [
+        row for row in analysis.study.rows if row["method"] in methods and row["seed"] in seeds
+    ]
     scored = {
         task: scores(
             [_relabelled(row) for row in [*plain, *variants] if row["task"] == task],
