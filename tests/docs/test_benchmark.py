@@ -145,6 +145,28 @@ def test_what_the_ablation_says_is_that_of_its_table():
         assert f"F3EO, metric={metric}" in shown
 
 
+def test_the_grids_are_told_as_they_ended(rows):
+    accuracy = "final.test_accuracy"
+    means = {}
+    for rule in ("decoupled", "coupled", "direct"):
+        own = rows.filter(pl.col("variant") == f"sensitivity {rule}")
+        options = [json.loads(config)["options"] for config in own["config:json"]]
+        settings = own.with_columns(
+            pl.Series("lr", [o["lr"] for o in options]),
+            pl.Series("value", [o["value"] for o in options]),
+        )
+        assert len(settings) == 5 * 4 * 3
+        grouped = settings.group_by("lr", "value").agg(100 * pl.col(accuracy).mean())
+        means[rule] = {(lr, value): score for lr, value, score in grouped.iter_rows()}
+    for rule, said in {"decoupled": "reaches {} to {} %", "coupled": "one {} to {} %"}.items():
+        known = {key: score for key, score in means[rule].items() if score is not None}
+        best = max(known, key=known.get)[0]
+        ends = [score for (lr, _), score in known.items() if lr == best]
+        assert len(ends) == 4 and said.format(f"{min(ends):.1f}", f"{max(ends):.1f}") in page()
+    learnt = [score for score in means["direct"].values() if score is not None and score > 20]
+    assert not learnt and "at none of its twenty settings" in page()
+
+
 def by_method(rows, column):
     """Means over tasks of means over seeds."""
     known = (
