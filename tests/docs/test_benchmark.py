@@ -175,6 +175,45 @@ def by_method(rows, column):
     return dict(known.group_by("method").agg(pl.col(column).mean()).iter_rows())
 
 
+def test_other_shares_of_wrong_labels_are_told_as_they_ended():
+    folder = ROOT / "results/noise"
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    means = {task: known["means"] for task, known in summary["scores"].items()}
+    verdicts = {(d["task"], d["rival"]): d["verdict"] for d in summary["differences"]}
+
+    def judged(task):
+        found = {"better": set(), "level": set(), "worse": set()}
+        for (on, rival), verdict in verdicts.items():
+            if on == task:
+                found[verdict].add(rival)
+        return found
+
+    for task, said in {
+        "fashion-mlp-noise20": "has {:.1f} % in a perceptron, level with Muon and ahead of SGD",
+        "fashion-cnn-noise20": "convolutions {:.1f} %, level with SGD and ahead of the others",
+        "fashion-cnn-noise60": "fails there: {:.1f} %, SGD 73.8",
+    }.items():
+        assert said.format(means[task]["f3eo"]) in page()
+    assert judged("fashion-mlp-noise20")["level"] == {"muon"}
+    assert judged("fashion-cnn-noise20")["level"] == {"sgd"}
+    assert not judged("fashion-mlp-noise20")["worse"] | judged("fashion-cnn-noise20")["worse"]
+    assert judged("fashion-mlp-noise60")["worse"] == {"sam"}
+    leading, ours = means["fashion-mlp-noise60"]["sam"], means["fashion-mlp-noise60"]["f3eo"]
+    assert f"SAM leads the perceptron, {leading:.1f} and {ours:.1f} %" in page()
+    assert judged("fashion-cnn-noise60")["worse"] == {"sgd", "sam"}
+    assert f"{means['fashion-cnn-noise60']['sgd']:.1f}" == "73.8"
+    runs = pl.read_parquet(folder / "results.parquet").filter(
+        pl.col("task") == "fashion-cnn-noise60"
+    )
+    rates = {
+        (method, json.loads(config)["options"]["lr"])
+        for method, config in runs.select("method", "config:json").iter_rows()
+    }
+    assert {("f3eo", 0.978), ("sgd", 0.3)} <= rates and "rate of 0.98" in page()
+    failed = runs.filter((pl.col("method") == "f3eo") & (pl.col("final.test_accuracy") < 0.2))
+    assert len(failed) == 4 and "four of ten runs stay below 20 %" in page()
+
+
 def processors(rows):
     found = pl.col("machine:json").str.json_path_match("$.processor")
     return rows.with_columns(found.alias("processor"))

@@ -29,6 +29,14 @@ def test_the_rows_of_the_cost_table_can_be_asked_for():
     assert set(header.strip("| ").split(" | ")[2:]) <= set(MODELS)
 
 
+def test_the_rows_of_the_default_can_be_asked_for_by_its_command():
+    asked = [row[1].strip("`") for row in table("performance.md", "version 0.3")]
+    said = next(
+        line for line in text("performance.md").splitlines() if "f3eo cost --methods" in line
+    )
+    assert set(asked) <= set(VARIANTS) and all(f" {name} " in said for name in asked)
+
+
 def test_the_checks_in_1000_steps_are_as_many_as_it_says():
     """At the 1st, 4th, 16th, … measurement, every fifth step measuring by default."""
 

@@ -162,7 +162,7 @@ def test_a_study_of_an_older_version_is_resumed(tmp_path, monkeypatch, kind, ver
     assert [row["key"] for row in carried.rows] == [run.key]
 
 
-@pytest.mark.parametrize("name", ["study", "euclidean", "usual-base", "mnist1d-study"])
+@pytest.mark.parametrize("name", ["study", "noise", "euclidean", "usual-base", "mnist1d-study"])
 def test_committed_rows_have_the_names_of_this_version(name):
     for file in (STUDY.parent / name).glob("*.parquet"):
         rows = archive.read(file)
