@@ -230,7 +230,7 @@ def test_every_seed_has_all_methods_and_both_machines_are_named(rows):
     assert set(machines.filter(late | (pl.col("seed") >= 7))["processor"]) == kinds - {"AMD EPYC"}
     changed = processors(rows.filter(pl.col("variant") != ""))
     assert set(changed["processor"]) == kinds - {"AMD EPYC"}
-    assert "the ablation is from the Xeon" in page()
+    assert "the ablation and the grids are from the Xeon" in page()
 
 
 def test_the_study_of_version_2_is_told_as_it_ended():
