@@ -30,6 +30,11 @@ def old():
     return pl.read_parquet(OLD / "results.parquet")
 
 
+def options_of(rows):
+    """What each row's method was built with."""
+    return [json.loads(config)["options"] for config in rows["config:json"]]
+
+
 def record(summary, rival):
     (found,) = [r for r in summary["records"] if r["rival"] == rival]
     return len(found["better"]), len(found["worse"])
@@ -150,10 +155,9 @@ def test_the_grids_are_told_as_they_ended(rows):
     means = {}
     for rule in ("decoupled", "coupled", "direct"):
         own = rows.filter(pl.col("variant") == f"sensitivity {rule}")
-        options = [json.loads(config)["options"] for config in own["config:json"]]
         settings = own.with_columns(
-            pl.Series("lr", [o["lr"] for o in options]),
-            pl.Series("value", [o["value"] for o in options]),
+            pl.Series("lr", [o["lr"] for o in options_of(own)]),
+            pl.Series("value", [o["value"] for o in options_of(own)]),
         )
         assert len(settings) == 5 * 4 * 3
         grouped = settings.group_by("lr", "value").agg(100 * pl.col(accuracy).mean())
@@ -205,10 +209,7 @@ def test_other_shares_of_wrong_labels_are_told_as_they_ended():
     runs = pl.read_parquet(folder / "results.parquet").filter(
         pl.col("task") == "fashion-cnn-noise60"
     )
-    rates = {
-        (method, json.loads(config)["options"]["lr"])
-        for method, config in runs.select("method", "config:json").iter_rows()
-    }
+    rates = {(m, o["lr"]) for m, o in zip(runs["method"], options_of(runs), strict=True)}
     assert {("f3eo", 0.978), ("sgd", 0.3)} <= rates and "rate of 0.98" in page()
     failed = runs.filter((pl.col("method") == "f3eo") & (pl.col("final.test_accuracy") < 0.2))
     assert len(failed) == 4 and "four of ten runs stay below 20 %" in page()
@@ -322,10 +323,7 @@ def test_one_strength_against_a_searched_one_is_that_of_the_rows(old):
 
 def test_the_bases_are_those_it_names(rows):
     ours = rows.filter((pl.col("method") == "f3eo") & (pl.col("variant") == ""))
-    bases = {
-        task: json.loads(config)["options"]["base"]
-        for task, config in zip(ours["task"], ours["config:json"], strict=True)
-    }
+    bases = {t: o["base"] for t, o in zip(ours["task"], options_of(ours), strict=True)}
     assert set(bases.values()) == {"muon", "sgd"} and len(bases) == 15
     over_sgd = {task for task, base in bases.items() if base == "sgd"}
     convolutions = {"mnist1d-cnn", "fashion-cnn", "fashion-cnn-noise40", "cifar10-10k"}
@@ -339,8 +337,7 @@ def test_the_bases_are_those_it_names(rows):
 def test_f3eo_is_the_default_but_for_its_rest(rows):
     """Beside what the trials chose, its options are those of `f3eo bench` today."""
     ours = rows.filter((pl.col("method") == "f3eo") & (pl.col("variant") == ""))
-    for config in ours["config:json"]:
-        options = json.loads(config)["options"]
+    for options in options_of(ours):
         today = METHODS["f3eo"].options(
             {n: options[n] for n in ("lr", "weight_decay", "base", "momentum")}
         )
