@@ -65,6 +65,32 @@ def test_the_penalty_and_its_gradient_are_the_sum_over_all_tasks(count):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("decay", [None, 0.6])
+def test_a_limit_holds_for_the_curvature_of_every_parameter(decay):
+    """½ Σ_p min(λ Ω_p, c) (θ_p − θ̄_p)² and what is left at θ̄: the value of the sum there."""
+    model = network()
+    elastic = Elastic(Given(random_importances(model, 3)), 3.0, decay=decay)
+    tasks_of(model, 3, elastic)
+    own = list(model.parameters())
+    whole = elastic.penalty(own)
+    slopes = torch.autograd.grad(whole, own, create_graph=True)
+    curvatures = [torch.autograd.grad(g.sum(), p)[0] for g, p in zip(slopes, own, strict=True)]
+    moves = [g.detach() / c for g, c in zip(slopes, curvatures, strict=True)]
+    rows = list(zip(curvatures, moves, strict=True))
+    left = float(whole.detach()) - 0.5 * sum(float((c * m.square()).sum()) for c, m in rows)
+    assert left == pytest.approx(0, abs=1e-9) if decay else left > 1
+    limit = 3.0
+    assert any((c < limit).any() for c in curvatures) and any((c > limit).any() for c in curvatures)
+    found = elastic.penalty(own, limit=limit)
+    truth = left + 0.5 * sum(float((c.clamp(max=limit) * m.square()).sum()) for c, m in rows)
+    assert float(found.detach()) == pytest.approx(truth, rel=1e-12)
+    for g, (c, m) in zip(torch.autograd.grad(found, own), rows, strict=True):
+        assert torch.allclose(g, c.clamp(max=limit) * m, rtol=1e-11, atol=1e-13)
+    assert torch.equal(elastic.penalty(own, limit=1e9), whole)
+    with pytest.raises(ValueError, match=r"limit .*received 0"):
+        elastic.penalty(own, limit=0.0)
+
+
 def test_with_a_decay_it_is_the_recursion_of_online_ewc():
     model = network()
     tasks = random_importances(model, 4)

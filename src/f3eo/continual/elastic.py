@@ -25,14 +25,13 @@ class Elastic(Past):
 
     Beside F3EO its gradient min(λ Ω, 1/lr) (θ − θ̄) joins g at every step; the rule then takes h off
     both. A step of SGD along more than 1/lr would pass θ̄, and along 2/lr diverge. Like everything
-    in a step, it leaves a parameter alone that the batch does not reach. In a loop with
-    any optimizer add `elastic.penalty(model.parameters())` to the loss, and call
-    `elastic.consolidate(model, closure, data)` after each task.
+    in a step, it leaves a parameter alone that the batch does not reach. In a loop with any
+    optimizer add `elastic.penalty(model.parameters())` to the loss, for SGD with `limit=1 / lr`,
+    and call `elastic.consolidate(model, closure, data)` after each task.
 
     Args:
         importance: Ω_k: `Exact()`, `FromSteps()`, `PathIntegral()`, or another `Importance`.
-        strength: λ >= 0. Of `penalty`, SGD with rate lr is stable below lr λ Ω = 2, Ω the largest
-            entry.
+        strength: λ >= 0.
         decay: γ in (0, 1]; default None, the sum over all tasks with anchors of their own.
 
     Raises:
@@ -60,25 +59,35 @@ class Elastic(Past):
         """See `Past.reads_squares`."""
         return self.importance.reads_squares
 
-    def penalty(self, parameters: Iterable[Tensor]) -> Tensor:
+    def penalty(self, parameters: Iterable[Tensor], limit: float | None = None) -> Tensor:
         """½ λ Σ_k Σ_p Ω_kp (θ_p − θ*_kp)², a scalar with a graph; 0 before the first task ends.
+
+        With a limit c it is ½ Σ_p min(λ Ω_p, c) (θ_p − θ̄_p)² plus what is left at θ̄. SGD with
+        rate lr is stable below lr λ Ω_p = 2 in every p; the sum over tasks grows with them.
 
         Args:
             parameters: θ; those that are new since the last task ended are free.
+            limit: c > 0; 1/lr is what F3EO takes. Default None, the whole curvature.
 
         Raises:
-            ValueError: none of them was there at the end of a task.
+            ValueError: none of them was there at the end of a task; a limit that is not positive.
         """
+        if limit is not None:
+            in_range("limit", limit, 0, None)
         own = list(parameters)
         if not self._weights:
             return wide(own[0]).sum() * 0 if own else torch.zeros(())
         terms = [
-            (self._weights[p] * (wide(p) - self._anchors[p]).square()).sum()
+            (self._curvature(p, limit) * (wide(p) - self._anchors[p]).square()).sum()
             for p in self._known(own)
         ]
-        return (
-            0.5 * self.strength * (torch.stack([t.to(terms[0]) for t in terms]).sum() + self._rest)
-        )
+        total = torch.stack([t.to(terms[0]) for t in terms]).sum()
+        return 0.5 * (total + self.strength * self._rest)
+
+    def _curvature(self, parameter: Tensor, limit: float | None) -> Tensor:
+        """min(λ Ω, c) of one that was there when a task ended."""
+        curvature = self.strength * self._weights[parameter]
+        return curvature if limit is None else curvature.clamp(max=limit)
 
     def observe(
         self, parameters: Iterable[Tensor], gradients: Sequence[Tensor | None] | None = None
@@ -118,9 +127,7 @@ class Elastic(Past):
         """g + min(λ Ω, 1/lr) (θ − θ̄), or less it where the group maximizes."""
         if parameter not in self._weights:
             return g
-        curvature = self.strength * self._weights[parameter]
-        if rate > 0:
-            curvature = curvature.clamp(max=1 / rate)
+        curvature = self._curvature(parameter, 1 / rate if rate > 0 else None)
         pull = curvature * (wide(parameter) - self._anchors[parameter])
         return g.add(pull.to(g), alpha=sign)
 

@@ -8,7 +8,7 @@ from f3eo.bench.continual.learners.batch_squared import BatchSquared
 from f3eo.bench.continual.learners.regularised import first
 from f3eo.continual import Exact
 
-RATE, STRENGTH, DECAY, SAMPLES = 0.1, 3.0, 0.7, 16
+RATE, STRENGTH, STIFF, DECAY, SAMPLES = 0.1, 3.0, 3000.0, 0.7, 16
 
 
 def gradient(model, x, y):
@@ -23,14 +23,18 @@ def mean_of_squares(model, batches, size):
     return torch.stack([gradient(model, *part).square() for part in parts]).mean(0)
 
 
+@pytest.mark.parametrize("strength", [STRENGTH, STIFF])
 @pytest.mark.parametrize(
     "name, size, decay",
     [("ewc", 1, None), ("ewc_batch", 8, None), ("online_ewc", 1, DECAY)],
 )
-def test_a_step_adds_the_gradient_of_the_penalty_by_its_importance(name, size, decay):
-    """g + λ Σ_k F_k (θ − θ*_k), and g + λ (γ F_1 + F_2)(θ − θ*_2) of online EWC."""
+def test_a_step_adds_the_gradient_of_the_penalty_by_its_importance(name, size, decay, strength):
+    """g + λ Σ_k F_k (θ − θ*_k), and g + λ (γ F_1 + F_2)(θ − θ*_2) of online EWC.
+
+    Where λ Σ_k F_k is above 1/lr in a parameter, 1/lr stands in its place.
+    """
     model = small_model()
-    options = {"lr": RATE, "momentum": 0.0, "strength": STRENGTH, "samples": SAMPLES}
+    options = {"lr": RATE, "momentum": 0.0, "strength": strength, "samples": SAMPLES}
     options |= {} if decay is None else {"decay": decay}
     learner = PEERS[name].build(model, PEERS[name].options(options), 0)
     closure, anchors, fishers = closure_of(model), [], []
@@ -46,12 +50,17 @@ def test_a_step_adds_the_gradient_of_the_penalty_by_its_importance(name, size, d
     moves = [before - anchor for anchor in anchors]
     if decay is None:
         pull = fishers[0] * moves[0] + fishers[1] * moves[1]
+        curvature = strength * (fishers[0] + fishers[1])
     else:
         pull = (decay * fishers[0] + fishers[1]) * moves[1]
+        curvature = strength * (decay * fishers[0] + fishers[1])
+    pull = strength * pull * (1 / RATE / curvature).clamp(max=1)
+    stiff = (curvature > 1 / RATE).double().mean()
+    assert 0.1 < stiff < 0.9 if strength == STIFF else not stiff
     own, expected = gradient(model, x, y), closure(x, y).mean().detach()
-    assert (RATE * STRENGTH * pull).norm() > 1e-4  # else nothing is tested
+    assert (RATE * pull).norm() > 1e-4  # else nothing is tested
     loss = learner.step(closure, x, y)
-    torch.testing.assert_close(flat(model), before - RATE * (own + STRENGTH * pull))
+    torch.testing.assert_close(flat(model), before - RATE * (own + pull))
     torch.testing.assert_close(loss, expected)  # without the penalty
 
 

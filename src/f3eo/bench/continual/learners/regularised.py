@@ -11,7 +11,10 @@ from f3eo.continual import Elastic
 
 
 class Regularised(Learner):
-    """An optimizer along ∇(L + ½ λ Σ_k Σ_p Ω_kp (θ_p − θ*_kp)²).
+    """An optimizer along ∇(L + ½ λ Σ_k Σ_p Ω_kp (θ_p − θ*_kp)²), of curvature 1/lr at most.
+
+    The limit is that of F3EO's own `past=Elastic(…)`. λ is tuned on the first stages and the sum
+    grows over all: without a limit runs of 20 stages diverge for this alone.
 
     Args:
         model: what it trains.
@@ -34,7 +37,8 @@ class Regularised(Learner):
         loss = closure(x, y).mean()
         loss.backward()
         self.elastic.observe(self._parameters)  # a path integral is along this gradient alone
-        self.elastic.penalty(self._parameters).backward()
+        rate = self.optimizers[0].param_groups[0]["lr"]
+        self.elastic.penalty(self._parameters, limit=1 / rate).backward()
         self.optimizers[0].step()
         return loss.detach()
 

@@ -34,5 +34,5 @@ one, so that it is lowered far."""
 PENALTY = {"strength": log(0.1, 1e4)}
 """λ of ½ λ Σ Ω (θ − θ*)², where Ω is a squared gradient. One range for both kinds of it: squares of
 batch gradients are about 1/B as large as the mean of single squares, so that their best λ is about
-B times as large (measured, permuted MNIST, B = 10: 10 and 100). Far above, lr λ Ω passes the bound
-of a stable step, and training breaks down."""
+B times as large (measured, permuted MNIST, B = 10: 10 and 100). Far above, lr λ Ω passes 1, where
+every learner limits it."""
