@@ -65,6 +65,10 @@ def stream(
     samples: Annotated[
         int | None, _option("samples", "N", "Training samples of each stage; at least 1.")
     ] = None,
+    tests: Annotated[
+        int | None,
+        _option("tests", "N", "Test samples of each stage, drawn by the seed; at least 1."),
+    ] = None,
     equal: Annotated[
         Literal["steps", "time", "both"] | None,
         _option(
@@ -105,6 +109,7 @@ def stream(
         "seeds": seeds,
         "stages": stages,
         "samples": samples,
+        "tests": tests,
         "equal": EQUALS if equal == BOTH else equal and (equal,),
     }
     asked = {option: value for option, value in given.items() if value not in (None, ())}

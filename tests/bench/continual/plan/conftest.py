@@ -14,7 +14,14 @@ from f3eo.bench.execute.pool import Update
 def make(blobs, tmp_path):
     def made_study(**changes):
         usual = {"name": "small", "streams": ("blobs",), "learners": ("sgd", "replay")}
-        usual |= {"trials": 2, "seeds": 2, "stages": None, "samples": 40, "equal": ("steps",)}
+        usual |= {
+            "trials": 2,
+            "seeds": 2,
+            "stages": None,
+            "samples": 40,
+            "tests": None,
+            "equal": ("steps",),
+        }
         return StreamStudy(**(usual | {"folder": tmp_path} | changes))
 
     return made_study

@@ -115,6 +115,7 @@ def test_rows_of_another_setting_are_set_aside(make, console, executed):
         ({"equal": ("cost",)}, "unknown kind of equality 'cost'; choose from"),
         ({"trials": 0}, "trials must be at least 1, got 0"),
         ({"samples": 0}, "samples must be at least 1, got 0"),
+        ({"tests": 0}, "tests must be at least 1, got 0"),
         ({"stages": 4}, "blobs has 3 stages, received stages=4; ask for at most 3"),
         ({"minutes": 0}, "minutes must be a positive number, got 0"),
         ({"name": "a/b"}, "single folder, got 'a/b'"),

@@ -92,6 +92,13 @@ def test_every_section_learner_and_number_is_there(page, folder):
                     assert part in shown
 
 
+def test_a_part_of_the_test_sets_is_said_so():
+    whole = row("rotated-mnist", "sgd", 0)
+    part = whole | {"config": whole["config"] | {"samples": 5000, "tests": 2000}}
+    words = "5,000 training samples of each, batches of 10, 2,000 test samples of each."
+    assert words in edge(part) and "test samples of each" not in edge(whole)
+
+
 def test_pictures_lie_beside_the_page_and_in_it(folder, page):
     places = ("rotated-mnist-steps", "sinusoid-time")
     names = {path.stem for path in (folder / "pictures").iterdir()}

@@ -57,6 +57,24 @@ def test_scores_are_those_of_the_model_on_every_test_set(blobs):
     assert result.scores[0] == [score] and result.losses[0] == pytest.approx([losses])
 
 
+def test_test_samples_may_be_fewer_those_of_newcomers_too(blobs, monkeypatch):
+    sizes, adapted = [], []
+    monkeypatch.setattr(
+        module, "judge", lambda *args: sizes.append(len(args[-1].y)) or judge(*args)
+    )
+    monkeypatch.setattr(
+        module,
+        "newcomers",
+        lambda model, stream, unseen, *args: adapted.extend(len(s.test().y) for s in unseen) or [],
+    )
+    whole = train(made(learner="sgd", tests=None))
+    assert set(sizes) == set(adapted) == {TEST}
+    sizes.clear(), adapted.clear()
+    part = train(made(learner="sgd", tests=7))
+    assert set(sizes) == set(adapted) == {7}
+    assert part.points == whole.points and part.scores != whole.scores
+
+
 def test_measuring_changes_nothing_of_the_training(blobs, monkeypatch):
     usual = train(made("replay"))
     monkeypatch.setattr(module, "structure", lambda *_: {})

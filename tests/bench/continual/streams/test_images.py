@@ -1,5 +1,9 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
+from f3eo.bench.continual.streams import blocks, permuted, rotated, split
 from f3eo.bench.continual.streams.images import (
     fashion,
     image_stage,
@@ -9,6 +13,7 @@ from f3eo.bench.continual.streams.images import (
     unchanged,
 )
 from f3eo.bench.continual.streams.mnist_fashion import STREAMS
+from f3eo.bench.continual.streams.stream import limited
 from f3eo.bench.tasks import Samples
 
 
@@ -38,6 +43,29 @@ def test_a_stage_may_have_fewer_training_images(small_data):
     assert torch.equal(some.train.x, every.train.x[:7])
     assert torch.equal(some.train.y, every.train.y[:7])
     assert torch.equal(some.test.x, every.test.x)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        *(one for stream in (permuted, rotated, blocks) for one in stream.stages(5)[2:4]),
+        *rotated.unseen(5)[:2],
+        *blocks.unseen(5)[:2],
+        *STREAMS[0].stages(5),
+    ],
+    ids=lambda stage: stage.name,
+)
+def test_some_images_are_the_same_as_of_all(small_data, stage):
+    whole, part = stage.load(), limited(stage, 13, 9).load()
+    other = limited(replace(stage, some=None), 13, 9).load()
+    assert stage.some and len(part.train.y) == 13 < len(whole.train.y)
+    for a, b in zip([*part.train, *part.test], [*other.train, *other.test], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_stage_that_leaves_images_out_is_made_whole(small_data):
+    for stage in (*split.digits(0), *split.parity(0)):
+        assert stage.some is None
 
 
 def test_mnist_comes_before_fashion_mnist(small_data):

@@ -61,13 +61,31 @@ def test_a_limited_stage_is_a_random_part_and_the_same_at_every_call():
         assert torch.equal(part.y, part.x.flatten().long() % 5)
 
 
+def test_test_samples_are_drawn_by_the_seed_and_training_samples_are_not():
+    first, other = (limited(Stage("a", made), 20, 10, seed).load() for seed in (3, 4))
+    assert values(first.train) == values(other.train)
+    assert values(first.test) != values(other.test)
+    assert values(limited(Stage("a", made), 20, 10, 3).test()) == values(first.test)
+
+
+def test_training_samples_are_made_alone_where_they_can():
+    def some(pick):
+        whole = made().train
+        return Samples(*(part[pick(100)] for part in whole))
+
+    stage = Stage("a", lambda: pytest.fail("loaded"), lambda: made().test, some)
+    for samples in (20, 100, 101):
+        data = limited(stage, samples, 10).load()
+        assert values(data.train) == values(limited(Stage("a", made), samples).load().train)
+
+
 def test_a_limit_that_is_none_or_above_all_takes_all():
     for stage in (limited(Stage("a", made)), limited(Stage("a", made), 101, 51)):
         assert values(stage.load().train) == values(made().train)
         assert values(stage.test()) == values(stage.load().test) == values(made().test)
 
 
-@pytest.mark.parametrize("name", ["samples", "test"])
+@pytest.mark.parametrize("name", ["samples", "tests"])
 def test_a_limit_below_one_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1 or None for all, received 0"):
         limited(Stage("a", made), **{name: 0})

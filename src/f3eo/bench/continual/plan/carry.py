@@ -86,7 +86,7 @@ def write_manifest(study: StreamStudy) -> None:
     """
     path = study.path / "study.json"
     before = disk.read_json(path, CURE, lambda asked: [*asked["streams"], *asked["learners"]])
-    names = ("name", "trials", "seeds", "samples", "command")
+    names = ("name", "trials", "seeds", "samples", "tests", "command")
     asked = {name: getattr(study, name) for name in names}
     asked["equal"] = list(dict.fromkeys([*before.get("equal", ()), *study.equal]))
     asked["learners"] = list(dict.fromkeys([*before.get("learners", ()), *study.learners]))

@@ -20,6 +20,7 @@ USUAL: Mapping[str, Any] = {
     "seeds": 5,
     "stages": None,
     "samples": None,
+    "tests": None,
     "equal": EQUALS,
 }
 QUICK: Mapping[str, Any] = {
@@ -30,6 +31,7 @@ QUICK: Mapping[str, Any] = {
     "seeds": 3,
     "stages": 5,
     "samples": 1000,
+    "tests": None,
     "equal": ("steps",),
 }
 """A small study: less than three minutes on two cores."""
@@ -50,6 +52,7 @@ class StreamStudy:
         seeds: number of results per learner, stream and kind of equality, with seeds 0, 1, …
         stages: number of stages of each stream, from the first on; None is all.
         samples: training samples of a stage; None is all.
+        tests: test samples of a stage, drawn by the seed; None is all.
         equal: what learners spend equally: "steps", "time", or both in separate runs. The settings
             chosen by the trials, at equal steps, serve both.
         workers: number of processes, with one torch thread each; default 2.
@@ -68,6 +71,7 @@ class StreamStudy:
     seeds: int
     stages: int | None
     samples: int | None
+    tests: int | None
     equal: Sequence[Equal]
     workers: int = 2
     folder: Path = Path("runs")
@@ -84,6 +88,7 @@ class StreamStudy:
             seeds=self.seeds,
             stages=self.stages,
             samples=self.samples,
+            tests=self.tests,
             workers=self.workers,
         )
         for stream in self.streams:
@@ -159,6 +164,7 @@ class StreamStudy:
             batch=batch,
             epochs=epochs,
             samples=self.samples,
+            tests=self.tests,
             **more,
         )
 

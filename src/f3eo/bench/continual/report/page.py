@@ -144,10 +144,12 @@ def _setting(study: StreamStudy, places: Sequence[Place]) -> str:
     def words(config: Mapping[str, Any]) -> str:
         stages, samples, epochs = (config[name] for name in ("stages", "samples", "epochs"))
         each = "all training samples" if samples is None else f"{samples:,} training samples"
+        tests = config.get("tests")
+        judged = "" if tests is None else f", {tests:,} test samples of each"
         passes = "one pass" if epochs == 1 else f"{epochs} passes"
         return (
             f"{stages} stage{'s' if stages != 1 else ''}, {passes} through {each} of each, "
-            f"batches of {config['batch']}"
+            f"batches of {config['batch']}{judged}"
         )
 
     configs = (row["config"] for place in places for row in study.places[place])

@@ -26,6 +26,7 @@ class StreamRun:
         epochs: passes through the training samples of a stage.
         samples: training samples of a stage; default None, all.
         kind: "result" on test sets, or "trial" on held-out training samples; default "result".
+        tests: test samples of a stage, drawn by the seed; default None, all.
         price: time of one step over that of an SGD step. A stage then takes as many steps as fit
             into the time of its SGD steps. Default None: equal steps.
     """
@@ -39,6 +40,7 @@ class StreamRun:
     epochs: int
     samples: int | None = None
     kind: Kind = "result"
+    tests: int | None = None
     price: float | None = None
 
     @property
@@ -60,7 +62,7 @@ class StreamRun:
     def setting(self) -> dict[str, Any]:
         """Values that must be equal for learners to be compared."""
         names = ("kind", "equal", "stages", "batch", "epochs", "samples")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | self._later
 
     @property
     def config(self) -> dict[str, Any]:
@@ -71,8 +73,14 @@ class StreamRun:
     @property
     def key(self) -> str:
         """Sixteen hex digits that identify this run."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        own = {name: value for name, value in asdict(self).items() if name != "tests"}
+        text = json.dumps(own | self._later, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def _later(self) -> dict[str, int]:
+        """What older rows do not have; at its default it is left out, so that these keep keys."""
+        return {} if self.tests is None else {"tests": self.tests}
 
     def epoch(self, samples: int) -> int:
         """Steps of one pass through N samples, ⌊N/B⌋; an incomplete batch is dropped."""

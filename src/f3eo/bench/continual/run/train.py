@@ -75,8 +75,7 @@ def train(run: StreamRun, progress: Progress = lambda share: None) -> Result:
     numpy.random.seed(run.seed)
     torch.manual_seed(run.seed)
     stream, peer = STREAMS[run.stream], PEERS[run.learner]
-    stages = _stages(run, stream)
-    unseen = stream.unseen(run.seed) if run.kind == "result" else ()
+    stages, unseen = _stages(run, stream), _unseen(run, stream)
     model = stream.seeded_model(run.seed)
     learner = peer.build(model, run.options, run.seed)
     probe, result = Probe(run.seed), Result()
@@ -118,7 +117,13 @@ def _stages(run: StreamRun, stream: Stream) -> list[Stage]:
     stages: Sequence[Stage] = list(stream.stages(run.seed))[: run.stages]
     if run.kind == "trial":
         stages = [held_out(stage, run.seed) for stage in stages]
-    return [limited(stage, run.samples) for stage in stages]
+    return [limited(stage, run.samples, run.tests, run.seed) for stage in stages]
+
+
+def _unseen(run: StreamRun, stream: Stream) -> list[Stage]:
+    """The stages of newcomers; trials have none, since these ask for test sets."""
+    stages = stream.unseen(run.seed) if run.kind == "result" else ()
+    return [limited(stage, tests=run.tests, seed=run.seed) for stage in stages]
 
 
 def _stage(

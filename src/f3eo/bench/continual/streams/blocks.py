@@ -61,6 +61,7 @@ def _family(orders: Tensor, train: int | None = None) -> list[Stage]:
             mnist,
             partial(reordered, order=pixel_order(blocks)),
             train,
+            alone=True,
         )
         for blocks in orders
     ]

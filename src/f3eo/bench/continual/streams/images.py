@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from f3eo.bench.continual.streams.stream import Stage, recent
 from f3eo.bench.models.mlp import mlp
@@ -55,6 +55,7 @@ def image_stage(
     source: Callable[[Part], Samples],
     change: Change = unchanged,
     train: int | None = None,
+    alone: bool = False,
 ) -> Stage:
     """A stage of standardised images, (byte / 255 − MEAN) / DEVIATION.
 
@@ -65,15 +66,24 @@ def image_stage(
             default `unchanged`.
         train: number of training images, from the first on; default None, all. Where little is
             trained on, e.g. on a stage never seen, the others need not be changed.
+        alone: whether `change` leaves out no image and changes each by itself, so that some can be
+            changed without the others; default False.
     """
     # The test images, 8 MB as bytes, are asked for after every stage.
     test = lru_cache(maxsize=1)(lambda: change(source("t10k")))
 
-    def load() -> Data:
-        chosen = Samples(*(part[:train] for part in source("train")))
-        return Data(standardised(change(chosen)), standardised(test()))
+    def first() -> Samples:
+        return Samples(*(part[:train] for part in source("train")))
 
-    return Stage(name, partial(recent, load), lambda: standardised(test()))
+    def load() -> Data:
+        return Data(standardised(change(first())), standardised(test()))
+
+    def some(pick: Callable[[int], Tensor]) -> Samples:
+        x, y = first()
+        chosen = pick(len(y))
+        return standardised(change(Samples(x[chosen], y[chosen])))
+
+    return Stage(name, partial(recent, load), lambda: standardised(test()), some if alone else None)
 
 
 def standardised(images: Samples) -> Samples:

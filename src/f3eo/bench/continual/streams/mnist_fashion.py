@@ -8,7 +8,10 @@ from f3eo.bench.tasks.task import cross_entropy
 
 def stages(seed: int) -> list[Stage]:
     """Digits, then clothes, whatever the seed."""
-    return [image_stage("MNIST", mnist), image_stage("Fashion-MNIST", fashion)]
+    return [
+        image_stage("MNIST", mnist, alone=True),
+        image_stage("Fashion-MNIST", fashion, alone=True),
+    ]
 
 
 STREAMS = (

@@ -39,7 +39,7 @@ def orders(seed: int, number: int, length: int) -> Tensor:
 def stages(seed: int) -> list[Stage]:
     """MNIST in 20 orders of pixels, drawn from the seed."""
     return [
-        image_stage(f"order {number}", mnist, partial(reordered, order=order))
+        image_stage(f"order {number}", mnist, partial(reordered, order=order), alone=True)
         for number, order in enumerate(orders(seed, STAGES, PIXELS), 1)
     ]
 

@@ -57,7 +57,8 @@ def _turned(images: Samples, degrees: float) -> Samples:
 
 
 def _stage(degrees: float, train: int | None = None) -> Stage:
-    return image_stage(f"{degrees:g}°", mnist, partial(_turned, degrees=degrees), train)
+    turned = partial(_turned, degrees=degrees)
+    return image_stage(f"{degrees:g}°", mnist, turned, train, alone=True)
 
 
 def stages(seed: int) -> list[Stage]:

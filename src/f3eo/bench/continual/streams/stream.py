@@ -21,11 +21,14 @@ class Stage:
         load: () -> the data, the same at every call.
         only_test: () -> the test samples of `load` without its training samples, where these can
             be left out; default None, by `load`.
+        some: (pick) -> the training samples that `pick(N)`, their numbers, names among the N of
+            `load`, where the others need not be made; default None, by `load`.
     """
 
     name: str
     load: Callable[[], Data]
     only_test: Callable[[], Samples] | None = None
+    some: Callable[[Callable[[int], Tensor]], Samples] | None = None
 
     def test(self) -> Samples:
         """The test samples: a sweep over all stages must not load what they are trained on."""
@@ -109,34 +112,51 @@ def held_out(stage: Stage, seed: int, share: float = 0.2) -> Stage:
     return Stage(stage.name, load, lru_cache(maxsize=1)(lambda: load().test))
 
 
-def limited(stage: Stage, samples: int | None = None, test: int | None = None) -> Stage:
+def limited(
+    stage: Stage, samples: int | None = None, tests: int | None = None, seed: int = 0
+) -> Stage:
     """A stage with fewer samples, drawn once from all: a random part has nearly its class shares.
 
     Args:
         stage: the whole stage. To tune on a part, hold out first: `limited(held_out(…), …)`.
-        samples: number of training samples; default None, all; as many as there are if more.
-        test: number of test samples, likewise.
+        samples: number of training samples, the same for every seed; default None, all; as many as
+            there are if more.
+        tests: number of test samples, likewise, but drawn by the seed: intervals over seeds then
+            hold the choice of these samples.
+        seed: of the test samples; default 0.
 
     Raises:
-        ValueError: `samples` or `test` is below 1.
+        ValueError: `samples` or `tests` is below 1.
     """
-    for name, number in (("samples", samples), ("test", test)):
+    for name, number in (("samples", samples), ("tests", tests)):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1 or None for all, received {number}")
 
+    def train() -> Samples:
+        if stage.some is None or samples is None:
+            return _drawn(stage.load().train, samples, 0)
+        return stage.some(lambda count: _numbers(count, samples, 0))
+
+    def test() -> Samples:
+        return _drawn(stage.test(), tests, seed)
+
+    few = stage.test if tests is None else lru_cache(maxsize=1)(test)
+
     def load() -> Data:
-        data = stage.load()
-        return data._replace(train=_drawn(data.train, samples), test=_drawn(data.test, test))
+        return Data(train(), few())
 
-    return Stage(
-        stage.name,
-        load if samples is None else partial(recent, load),
-        lru_cache(maxsize=1)(lambda: _drawn(stage.test(), test)) if test else stage.test,
-    )
+    return Stage(stage.name, load if samples is None else partial(recent, load), few)
 
 
-def _drawn(samples: Samples, number: int | None) -> Samples:
+def _numbers(count: int, number: int, seed: int) -> Tensor:
+    """The numbers of some of `count` samples, at random; all in order if there are not more."""
+    if number >= count:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:number]
+
+
+def _drawn(samples: Samples, number: int | None, seed: int) -> Samples:
     if number is None or number >= len(samples.y):
         return samples
-    order = torch.randperm(len(samples.y), generator=torch.Generator().manual_seed(0))[:number]
-    return Samples(samples.x[order], samples.y[order])
+    chosen = _numbers(len(samples.y), number, seed)
+    return Samples(samples.x[chosen], samples.y[chosen])
