@@ -41,6 +41,7 @@ def test_trials_are_equally_many_on_the_first_stages_with_a_seed_of_their_own(ma
     assert {(run.seed, run.kind, run.stages) for run in runs} == {(SEED, "trial", 2)}
     assert {run.price for run in runs} == {None} and len({run.key for run in runs}) == 6
     assert {run.stages for run in make(stages=1).trial_runs()} == {1}
+    assert {run.tests for run in make(tests=9).trial_runs()} == {None}
     assert runs[0].options == PEERS["sgd"].options()
 
 

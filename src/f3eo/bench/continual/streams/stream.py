@@ -135,7 +135,7 @@ def limited(
     def train() -> Samples:
         if stage.some is None or samples is None:
             return _drawn(stage.load().train, samples, 0)
-        return stage.some(lambda count: _numbers(count, samples, 0))
+        return stage.some(partial(_numbers, number=samples, seed=0))
 
     def test() -> Samples:
         return _drawn(stage.test(), tests, seed)
