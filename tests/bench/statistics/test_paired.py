@@ -29,6 +29,7 @@ def test_the_paired_t_by_hand():
 def test_differences_without_spread_and_too_few_seeds():
     assert paired_p([0.0] * 6) == 1.0 and paired_p([-2.0] * 6) == 0.0
     assert paired_p([0.1 + 0.2 - 0.3] * 5 + [0.0]) == 1.0
+    assert paired_p([3e12, 3e12 + 0.01, 3e12 - 0.01, 3e12, 3e12]) == 0.0  # lost runs, traces
     assert math.isnan(paired_p([1.0, 2.0, 3.0, 4.0]))
     few = Paired("wine", "f3eo", "sgd", Range(2.0, 1.0, 3.0, 4), math.nan)
     assert few.relation is None

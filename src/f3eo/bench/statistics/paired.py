@@ -16,7 +16,7 @@ FEWEST = 5
 """Least number of common seeds that are tested."""
 
 ROUNDING = 1e-9
-"""Differences of scores below this, in % or nats, count as zero."""
+"""Differences below this count as zero, and spreads below this part of the differences as none."""
 
 
 class Paired(NamedTuple):
@@ -61,7 +61,8 @@ def paired_p(differences: Sequence[float]) -> float:
     """
     if len(differences) < FEWEST:
         return math.nan
-    if np.ptp(differences) < ROUNDING:  # t divides by the spread
+    largest = max(map(abs, differences))
+    if np.ptp(differences) < ROUNDING * max(1.0, largest):  # t divides by the spread
         return 1.0 if abs(differences[0]) < ROUNDING else 0.0
     test: Any = stats.ttest_1samp(differences, 0.0)
     return float(test.pvalue)

@@ -1,0 +1,107 @@
+"""Penalties from weak to strong on MNIST, then Fashion-MNIST: every row is one run; it resumes.
+
+PYTHONPATH=src F3EO_DATA=… python results/tradeoff/run.py
+
+A learner is at the options that the study of streams chose, but for the strength λ of its penalty.
+On held-out samples of three seeds λ falls from there by factors of four. The largest at which the
+last task is learnt to within half a point of SGD is then run on the test sets with five seeds.
+`report.py` compares them with SGD.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from f3eo.bench.continual.numbers import NUMBERS
+from f3eo.bench.continual.plan.tuning import SEED
+from f3eo.bench.continual.report import load
+from f3eo.bench.continual.run.stream_run import Kind, StreamRun
+from f3eo.bench.continual.run.train import train
+
+ROWS = Path(__file__).with_name("rows.jsonl")
+STUDY = Path(__file__).parents[1] / "streams"
+STREAM, METRIC, SAMPLES = "mnist-fashion", "accuracy", 5_000
+NAMES = {  # of the option that is λ
+    "ewc": "strength",
+    "ewc_batch": "strength",
+    "online_ewc": "strength",
+    "si": "strength",
+    "f3eo_elastic": "penalty",
+    "f3eo_stable_elastic": "penalty",
+}
+FACTORS = [4.0**-n for n in range(8)]
+HELD_OUT, FRESH = (SEED, SEED + 1, SEED + 2), (0, 1, 2, 3, 4)
+MARGIN = 0.005
+
+Row = dict[str, Any]
+
+
+def run(learner: str, options: dict[str, Any], seed: int, kind: Kind) -> StreamRun:
+    """One run of both stages."""
+    return StreamRun(STREAM, learner, seed, options, 2, 10, 1, samples=SAMPLES, kind=kind)
+
+
+def measured(one: StreamRun) -> Row:
+    """The row of a run; of one that diverged without numbers."""
+    torch.set_num_threads(1)
+    found = train(one)
+    row: Row = {"key": one.key, "learner": one.learner, "seed": one.seed, "kind": one.kind}
+    row["options"], row["error"] = dict(one.options), found.error
+    for name in ("average", "forgetting", "last"):
+        row[name] = None if found.error else NUMBERS[name].of(found.scores, METRIC)
+    return row
+
+
+def carry_out(runs: Sequence[StreamRun]) -> list[Row]:
+    """Rows of runs, those that are stored not run again."""
+    stored = {row["key"]: row for row in read()}
+    left = [one for one in runs if one.key not in stored]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for row in pool.map(measured, left):
+            stored[row["key"]] = row
+            with ROWS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row["kind"], row["learner"], row["seed"], row["forgetting"], row["last"])
+            sys.stdout.flush()
+    return [stored[one.key] for one in runs]
+
+
+def read() -> list[Row]:
+    """The stored rows."""
+    lines = ROWS.read_text(encoding="utf-8").splitlines() if ROWS.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def last(rows: Sequence[Row]) -> float:
+    """The mean score on the last task; of a run that diverged, none."""
+    scores = [row["last"] for row in rows]
+    return -1.0 if None in scores else fmean(scores)
+
+
+def main() -> None:
+    """Choose λ on held-out samples, then run it on the test sets."""
+    options: dict[str, dict[str, Any]] = {}
+    for row in load(STUDY).results:
+        if row["stream"] == STREAM and row["config"]["equal"] == "steps":
+            options[row["learner"]] = row["config"]["options"]
+    held_out = [run("sgd", options["sgd"], seed, "trial") for seed in HELD_OUT]
+    bound = last(carry_out(held_out)) - MARGIN
+    fresh = [run("sgd", options["sgd"], seed, "result") for seed in FRESH]
+    for learner, name in NAMES.items():
+        for factor in FACTORS:
+            own = options[learner] | {name: options[learner][name] * factor}
+            if last(carry_out([run(learner, own, seed, "trial") for seed in HELD_OUT])) >= bound:
+                fresh += [run(learner, own, seed, "result") for seed in FRESH]
+                break
+    carry_out(fresh)
+
+
+if __name__ == "__main__":
+    main()
