@@ -67,7 +67,7 @@ def stream(
     ] = None,
     tests: Annotated[
         int | None,
-        _option("tests", "N", "Samples of each stage's test set, drawn by the seed; at least 1."),
+        _option("tests", "N", "Samples of each stage to judge on, drawn by the seed; at least 1."),
     ] = None,
     equal: Annotated[
         Literal["steps", "time", "both"] | None,

@@ -48,13 +48,17 @@ class Data(NamedTuple):
         Returns:
             Data whose `test` is the held-out part of this `train`.
         """
-        held_out = int(len(self.train.y) * share)
-        order = torch.randperm(len(self.train.y), generator=torch.Generator().manual_seed(seed))
         test, train = (  # copies: a view of the held-out part would keep all samples in memory
             Samples(self.train.x[part], self.train.y[part])
-            for part in (order[:held_out], order[held_out:])
+            for part in parted(len(self.train.y), seed, share)
         )
         return self._replace(train=train, test=test)
+
+
+def parted(count: int, seed: int, share: float) -> tuple[Tensor, Tensor]:
+    """The numbers of `count` samples in two random parts, ⌊share · count⌋ of them in the first."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[: int(count * share)], order[int(count * share) :]
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

@@ -68,8 +68,7 @@ def test_the_command_line_runs_a_study(blobs, typed, executed, tmp_path):
     code, out, error = typed(*words)
     assert code == 0 and not error
     assert "blobs, equal steps (%)" in out and "forgetting" in out and str(tmp_path / "s") in out
-    assert {(run.stages, run.samples) for run in executed[0]} == {(2, 30)}
-    assert [run.tests for run in executed[0]] == [None, 20, 20]
+    assert {(run.stages, run.samples, run.tests) for run in executed[0]} == {(2, 30, 20)}
     executed[1]["after"] = len(executed[0])
     words[words.index("--seeds") + 1] = "3"
     code, out, _ = typed(*words)

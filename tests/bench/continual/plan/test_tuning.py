@@ -1,3 +1,7 @@
+from math import log
+
+import pytest
+
 from f3eo.bench.continual.learners import PEERS
 from f3eo.bench.continual.plan.tuning import best, draw
 
@@ -8,6 +12,13 @@ def test_more_trials_extend_the_points_and_equal_spaces_share_them():
     assert draw("permuted-mnist", PEERS["sgd"], 2) == [first, others[0]]
     assert draw("permuted-mnist", PEERS["replay"], 4)[1:] == others  # lr and momentum as SGD
     assert draw("rotated-mnist", PEERS["sgd"], 4)[1:] != others
+    for name, peer in PEERS.items():  # every learner meets the same rates
+        low, high = (log(getattr(peer.space["lr"], end)) for end in ("low", "high"))
+        places = [(log(one["lr"]) - low) / (high - low) for one in draw("text", peer, 4)[1:]]
+        if name == "sgd":
+            first = places
+        assert places == pytest.approx(first, abs=5e-3)
+        assert len(set(places)) == 3
     for point in others:
         for name, range_ in PEERS["sgd"].space.items():
             assert 0.99 * range_.low <= point[name] <= 1.01 * range_.high

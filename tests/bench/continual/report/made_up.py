@@ -77,6 +77,7 @@ def row(stream: str, learner: str, seed: int, equal: str = "steps", **changes: A
             "batch": 10,
             "epochs": 1,
             "samples": None,
+            "tests": None,
             "options": {"lr": 0.03},
         },
         "status": "finished",

@@ -81,14 +81,6 @@ def test_every_part_of_a_run_is_in_its_key():
     assert len({usual.key, *keys}) == 1 + len(others) and made().key == usual.key
 
 
-def test_rows_from_before_test_samples_were_limited_keep_their_key():
-    options = {"lr": 0.041, "momentum": 0.273, "weight_decay": 0.0}
-    fields = {"stages": 2, "batch": 10, "epochs": 1, "samples": 5000}
-    run = StreamRun("mnist-fashion", "sgd", 0, options, **fields)
-    assert run.key == "f0dd20815b6484c3" and "tests" not in run.config  # as 15e9e07 wrote it
-    assert replace(run, tests=9).config["tests"] == 9
-
-
 def test_a_worker_process_gives_the_same_row():
     run = made(stream="sinusoid", stages=2, samples=40)
     updates = list(execute([run], workers=1, kind=STREAM_RUNS))

@@ -13,7 +13,7 @@ from f3eo.bench.continual.streams.images import (
     unchanged,
 )
 from f3eo.bench.continual.streams.mnist_fashion import STREAMS
-from f3eo.bench.continual.streams.stream import limited
+from f3eo.bench.continual.streams.stream import held_out, limited
 from f3eo.bench.tasks import Samples
 
 
@@ -59,6 +59,10 @@ def test_some_images_are_the_same_as_of_all(small_data, stage):
     whole, part = stage.load(), limited(stage, 13, 9).load()
     other = limited(replace(stage, some=None), 13, 9).load()
     assert stage.some and len(part.train.y) == 13 < len(whole.train.y)
+    for a, b in zip([*part.train, *part.test], [*other.train, *other.test], strict=True):
+        assert torch.equal(a, b)
+    tuned = (held_out(one, 3, 0.3) for one in (stage, replace(stage, some=None)))
+    part, other = (limited(one, 13, 9, 3).load() for one in tuned)
     for a, b in zip([*part.train, *part.test], [*other.train, *other.test], strict=True):
         assert torch.equal(a, b)
 

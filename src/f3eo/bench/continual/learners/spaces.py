@@ -1,7 +1,8 @@
 """Defaults and ranges of the options that several learners share.
 
-A range reaches about ten times to both sides of what the papers take with batches of ten. The first
-trial is the default. All peers get the same number of trials.
+A range reaches about ten times to both sides of what the papers take with batches of ten. All
+learners try the same rates (`f3eo.bench.continual.plan.tuning`), after their defaults, and get the
+same number of trials.
 
 SGD has momentum 0.8 and no weight decay, as in the code of Stable SGD (github.com/imirzadeh/
 stable-continual-learning, `stable_sgd/main.py`), where plain SGD and Stable SGD share it. So do all
@@ -22,7 +23,7 @@ def log(low: float, high: float) -> FloatDistribution:
 SGD: dict[str, Any] = {"lr": 0.01, "momentum": 0.8, "weight_decay": 0.0}
 """Options of a learner that steps by SGD."""
 
-SGD_RATE = {"lr": log(1e-3, 0.3)}
+SGD_RATE = {"lr": log(1e-3, 0.1)}
 MOMENTUM = {"momentum": FloatDistribution(0.0, 0.95)}
 ADAM_LIKE = {"lr": log(1e-5, 1e-2), "weight_decay": log(1e-4, 1e-1)}
 """AdamW and Muon: updates of Adam's size, decoupled weight decay."""

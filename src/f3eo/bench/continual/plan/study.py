@@ -52,7 +52,7 @@ class StreamStudy:
         seeds: number of results per learner, stream and kind of equality, with seeds 0, 1, …
         stages: number of stages of each stream, from the first on; None is all.
         samples: training samples of a stage; None is all.
-        tests: test samples of a stage that a result is judged on, drawn by the seed; None is all.
+        tests: samples of a stage that a run is judged on, drawn by the seed; None is all.
         equal: what learners spend equally: "steps", "time", or both in separate runs. The settings
             chosen by the trials, at equal steps, serve both.
         workers: number of processes, with one torch thread each; default 2.
@@ -147,7 +147,6 @@ class StreamStudy:
                 chosen[stream, learner],
                 seed=seed,
                 stages=self.stages_of(stream),
-                tests=self.tests,
                 price=prices[stream, learner] if equal == "time" else None,
             )
             for seed in range(self.seeds)
@@ -165,6 +164,7 @@ class StreamStudy:
             batch=batch,
             epochs=epochs,
             samples=self.samples,
+            tests=self.tests,
             **more,
         )
 

@@ -1,9 +1,11 @@
 """The settings that tuning tries, drawn before the first run, and the choice among them.
 
 As in `f3eo.bench.plan.tuning`, every learner gets the same number of settings: its defaults, then
-points of a scrambled Sobol sequence. Learners that search options of the same names get the same
-sequence. A setting is scored by the average score over the first stages of the stream, on held-out
-training samples, with seeds that no result uses.
+points of scrambled Sobol sequences. All learners get the same rates: what a stream forgets depends
+on the rate more than on anything else, and a few rates drawn for each would make luck decide. The
+other options come from a sequence that learners with options of the same names share. A setting is
+scored by the average score over the first stages of the stream, on held-out training samples, with
+seeds that no result uses.
 """
 
 import json
@@ -31,8 +33,10 @@ def draw(stream: str, peer: Peer, trials: int) -> list[dict[str, Any]]:
         trials: number of settings.
     """
     first = {name: peer.defaults[name] for name in peer.space}
-    name = " ".join((stream, *sorted(peer.space)))
-    return [first, *points(peer.space, name, trials)[1:]][:trials]
+    rate = {"lr": peer.space["lr"]}
+    others = {name: range_ for name, range_ in peer.space.items() if name not in rate}
+    both = [points(space, " ".join((stream, *sorted(space))), trials) for space in (rate, others)]
+    return [first, *[a | b for a, b in zip(*both, strict=True)][1:]][:trials]
 
 
 class Setting(NamedTuple):

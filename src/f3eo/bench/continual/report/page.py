@@ -144,7 +144,7 @@ def _setting(study: StreamStudy, places: Sequence[Place]) -> str:
     def words(config: Mapping[str, Any]) -> str:
         stages, samples, epochs = (config[name] for name in ("stages", "samples", "epochs"))
         each = "all training samples" if samples is None else f"{samples:,} training samples"
-        tests = config.get("tests")
+        tests = config["tests"]
         judged = "" if tests is None else f", {tests:,} test samples of each"
         passes = "one pass" if epochs == 1 else f"{epochs} passes"
         return (

@@ -27,7 +27,7 @@ ENTRIES: Mapping[str, Any] = {
 |---|---|
 | `key`, `stream`, `learner`, `seed` | see `StreamRun` |
 | `kind` | "result", or "trial" on held-out samples |
-| `config` | `kind`, `equal` ("steps" or "time"), `stages`, `batch`, `epochs`, `samples`, `options`, the `price` at equal time, and `tests` where they are not all |
+| `config` | `kind`, `equal` ("steps" or "time"), `stages`, `batch`, `epochs`, `samples`, `tests`, `options`, and the `price` at equal time |
 | `status` | "finished", "diverged" or "failed" |
 | `error`, `traceback` | text or null |
 | `steps` | of each stage that ended |

@@ -25,8 +25,8 @@ class StreamRun:
         batch: samples per step.
         epochs: passes through the training samples of a stage.
         samples: training samples of a stage; default None, all.
+        tests: samples of a stage that it is judged on, drawn by the seed; default None, all.
         kind: "result" on test sets, or "trial" on held-out training samples; default "result".
-        tests: test samples of a stage, drawn by the seed; default None, all.
         price: time of one step over that of an SGD step. A stage then takes as many steps as fit
             into the time of its SGD steps. Default None: equal steps.
     """
@@ -39,8 +39,8 @@ class StreamRun:
     batch: int
     epochs: int
     samples: int | None = None
-    kind: Kind = "result"
     tests: int | None = None
+    kind: Kind = "result"
     price: float | None = None
 
     @property
@@ -61,8 +61,8 @@ class StreamRun:
     @property
     def setting(self) -> dict[str, Any]:
         """Values that must be equal for learners to be compared."""
-        names = ("kind", "equal", "stages", "batch", "epochs", "samples")
-        return {name: getattr(self, name) for name in names} | self._later
+        names = ("kind", "equal", "stages", "batch", "epochs", "samples", "tests")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -73,14 +73,8 @@ class StreamRun:
     @property
     def key(self) -> str:
         """Sixteen hex digits that identify this run."""
-        own = {name: value for name, value in asdict(self).items() if name != "tests"}
-        text = json.dumps(own | self._later, sort_keys=True)
+        text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def _later(self) -> dict[str, int]:
-        """What older rows do not have; at its default it is left out, so that these keep keys."""
-        return {} if self.tests is None else {"tests": self.tests}
 
     def epoch(self, samples: int) -> int:
         """Steps of one pass through N samples, ⌊N/B⌋; an incomplete batch is dropped."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from f3eo.bench.continual.streams.stream import Stage, recent
+from f3eo.bench.continual.streams.stream import Pick, Stage, recent
 from f3eo.bench.models.mlp import mlp
 from f3eo.bench.tasks.data import FASHION, MNIST, images
 from f3eo.bench.tasks.data.idx import Part, Set
@@ -78,7 +78,7 @@ def image_stage(
     def load() -> Data:
         return Data(standardised(change(first())), standardised(test()))
 
-    def some(pick: Callable[[int], Tensor]) -> Samples:
+    def some(pick: Pick) -> Samples:
         x, y = first()
         chosen = pick(len(y))
         return standardised(change(Samples(x[chosen], y[chosen])))

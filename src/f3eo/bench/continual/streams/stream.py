@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from f3eo.bench.models.model import seeded
-from f3eo.bench.tasks.task import Data, Samples
+from f3eo.bench.tasks.task import Data, Samples, parted
+
+Pick = Callable[[int], Tensor]
+"""(N) -> numbers of some of N samples."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,14 @@ class Stage:
         load: () -> the data, the same at every call.
         only_test: () -> the test samples of `load` without its training samples, where these can
             be left out; default None, by `load`.
-        some: (pick) -> the training samples that `pick(N)`, their numbers, names among the N of
-            `load`, where the others need not be made; default None, by `load`.
+        some: (pick) -> the training samples with the numbers pick(N), of the N of `load`, where
+            the others need not be made; default None, by `load`.
     """
 
     name: str
     load: Callable[[], Data]
     only_test: Callable[[], Samples] | None = None
-    some: Callable[[Callable[[int], Tensor]], Samples] | None = None
+    some: Callable[[Pick], Samples] | None = None
 
     def test(self) -> Samples:
         """The test samples: a sweep over all stages must not load what they are trained on."""
@@ -109,7 +112,21 @@ def held_out(stage: Stage, seed: int, share: float = 0.2) -> Stage:
         share: share of the training samples that is held out, in (0, 1); default 0.2.
     """
     load = partial(recent, lambda: stage.load().validation(seed, share))
-    return Stage(stage.name, load, lru_cache(maxsize=1)(lambda: load().test))
+    if stage.some is None:
+        return Stage(stage.name, load, lru_cache(maxsize=1)(lambda: load().test))
+    part = stage.some
+
+    def test() -> Samples:
+        return part(lambda count: parted(count, seed, share)[0])
+
+    def some(pick: Pick) -> Samples:
+        def chosen(count: int) -> Tensor:
+            left = parted(count, seed, share)[1]
+            return left[pick(len(left))]
+
+        return part(chosen)
+
+    return Stage(stage.name, load, lru_cache(maxsize=1)(test), some)
 
 
 def limited(
