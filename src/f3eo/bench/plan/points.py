@@ -33,11 +33,12 @@ def points(space: Mapping[str, BaseDistribution], name: str, count: int) -> list
         for _ in range(count):
             trial = study.ask(dict(space))
             study.tell(trial, 0.0)
-            found.append({option: _short(value) for option, value in trial.params.items()})
+            found.append({option: short(value) for option, value in trial.params.items()})
     finally:
         optuna.logging.set_verbosity(verbosity)
     return found
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
+    """A number in three digits; other values as they are."""
     return float(f"{value:.3g}") if isinstance(value, float) else value

@@ -1,27 +1,54 @@
+from collections import Counter
+from itertools import combinations
 from math import log
 
 import pytest
 
 from f3eo.bench.continual.learners import PEERS
-from f3eo.bench.continual.plan.tuning import best, draw
+from f3eo.bench.continual.plan.tuning import SAME, best, draw
 
 
-def test_more_trials_extend_the_points_and_equal_spaces_share_them():
+def place(range_, value):
+    """How far along its range a value lies, in [0, 1]."""
+    if range_.log:
+        return log(value / range_.low) / log(range_.high / range_.low)
+    return (value - range_.low) / (range_.high - range_.low)
+
+
+def test_more_trials_extend_the_points_which_lie_in_their_ranges():
     first, *others = draw("permuted-mnist", PEERS["sgd"], 4)
     assert first == {name: PEERS["sgd"].defaults[name] for name in PEERS["sgd"].space}
     assert draw("permuted-mnist", PEERS["sgd"], 2) == [first, others[0]]
     assert draw("permuted-mnist", PEERS["replay"], 4)[1:] == others  # lr and momentum as SGD
     assert draw("rotated-mnist", PEERS["sgd"], 4)[1:] != others
-    for name, peer in PEERS.items():  # every learner meets the same rates
-        low, high = (log(getattr(peer.space["lr"], end)) for end in ("low", "high"))
-        places = [(log(one["lr"]) - low) / (high - low) for one in draw("text", peer, 4)[1:]]
-        if name == "sgd":
-            first = places
-        assert places == pytest.approx(first, abs=5e-3)
-        assert len(set(places)) == 3
-    for point in others:
-        for name, range_ in PEERS["sgd"].space.items():
-            assert 0.99 * range_.low <= point[name] <= 1.01 * range_.high
+    for peer in PEERS.values():
+        for point in draw("text", peer, 6)[1:]:
+            assert all(-0.01 < place(r, point[name]) < 1.01 for name, r in peer.space.items())
+
+
+def test_learners_meet_the_same_values_of_an_option():
+    found = {}
+    for peer in PEERS.values():
+        for name, range_ in peer.space.items():
+            values = [place(range_, one[name]) for one in draw("text", peer, 6)[1:]]
+            found.setdefault(SAME.get(name, name), []).append(values)
+    assert len(found["lr"]) == len(PEERS) and len(found["strength"]) == 6
+    for shared in found.values():
+        for values in shared:
+            assert values == pytest.approx(shared[0], abs=0.02) and len(set(values)) == 5
+
+
+def test_options_are_drawn_independently_of_each_other():
+    """Of 64 points of Sobol's sequence as many lie in each quarter of two options, to within a few.
+
+    Two sequences of one dimension would lie in two of the quarters alone.
+    """
+    points = draw("text", PEERS["f3eo_stable"], 65)[1:]
+    space = PEERS["f3eo_stable"].space
+    upper = {n: [place(r, one[n]) > 0.5 for one in points] for n, r in space.items()}
+    for first, second in combinations(upper, 2):
+        quarters = Counter(zip(upper[first], upper[second], strict=True))
+        assert len(quarters) == 4 and min(quarters.values()) >= 12
 
 
 def trial(lr, scores, status="finished", loss=1.0):

@@ -1,25 +1,30 @@
 """The settings that tuning tries, drawn before the first run, and the choice among them.
 
-As in `f3eo.bench.plan.tuning`, every learner gets the same number of settings: its defaults, then
-points of scrambled Sobol sequences. All learners get the same rates: what a stream forgets depends
-on the rate more than on anything else, and a few rates drawn for each would make luck decide. The
-other options come from a sequence that learners with options of the same names share. A setting is
-scored by the average score over the first stages of the stream, on held-out training samples, with
-seeds that no result uses.
+Every learner gets the same number of settings: its defaults, then points of one scrambled Sobol
+sequence, whose dimensions are the options of all learners. So all meet the same rates, and those
+with an option in common the same values of it: what a stream forgets depends on the rate more than
+on anything else, and a few rates drawn for each learner would make luck decide. A setting is scored
+by the average score over the first stages of the stream, on held-out training samples, with a seed
+that no result uses.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from f3eo.bench.continual.learners import Peer
+from optuna.distributions import BaseDistribution, FloatDistribution
+
+from f3eo.bench.continual.learners import PEERS, Peer
 from f3eo.bench.continual.numbers import NUMBERS
-from f3eo.bench.plan.points import points
+from f3eo.bench.plan.points import points, short
 from f3eo.bench.run.row import Row
 
 SEED = 1000
 """Seed of the trials; results use the seeds 0, 1, …"""
+SAME = {"penalty": "strength"}
+"""λ of a quadratic penalty is named so where an option `strength` is another thing."""
 
 
 def draw(stream: str, peer: Peer, trials: int) -> list[dict[str, Any]]:
@@ -28,15 +33,26 @@ def draw(stream: str, peer: Peer, trials: int) -> list[dict[str, Any]]:
     More trials extend the list; the first settings stay the same.
 
     Args:
-        stream: its name; with the names of the options it seeds the sequence.
+        stream: its name seeds the sequence.
         peer: its defaults are the first setting.
         trials: number of settings.
     """
+    names = sorted({SAME.get(name, name) for every in PEERS.values() for name in every.space})
+    units = points({name: FloatDistribution(0, 1) for name in names}, stream, trials)[1:]
     first = {name: peer.defaults[name] for name in peer.space}
-    rate = {"lr": peer.space["lr"]}
-    others = {name: range_ for name, range_ in peer.space.items() if name not in rate}
-    both = [points(space, " ".join((stream, *sorted(space))), trials) for space in (rate, others)]
-    return [first, *[a | b for a, b in zip(*both, strict=True)][1:]][:trials]
+    others = [
+        {name: _at(unit[SAME.get(name, name)], range_) for name, range_ in peer.space.items()}
+        for unit in units
+    ]
+    return [first, *others][:trials]
+
+
+def _at(unit: float, range_: BaseDistribution) -> float:
+    """The number of a range that lies at a part of its way, in three digits."""
+    assert isinstance(range_, FloatDistribution)
+    if range_.log:
+        return short(range_.low * math.exp(unit * math.log(range_.high / range_.low)))
+    return short(range_.low + unit * (range_.high - range_.low))
 
 
 class Setting(NamedTuple):

@@ -67,9 +67,9 @@ class Stream:
             and "error" where it is lower.
         batch: samples per step; default 10.
         epochs: passes through the training samples of a stage; default 1.
-        tuned_on: number of stages, from the first on, to tune hyper-parameters on; default 3. More
-            on long streams: three stages do not show what a rate that falls by a factor a stage,
-            or a penalty that grows, does to the tenth.
+        tuned_on: number of stages, from the first on, to tune hyper-parameters on; default 3. All
+            on long streams: a few do not show what a rate that falls by a factor a stage, or a
+            penalty that grows, does to the last.
         adapt_lr: rate of plain SGD on unseen stages, see `f3eo.bench.continual.unseen.adapt`;
             default 0.03.
     """
