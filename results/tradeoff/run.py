@@ -1,11 +1,11 @@
 """Penalties from weak to strong on MNIST, then Fashion-MNIST: every row is one run; it resumes.
 
-PYTHONPATH=src F3EO_DATA=… python results/tradeoff/run.py
+PYTHONPATH=src F3EO_DATA=… python results/tradeoff/run.py FOLDER
 
-A learner is at the options that the study of streams chose, but for the strength λ of its penalty.
-On held-out samples of three seeds λ falls from there by factors of four. The largest at which the
-last task is learnt to within half a point of SGD is then run on the test sets with five seeds.
-`report.py` compares them with SGD.
+A learner is at the options that a study of streams chose, that of the folder, but for the strength
+λ of its penalty. On held-out samples of three seeds λ falls from there by factors of four. The
+largest at which the last task is learnt to within half a point of SGD is then run on the test sets
+with twenty seeds. `report.py` compares them with SGD.
 """
 
 import json
@@ -26,18 +26,16 @@ from f3eo.bench.continual.run.stream_run import Kind, StreamRun
 from f3eo.bench.continual.run.train import train
 
 ROWS = Path(__file__).with_name("rows.jsonl")
-STUDY = Path(__file__).parents[1] / "streams"
 STREAM, METRIC, SAMPLES = "mnist-fashion", "accuracy", 5_000
-NAMES = {  # of the option that is λ
+NAMES = {  # of the option that is λ; online EWC is EWC where one task has ended
     "ewc": "strength",
     "ewc_batch": "strength",
-    "online_ewc": "strength",
     "si": "strength",
     "f3eo_elastic": "penalty",
     "f3eo_stable_elastic": "penalty",
 }
 FACTORS = [4.0**-n for n in range(8)]
-HELD_OUT, FRESH = (SEED, SEED + 1, SEED + 2), (0, 1, 2, 3, 4)
+HELD_OUT, FRESH = (SEED, SEED + 1, SEED + 2), range(20)
 MARGIN = 0.005
 
 Row = dict[str, Any]
@@ -88,7 +86,7 @@ def last(rows: Sequence[Row]) -> float:
 def main() -> None:
     """Choose λ on held-out samples, then run it on the test sets."""
     options: dict[str, dict[str, Any]] = {}
-    for row in load(STUDY).results:
+    for row in load(Path(sys.argv[1])).results:
         if row["stream"] == STREAM and row["config"]["equal"] == "steps":
             options[row["learner"]] = row["config"]["options"]
     held_out = [run("sgd", options["sgd"], seed, "trial") for seed in HELD_OUT]
