@@ -66,8 +66,8 @@ def carry_out(runs: Sequence[StreamRun]) -> list[Row]:
             stored[row["key"]] = row
             with ROWS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            print(row["kind"], row["learner"], row["seed"], row["forgetting"], row["last"])
-            sys.stdout.flush()
+            said = (row[name] for name in ("kind", "learner", "seed", "forgetting", "last"))
+            print(*said, flush=True)
     return [stored[one.key] for one in runs]
 
 
@@ -85,6 +85,8 @@ def last(rows: Sequence[Row]) -> float:
 
 def main() -> None:
     """Choose λ on held-out samples, then run it on the test sets."""
+    if len(sys.argv) != 2:
+        sys.exit("give the folder of a study: python results/tradeoff/run.py results/next-streams")
     options: dict[str, dict[str, Any]] = {}
     for row in load(Path(sys.argv[1])).results:
         if row["stream"] == STREAM and row["config"]["equal"] == "steps":

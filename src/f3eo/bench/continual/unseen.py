@@ -98,7 +98,7 @@ def few(samples: Samples, shots: int, generator: torch.Generator) -> Samples:
         chosen = torch.cat([order[labels == label][:shots] for label in labels.unique()])
     else:
         chosen = order[:shots]
-    return Samples(samples.x[chosen], samples.y[chosen])
+    return samples.at(chosen)
 
 
 def mean(model: nn.Module, score: PerSample, samples: Samples) -> float:
@@ -118,4 +118,4 @@ def _batches(samples: Samples, size: int, generator: torch.Generator) -> Iterato
         order = torch.randperm(len(samples.y), generator=generator)
         for chosen in order.split(size):
             if len(chosen) == size:
-                yield Samples(samples.x[chosen], samples.y[chosen])
+                yield samples.at(chosen)

@@ -68,7 +68,7 @@ def batches(samples: Samples, size: int, generator: torch.Generator) -> Iterator
     while True:
         order = torch.randperm(len(samples.y), generator=generator).to(samples.y.device)
         for chosen in order[: len(order) // size * size].split(size):
-            yield Samples(samples.x[chosen], samples.y[chosen])
+            yield samples.at(chosen)
 
 
 def train(

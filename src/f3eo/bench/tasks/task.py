@@ -18,6 +18,10 @@ class Samples(NamedTuple):
     x: Tensor
     y: Tensor
 
+    def at(self, numbers: Tensor) -> "Samples":
+        """Copies of the samples with these numbers, or where a mask (N,) is true."""
+        return Samples(self.x[numbers], self.y[numbers])
+
 
 class Data(NamedTuple):
     """Training samples and test samples, without overlap.
@@ -49,8 +53,7 @@ class Data(NamedTuple):
             Data whose `test` is the held-out part of this `train`.
         """
         test, train = (  # copies: a view of the held-out part would keep all samples in memory
-            Samples(self.train.x[part], self.train.y[part])
-            for part in parted(len(self.train.y), seed, share)
+            self.train.at(part) for part in parted(len(self.train.y), seed, share)
         )
         return self._replace(train=train, test=test)
 

@@ -53,18 +53,8 @@ def typed(monkeypatch, capsys):
 
 def test_the_command_line_runs_a_study(blobs, typed, executed, tmp_path):
     words = ["blobs", "--learners", "sgd", "--trials", "1", "--seeds", "2", "--equal", "steps"]
-    words += [
-        "--samples",
-        "30",
-        "--tests",
-        "20",
-        "--stages",
-        "2",
-        "--folder",
-        tmp_path,
-        "--name",
-        "s",
-    ]
+    words += ["--samples", "30", "--tests", "20", "--stages", "2"]
+    words += ["--folder", tmp_path, "--name", "s"]
     code, out, error = typed(*words)
     assert code == 0 and not error
     assert "blobs, equal steps (%)" in out and "forgetting" in out and str(tmp_path / "s") in out

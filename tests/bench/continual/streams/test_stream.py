@@ -48,6 +48,17 @@ def test_held_out_takes_training_samples_only():
     assert values(data.test) != values(held_out(Stage("a", made), seed=4, share=0.3).test())
 
 
+def test_some_training_samples_of_a_held_out_stage_are_those_of_all_that_are_left():
+    numbers = torch.tensor([5, 0, 41])
+    counts: list[int] = []
+    for stage in (Stage("a", made), Stage("a", made, some=lambda pick: made().train.at(pick(100)))):
+        held = held_out(stage, seed=3, share=0.3)
+        found = held.training(lambda count: counts.append(count) or numbers)
+        assert values(found) == values(held.load().train.at(numbers))
+        assert values(held.test()) == values(held.load().test)
+    assert counts == [70, 70]
+
+
 def test_a_limited_stage_is_a_random_part_and_the_same_at_every_call():
     whole = Stage("a", made)
     stage = limited(whole, 20, 10)

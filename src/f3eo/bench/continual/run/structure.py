@@ -38,7 +38,7 @@ class Probe:
     def add(self, train: Samples) -> None:
         """Keep a random part of a stage's training samples, and count all of them in `trained`."""
         chosen = torch.randperm(len(train.y), generator=self._draw)[: self.size]
-        self._kept.append(Samples(train.x[chosen], train.y[chosen]))
+        self._kept.append(train.at(chosen))
         self.trained += len(train.y)
 
     @property

@@ -79,9 +79,8 @@ def image_stage(
         return Data(standardised(change(first())), standardised(test()))
 
     def some(pick: Pick) -> Samples:
-        x, y = first()
-        chosen = pick(len(y))
-        return standardised(change(Samples(x[chosen], y[chosen])))
+        every = first()
+        return standardised(change(every.at(pick(len(every.y)))))
 
     return Stage(name, partial(recent, load), lambda: standardised(test()), some if alone else None)
 

@@ -19,8 +19,8 @@ STAGES, CLASSES = 5, 2
 
 def pair(images: Samples, stage: int) -> Samples:
     """The images of the digits 2t and 2t + 1, with labels 0 and 1; `stage` is t, from 0."""
-    chosen = images.y // CLASSES == stage
-    return Samples(images.x[chosen], images.y[chosen] % CLASSES)
+    two = images.at(images.y // CLASSES == stage)
+    return two._replace(y=two.y % CLASSES)
 
 
 def coded_pair(images: Samples, stage: int) -> Samples:

@@ -37,6 +37,13 @@ class Stage:
         """The test samples: a sweep over all stages must not load what they are trained on."""
         return self.load().test if self.only_test is None else self.only_test()
 
+    def training(self, pick: Pick) -> Samples:
+        """The training samples with the numbers pick(N), of N: the others may stay unmade."""
+        if self.some is not None:
+            return self.some(pick)
+        every = self.load().train
+        return every.at(pick(len(every.y)))
+
 
 @lru_cache(maxsize=2)
 def recent(load: Callable[[], Data]) -> Data:
@@ -111,21 +118,18 @@ def held_out(stage: Stage, seed: int, share: float = 0.2) -> Stage:
         seed: determines which samples are held out.
         share: share of the training samples that is held out, in (0, 1); default 0.2.
     """
-    load = partial(recent, lambda: stage.load().validation(seed, share))
-    if stage.some is None:
-        return Stage(stage.name, load, lru_cache(maxsize=1)(lambda: load().test))
-    part = stage.some
 
     def test() -> Samples:
-        return part(lambda count: parted(count, seed, share)[0])
+        return stage.training(lambda count: parted(count, seed, share)[0])
 
     def some(pick: Pick) -> Samples:
         def chosen(count: int) -> Tensor:
             left = parted(count, seed, share)[1]
             return left[pick(len(left))]
 
-        return part(chosen)
+        return stage.training(chosen)
 
+    load = partial(recent, lambda: stage.load().validation(seed, share))
     return Stage(stage.name, load, lru_cache(maxsize=1)(test), some)
 
 
@@ -150,14 +154,15 @@ def limited(
             raise ValueError(f"{name} must be at least 1 or None for all, received {number}")
 
     def train() -> Samples:
-        if stage.some is None or samples is None:
-            return _drawn(stage.load().train, samples, 0)
-        return stage.some(partial(_numbers, number=samples, seed=0))
+        if samples is None:
+            return stage.load().train
+        return stage.training(partial(_numbers, number=samples, seed=0))
 
-    def test() -> Samples:
-        return _drawn(stage.test(), tests, seed)
+    def test(number: int) -> Samples:
+        every = stage.test()
+        return every.at(_numbers(len(every.y), number, seed))
 
-    few = stage.test if tests is None else lru_cache(maxsize=1)(test)
+    few = stage.test if tests is None else lru_cache(maxsize=1)(partial(test, tests))
 
     def load() -> Data:
         return Data(train(), few())
@@ -170,10 +175,3 @@ def _numbers(count: int, number: int, seed: int) -> Tensor:
     if number >= count:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:number]
-
-
-def _drawn(samples: Samples, number: int | None, seed: int) -> Samples:
-    if number is None or number >= len(samples.y):
-        return samples
-    chosen = _numbers(len(samples.y), number, seed)
-    return Samples(samples.x[chosen], samples.y[chosen])
