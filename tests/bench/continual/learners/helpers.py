@@ -15,6 +15,7 @@ FITTED = {
     "ewc": MEASURED,
     "ewc_batch": {**MEASURED, "strength": 10.0},
     "online_ewc": MEASURED,
+    "stable_ewc": MEASURED,
     "f3eo_elastic": {"penalty": 0.5},
 }
 """Options that suit so small a problem, beside a rate of 0.2."""

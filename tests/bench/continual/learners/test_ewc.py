@@ -26,7 +26,7 @@ def mean_of_squares(model, batches, size):
 @pytest.mark.parametrize("strength", [STRENGTH, STIFF])
 @pytest.mark.parametrize(
     "name, size, decay",
-    [("ewc", 1, None), ("ewc_batch", 8, None), ("online_ewc", 1, DECAY)],
+    [("ewc", 1, None), ("ewc_batch", 8, None), ("online_ewc", 1, DECAY), ("stable_ewc", 1, None)],
 )
 def test_a_step_adds_the_gradient_of_the_penalty_by_its_importance(name, size, decay, strength):
     """g + λ Σ_k F_k (θ − θ*_k), and g + λ (γ F_1 + F_2)(θ − θ*_2) of online EWC.

@@ -8,7 +8,10 @@ import torch
 from bench.continual.learners.helpers import flat, options_of, run_stages
 from f3eo.bench.continual.learners import PEERS
 
-CERTAIN = {"sgd", "adamw", "muon", "sam", "sam_shaped", "ewc", "ewc_batch", "online_ewc", "si"}
+CERTAIN = {
+    *("sgd", "adamw", "muon", "sam", "sam_shaped"),
+    *("ewc", "ewc_batch", "online_ewc", "stable_ewc", "si"),
+}
 """Learners that draw no numbers."""
 SHORT = {"power": 1.5, "limit": 1e-5, "value": 1e-3, "every": 3}
 """Where half of the value is not allowed, or reaches nothing on so small a problem."""

@@ -16,7 +16,7 @@ def test_the_rate_falls_by_gamma_from_stage_to_stage_down_to_a_floor():
     assert rate(1e-6, 0.5, 3) == 1e-6
 
 
-@pytest.mark.parametrize("name", ["stable_sgd", "f3eo_stable", "f3eo_stable_elastic"])
+@pytest.mark.parametrize("name", ["stable_sgd", "f3eo_stable", "f3eo_stable_elastic", "stable_ewc"])
 def test_all_learners_of_the_recipe_have_its_rates_and_its_dropout(name):
     model = small_model()
     chosen = {"lr": 0.2, "gamma": 0.8, "dropout": 0.25}

@@ -32,7 +32,7 @@ def test_learners_meet_the_same_values_of_an_option():
         for name, range_ in peer.space.items():
             values = [place(range_, one[name]) for one in draw("text", peer, 6)[1:]]
             found.setdefault(SAME.get(name, name), []).append(values)
-    assert len(found["lr"]) == len(PEERS) and len(found["strength"]) == 6
+    assert len(found["lr"]) == len(PEERS) and len(found["strength"]) == 7
     for shared in found.values():
         for values in shared:
             assert values == pytest.approx(shared[0], abs=0.02) and len(set(values)) == 5

@@ -10,7 +10,7 @@ LEVELS: dict[str, tuple[float, float]] = {
     "sam": (0.956, 0.022), "f3eo": (0.957, 0.014), "stable_sgd": (0.948, 0.012),
     "f3eo_stable": (0.950, 0.007), "f3eo_shaped": (0.954, 0.020), "sam_shaped": (0.955, 0.024),
     "ewc": (0.952, 0.012), "ewc_batch": (0.950, 0.016), "online_ewc": (0.951, 0.013),
-    "si": (0.951, 0.015), "f3eo_elastic": (0.954, 0.009),
+    "stable_ewc": (0.950, 0.010), "si": (0.951, 0.015), "f3eo_elastic": (0.954, 0.009),
     "f3eo_stable_elastic": (0.953, 0.007), "replay": (0.955, 0.010),
     "replay_sam": (0.956, 0.009), "agem": (0.954, 0.013), "f3eo_memory": (0.956, 0.006),
 }  # fmt: skip

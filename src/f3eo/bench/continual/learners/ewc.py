@@ -3,10 +3,12 @@
 Kirkpatrick et al. 2017 (1612.00796), eq. 3, with one penalty a task:
 ½ λ Σ_k Σ_p F_kp (θ_p − θ*_kp)². Online EWC (Schwarz et al. 2018, 1805.06370, section 2.2) keeps one
 decaying sum F̃ ← γ F̃ + F_k at the last θ*. F is measured with the labels of the data, as is usual
-in code, on the first samples of a stage.
+in code, on the first samples of a stage. EWC also stands within the recipe of Stable SGD, as the
+importance of F3EO does.
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from optuna.distributions import FloatDistribution
@@ -17,6 +19,7 @@ from f3eo.bench.continual.learners.batch_squared import BatchSquared
 from f3eo.bench.continual.learners.learner import Peer, Space
 from f3eo.bench.continual.learners.regularised import Regularised
 from f3eo.bench.continual.learners.spaces import PENALTY, SGD, SGD_RATE
+from f3eo.bench.continual.learners.stable_sgd import GAMMA, LARGE, UNMASKED, stable
 from f3eo.bench.methods.method import Source
 from f3eo.continual import Elastic, Exact, Importance
 
@@ -33,6 +36,7 @@ def _peer(
     space: Space,
     paper: str = "arXiv 1612.00796",
     note: str = "",
+    recipe: Mapping[str, Any] = MappingProxyType({}),
 ) -> Peer:
     def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Regularised:
         elastic = Elastic(importance(), options["strength"], decay=options.get("decay"))
@@ -45,9 +49,9 @@ def _peer(
         colour=colour,
         kind="regularised",
         source=Source("f3eo", f"{Regularised.__module__}.Regularised", paper),
-        defaults={**SGD, **SAMPLES, **defaults},
+        defaults={**SGD, **SAMPLES, **defaults, **recipe},
         space={**SGD_RATE, **PENALTY, **space},
-        build=build,
+        build=stable(build) if recipe else build,
         note=note,
     )
 
@@ -81,5 +85,15 @@ PEERS = (
         {"decay": FloatDistribution(0.5, 1.0)},
         paper="arXiv 1805.06370",
         note="one decaying importance, anchored at the last parameters",
+    ),
+    _peer(
+        "stable_ewc",
+        "EWC, stable recipe",
+        "#006064",
+        Exact,
+        {"strength": 10.0},
+        GAMMA,
+        note="ewc at the rate lr gamma^(k-1) in stage k",
+        recipe={**LARGE, **UNMASKED},
     ),
 )

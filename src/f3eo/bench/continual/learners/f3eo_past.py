@@ -1,8 +1,7 @@
 """F3EO with a past: a memory of earlier samples, or an importance of earlier parameters.
 
 Both are parts of one optimizer, `F3EO(..., past=part)`; the boundary of a stage is its
-`consolidate()`. The importance also stands within the recipe of Stable SGD, without dropout by
-default: a masked pass has other squares.
+`consolidate()`. The importance also stands within the recipe of Stable SGD.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,10 +11,10 @@ from typing import Any
 from torch import nn
 
 from f3eo import F3EO
-from f3eo.bench.continual.learners.learner import Batches, Learner, Peer, Plain, Space
+from f3eo.bench.continual.learners.learner import Batches, Peer, Plain, Space
 from f3eo.bench.continual.learners.replay import MEMORY, reservoir
 from f3eo.bench.continual.learners.spaces import PENALTY, SGD, SGD_RATE, STRUCTURE, log
-from f3eo.bench.continual.learners.stable_sgd import GAMMA, LARGE, RECIPE, Stable
+from f3eo.bench.continual.learners.stable_sgd import GAMMA, LARGE, UNMASKED, stable
 from f3eo.bench.methods import METHODS, Closure
 from f3eo.bench.methods import f3eo as method
 from f3eo.bench.methods.method import Source
@@ -61,14 +60,9 @@ def _peer(
     note: str,
     recipe: Mapping[str, Any] = MappingProxyType({}),
 ) -> Peer:
-    outside = {**own, **recipe}
-
-    def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Learner:
-        rest = {name: value for name, value in options.items() if name not in outside}
-        inner = Consolidating(method.build(model, rest, seed, past=past(options, seed)))
-        if not recipe:
-            return inner
-        return Stable(model, inner, **{name: options[name] for name in recipe}, seed=seed)
+    def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Consolidating:
+        rest = {name: value for name, value in options.items() if name not in own}
+        return Consolidating(method.build(model, rest, seed, past=past(options, seed)))
 
     return Peer(
         name=name,
@@ -76,9 +70,9 @@ def _peer(
         colour=colour,
         kind=kind,
         source=Source("f3eo", f"{__name__}.Consolidating", "f3eo"),
-        defaults={**METHODS["f3eo"].defaults, **SGD, **(LARGE if recipe else {}), **outside},
+        defaults={**METHODS["f3eo"].defaults, **SGD, **own, **recipe},
         space={**SGD_RATE, **STRUCTURE, **space},
-        build=build,
+        build=stable(build) if recipe else build,
         note=note,
         idle=METHODS["f3eo"].idle,
     )
@@ -116,6 +110,6 @@ PEERS = (
         {"penalty": 10.0},
         {"penalty": PENALTY["strength"], **GAMMA},
         note="f3eo_elastic at the rate lr gamma^(k-1) in stage k",
-        recipe={**RECIPE, "dropout": 0.0},
+        recipe={**LARGE, **UNMASKED},
     ),
 )

@@ -10,7 +10,7 @@ batches find wide minima and stay near them. The batch is the stream's. Of the a
   some ten steps.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import FloatDistribution
@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from f3eo.bench.continual.learners.dropout import drawing_from, insert_dropout
 from f3eo.bench.continual.learners.learner import Batches, Build, Learner, Peer, Plain, Space
 from f3eo.bench.continual.learners.spaces import SGD, SGD_RATE, STRUCTURE
-from f3eo.bench.methods import METHODS, Closure, Stepper
+from f3eo.bench.methods import METHODS, Closure
 from f3eo.bench.methods.method import Source
 
 FLOOR = 5e-5
@@ -83,28 +83,34 @@ class Stable(Learner):
 RECIPE: dict[str, Any] = {"gamma": 0.8, "dropout": 0.25}
 LARGE = {"lr": 0.03}
 """The authors' first rate is 0.1, at which runs of 5,000 samples a stage diverge here."""
+UNMASKED = {**RECIPE, "dropout": 0.0}
+"""For an importance: a masked pass has other squares."""
 GAMMA = {"gamma": FloatDistribution(0.5, 0.95)}
 SPACE = {**GAMMA, "dropout": FloatDistribution(0.0, 0.5)}
 PAPER = "arXiv 2006.06958"
 
 
-def stable(build: Callable[..., Stepper]) -> Build:
-    """Within the recipe, a learner that steps as a method does.
+def stable(build: Build) -> Build:
+    """Within the recipe, a learner; the recipe's options stand beside its own.
 
     Args:
-        build: as `Method.build`.
+        build: of the learner.
     """
 
     def built(model: nn.Module, options: Mapping[str, Any], seed: int) -> Stable:
         own = {name: value for name, value in options.items() if name not in RECIPE}
         recipe = {name: options[name] for name in RECIPE}
-        return Stable(model, Plain(build(model, own, seed)), **recipe, seed=seed)
+        return Stable(model, build(model, own, seed), **recipe, seed=seed)
 
     return built
 
 
 def _peer(method: str, name: str, label: str, colour: str, space: Space) -> Peer:
     inner = METHODS[method]
+
+    def build(model: nn.Module, options: Mapping[str, Any], seed: int) -> Plain:
+        return Plain(inner.build(model, options, seed))
+
     return Peer(
         name=name,
         label=label,
@@ -113,7 +119,7 @@ def _peer(method: str, name: str, label: str, colour: str, space: Space) -> Peer
         source=Source("f3eo", f"{__name__}.Stable", PAPER),
         defaults={**inner.defaults, **SGD, **LARGE, **RECIPE},
         space={**SGD_RATE, **space, **SPACE},
-        build=stable(inner.build),
+        build=stable(build),
         note="rate lr gamma^(k-1) in stage k, dropout on hidden activations while training",
         idle=inner.idle,
     )
