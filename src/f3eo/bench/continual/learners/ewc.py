@@ -18,7 +18,7 @@ from torch.optim import SGD as SGDOptimizer
 from f3eo.bench.continual.learners.batch_squared import BatchSquared
 from f3eo.bench.continual.learners.learner import Peer, Space
 from f3eo.bench.continual.learners.regularised import Regularised
-from f3eo.bench.continual.learners.spaces import PENALTY, SGD, SGD_RATE
+from f3eo.bench.continual.learners.spaces import PENALTY, PENALTY_OF_BATCHES, SGD, SGD_RATE
 from f3eo.bench.continual.learners.stable_sgd import GAMMA, LARGE, UNMASKED, stable
 from f3eo.bench.methods.method import Source
 from f3eo.continual import Elastic, Exact, Importance
@@ -50,7 +50,7 @@ def _peer(
         kind="regularised",
         source=Source("f3eo", f"{Regularised.__module__}.Regularised", paper),
         defaults={**SGD, **SAMPLES, **defaults, **recipe},
-        space={**SGD_RATE, **PENALTY, **space},
+        space={**SGD_RATE, **space},
         build=stable(build) if recipe else build,
         note=note,
     )
@@ -63,7 +63,7 @@ PEERS = (
         "#00838f",
         Exact,
         {"strength": 10.0},
-        {},
+        PENALTY,
         note="the exact diagonal of single samples, by f3eo.instruments.diagonal",
     ),
     _peer(
@@ -72,9 +72,9 @@ PEERS = (
         "#80cbc4",
         BatchSquared,
         {"strength": 100.0},
-        {},
-        note="squares of batch gradients, about 1/B of the exact diagonal: strength is ten times "
-        "that of ewc to begin with, and searched in the same range",
+        PENALTY_OF_BATCHES,
+        note="squares of batch gradients, about 1/B of the exact diagonal: strength is searched "
+        "in a range that is ten times as high",
     ),
     _peer(
         "online_ewc",
@@ -82,7 +82,7 @@ PEERS = (
         "#4dd0e1",
         Exact,
         {"strength": 10.0, "decay": 0.95},
-        {"decay": FloatDistribution(0.5, 1.0)},
+        {**PENALTY, "decay": FloatDistribution(0.5, 1.0)},
         paper="arXiv 1805.06370",
         note="one decaying importance, anchored at the last parameters",
     ),
@@ -92,7 +92,7 @@ PEERS = (
         "#006064",
         Exact,
         {"strength": 10.0},
-        GAMMA,
+        {**PENALTY, **GAMMA},
         note="ewc at the rate lr gamma^(k-1) in stage k",
         recipe={**LARGE, **UNMASKED},
     ),

@@ -32,8 +32,9 @@ RADIUS = {"rho": log(0.01, 1.0)}
 STRUCTURE = {"value": log(0.1, 30.0)}
 """F3EO's λ before `Sensitivity` lowers it: samples that are seen once are hardly fitted one by
 one, so that it is lowered far."""
-PENALTY = {"strength": log(0.1, 1e4)}
-"""λ of ½ λ Σ Ω (θ − θ*)², where Ω is a squared gradient. One range for both kinds of it: squares of
-batch gradients are about 1/B as large as the mean of single squares, so that their best λ is about
-B times as large (measured, permuted MNIST, B = 10: 10 and 100). Far above, lr λ Ω passes 1, where
-every learner limits it."""
+PENALTY = {"strength": log(0.01, 1e3)}
+"""λ of ½ λ Σ Ω (θ − θ*)², where Ω is a mean of squares of single gradients. Far above the best,
+lr λ Ω passes 1, where every learner limits it."""
+PENALTY_OF_BATCHES = {"strength": log(0.1, 1e4)}
+"""λ where Ω is a mean of squares of batch gradients: 1/B as large where these are noise, B = 10, so
+that the same place in both ranges is about the same curvature."""

@@ -2,10 +2,10 @@
 
 Every learner gets the same number of settings: its defaults, then points of one scrambled Sobol
 sequence, whose dimensions are the options of all learners. So all meet the same rates, and those
-with an option in common the same values of it: what a stream forgets depends on the rate more than
-on anything else, and a few rates drawn for each learner would make luck decide. A setting is scored
-by the average score over the first stages of the stream, on held-out training samples, with a seed
-that no result uses.
+with an option in common the same values of it, or the same places in ranges of their own: what a
+stream forgets depends on the rate more than on anything else, and a few rates drawn for each
+learner would make luck decide. A setting is scored by the average score over the first stages of
+the stream, on held-out training samples, with a seed that no result uses.
 """
 
 import json
