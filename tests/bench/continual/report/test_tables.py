@@ -7,10 +7,11 @@ from scipy import stats
 from bench.continual.report.made_up import lost_row, row
 from f3eo.bench.continual.report.against import against_tables
 from f3eo.bench.continual.report.page import costs_table
-from f3eo.bench.continual.report.quantities import AVERAGE, FORGETTING, TRACE
+from f3eo.bench.continual.report.quantities import AVERAGE, FORGETTING, TRACE, ZERO_STEP
 from f3eo.bench.continual.report.study import Place, StreamStudy
 from f3eo.bench.continual.report.tables import (
     numbers_table,
+    overview,
     structure_table,
     table,
     unseen_tables,
@@ -52,6 +53,23 @@ def test_errors_have_their_own_unit_and_the_least_is_best():
     (average, *_), (other, *_) = numbers_table(made, Place("sinusoid", "steps")).lines.values()
     assert (average.text, average.best) == ("0.9080", False)
     assert (other.text, other.best) == ("0.8100", True)
+
+
+def test_a_quantity_on_every_stream_of_a_budget():
+    made = study(
+        runs("sgd", A),
+        runs("sam", B),
+        runs("sgd", B, equal="time"),
+        runs("sgd", A, stream="sinusoid", unseen=[]),
+    )
+    found = overview(made, "steps", AVERAGE)
+    assert found.columns == ["permuted-mnist", "sinusoid (error)"]
+    assert texts(found, "sgd") == ["90.80", "0.9080"] and texts(found, "sam") == ["81.00", "–"]
+    assert [cell.best for cell in found.lines["sgd"]] == [True, True]
+    assert found.lines["sgd"][0] == numbers_table(made, STEPS).lines["sgd"][0]
+    assert overview(made, "steps", ZERO_STEP).columns == ["permuted-mnist"]
+    assert texts(overview(made, "time", AVERAGE), "sgd") == ["81.00"]
+    assert list(overview(made, "time", AVERAGE).lines) == ["sgd"]
 
 
 def test_the_best_of_its_group_and_what_is_not_told_apart_from_it():

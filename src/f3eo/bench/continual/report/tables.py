@@ -36,6 +36,19 @@ def structure_table(study: StreamStudy, place: Place) -> Table | None:
     return made if _filled(made) else None
 
 
+def overview(study: StreamStudy, equal: str, quantity: Quantity) -> Table:
+    """One quantity at a budget, a column for each stream that has it; cells as in `table`."""
+    here = [place for place in study.places if place.equal == equal]
+    places = [place for place in here if study.values(place, quantity).runs]
+    learners = [name for name in study.learners if any(name in study.at(p) for p in places)]
+    lines: dict[str, list[Cell]] = {learner: [] for learner in learners}
+    for place in places:
+        column = _column(study, place, quantity)
+        for learner, line in lines.items():
+            line.append(column.get(learner, Cell()))
+    return Table([_stream_head(place.stream) for place in places], lines)
+
+
 def table(
     study: StreamStudy,
     place: Place,
@@ -55,26 +68,41 @@ def table(
     measure = measure_of(place.stream)
     lines: dict[str, list[Cell]] = {learner: [] for learner in study.at(place)}
     for quantity in quantities:
-        values = study.values(place, quantity)
-        means, leaders = values.means, _leaders(values)
+        column = _column(study, place, quantity, judged is None or quantity in judged)
         for learner, line in lines.items():
-            lost = len(values.lost.get(learner, ()))
-            note = f"{lost} lost" if lost else ""
-            if learner not in means:
-                line.append(Cell(small=note))
-                continue
-            spread = _half(means[learner], quantity, measure)
-            asked = judged is None or quantity in judged
-            best, level = ((learner in names) if asked else False for names in leaders)
-            line.append(
-                Cell(
-                    shown(means[learner].mean, quantity, measure),
-                    "\n".join(part for part in (spread, note) if part),
-                    best,
-                    "level" if level else None,
-                )
-            )
+            line.append(column[learner])
     return Table([quantity.head(measure) for quantity in quantities], lines)
+
+
+def _column(
+    study: StreamStudy, place: Place, quantity: Quantity, judged: bool = True
+) -> dict[str, Cell]:
+    """The cells of the learners at a place."""
+    measure = measure_of(place.stream)
+    values = study.values(place, quantity)
+    means, leaders = values.means, _leaders(values)
+    cells = {}
+    for learner in study.at(place):
+        lost = len(values.lost.get(learner, ()))
+        note = f"{lost} lost" if lost else ""
+        if learner not in means:
+            cells[learner] = Cell(small=note)
+            continue
+        spread = _half(means[learner], quantity, measure)
+        best, level = (judged and learner in names for names in leaders)
+        cells[learner] = Cell(
+            shown(means[learner].mean, quantity, measure),
+            "\n".join(part for part in (spread, note) if part),
+            best,
+            "level" if level else None,
+        )
+    return cells
+
+
+def _stream_head(stream: str) -> str:
+    """Its name, with its measure where that is not accuracy."""
+    measure = measure_of(stream)
+    return stream if measure.name == "accuracy" else f"{stream} ({measure.name})"
 
 
 def unseen_tables(study: StreamStudy, place: Place) -> dict[str, Table]:
