@@ -34,6 +34,7 @@ NAMES = {  # of the option that is λ; online EWC is EWC where one task has ende
     "si": "strength",
     "f3eo_elastic": "penalty",
     "f3eo_stable_elastic": "penalty",
+    "stable_ewc": "strength",
 }
 FACTORS = [2.0**-n for n in range(-4, 12)]
 HELD_OUT, FRESH = range(SEED, SEED + 5), range(20)
@@ -87,7 +88,7 @@ def last(rows: Sequence[Row]) -> float:
 def main() -> None:
     """Choose λ on held-out samples, then run it on the test sets."""
     if len(sys.argv) != 2:
-        sys.exit("give the folder of a study: python results/tradeoff/run.py results/next-streams")
+        sys.exit("give the folder of a study: python results/tradeoff/run.py results/streams")
     options: dict[str, dict[str, Any]] = {}
     for row in load(Path(sys.argv[1])).results:
         if row["stream"] == STREAM and row["config"]["equal"] == "steps":

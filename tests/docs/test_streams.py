@@ -7,10 +7,18 @@ from statistics import fmean
 import pytest
 
 from docs.pages import ROOT, prose, text
+from f3eo.bench.continual.report import load
+from f3eo.bench.continual.report.differences import compare
+from f3eo.bench.continual.report.quantities import AVERAGE, FORGETTING, LAST
+from f3eo.bench.continual.report.study import Place
+from f3eo.bench.continual.report.summary import tables
+from f3eo.bench.report.marked import BEGIN, END
 
 REPORT = runpy.run_path(str(ROOT / "results/tradeoff/report.py"))
 ROWS = REPORT["rows"]()
-LEARNERS = ["ewc", "ewc_batch", "si", "f3eo_elastic", "f3eo_stable_elastic"]
+STUDY = load(ROOT / "results/streams")
+ROTATED, FASHION = Place("rotated-mnist", "steps"), Place("mnist-fashion", "steps")
+LEARNERS = ["ewc", "ewc_batch", "si", "f3eo_elastic", "f3eo_stable_elastic", "stable_ewc"]
 
 
 def held_out(learner, number="last"):
@@ -31,6 +39,36 @@ def strength(row):
 def chosen(learner):
     (value,) = {strength(r) for r in ROWS if (r["learner"], r["kind"]) == (learner, "result")}
     return value
+
+
+def against(place, quantity, ours, rival):
+    return compare(STUDY.values(place, quantity), ours, rival)
+
+
+def test_the_tables_are_those_of_the_rows():
+    _, _, after = text("streams.md").partition(f"{BEGIN}\n\n")
+    assert after.partition(f"\n\n{END}")[0].splitlines() == tables(STUDY)
+
+
+def test_what_the_page_says_of_the_streams():
+    said = prose("streams.md")
+    assert list(STUDY.places) == [ROTATED, FASHION] and "Two streams are complete" in said
+    found = against(ROTATED, FORGETTING, "f3eo", "sgd")
+    assert found.relation == "better"
+    for rival in ("stable_sgd", "f3eo_stable", "stable_ewc", "f3eo_stable_elastic"):
+        assert against(ROTATED, FORGETTING, rival, "f3eo").mean > 5 * found.mean
+    found = against(ROTATED, AVERAGE, "f3eo_stable", "stable_sgd")
+    assert f"gains {found.mean:.1f} points of average accuracy over the recipe" in said
+    assert found.relation == "better"
+    assert against(ROTATED, LAST, "f3eo_stable", "stable_sgd").relation == "worse"
+    found = against(ROTATED, AVERAGE, "f3eo_elastic", "ewc")
+    assert f"gains {found.mean:.1f} over EWC" in said and found.relation == "better"
+    pairs = [against(place, AVERAGE, "f3eo_memory", "replay") for place in STUDY.places]
+    assert all(pair.relation == "better" for pair in pairs)
+    assert f"gains {fmean(pair.mean for pair in pairs):.1f} over replay in the mean" in said
+    for place in STUDY.places:
+        for pair in (("f3eo_memory", "replay_sam"), ("ewc", "ewc_batch")):
+            assert against(place, AVERAGE, *pair).relation == "level"
 
 
 def test_the_table_of_the_trade_off_is_that_of_its_rows():
@@ -62,7 +100,7 @@ def test_what_the_page_says_of_it():
         less, last = found[name]
         assert less.p < 0.05 < last.p and last.low > -1 and last.n == 20
     assert abs(found["f3eo_stable_elastic"][1].mean) < 0.005
-    assert share["ewc"] == pytest.approx(25, abs=3) == share["si"]
+    assert [share[name] for name in ("ewc", "stable_ewc", "si")] == pytest.approx([25] * 3, abs=3)
 
 
 def test_what_the_page_says_of_the_held_out_samples():

@@ -149,7 +149,7 @@ def test_what_is_lacking_is_said(rows):
     made = StreamStudy("part", some, asked={"learners": ["si"], "seeds": 6})
     said = " ".join(gaps(made))
     assert "At sinusoid, equal seconds there are no runs of SAM." in said
-    assert "Of the learners asked for, si has no run yet." in said
+    assert "No run yet of these learners: si." in said
     assert "fewer than 6 seeds" in said
     assert "There are no runs at equal steps." in gaps(StreamStudy("part", SINUSOID))
     assert not gaps(StreamStudy("all", SINUSOID, asked={"equal": ["time"], "seeds": 5}))

@@ -17,7 +17,7 @@ def gaps(study: StreamStudy) -> list[str]:
     for name in ("streams", "learners"):
         asked = study.asked.get(name) or ()
         if absent := [entry for entry in asked if entry not in getattr(study, name)]:
-            sentences.append(f"Of the {name} asked for, {', '.join(absent)} has no run yet.")
+            sentences.append(f"No run yet of these {name}: {', '.join(absent)}.")
     equals = {place.equal for place in study.places}
     wanted = study.asked.get("equal") or EQUAL
     if absent := [EQUAL[equal] for equal in wanted if equal not in equals]:
