@@ -31,12 +31,13 @@ def mean_of_squares(model, batches, size):
 def test_a_step_adds_the_gradient_of_the_penalty_by_its_importance(name, size, decay, strength):
     """g + λ Σ_k F_k (θ − θ*_k), and g + λ (γ F_1 + F_2)(θ − θ*_2) of online EWC.
 
-    Where λ Σ_k F_k is above 1/lr in a parameter, 1/lr stands in its place.
+    Where λ Σ_k F_k is above 1/lr of the stage in a parameter, that stands in its place.
     """
     model = small_model()
     options = {"lr": RATE, "momentum": 0.0, "strength": strength, "samples": SAMPLES}
     options |= {} if decay is None else {"decay": decay}
-    learner = PEERS[name].build(model, PEERS[name].options(options), 0)
+    options = PEERS[name].options(options)
+    learner = PEERS[name].build(model, options, 0)
     closure, anchors, fishers = closure_of(model), [], []
     for stage in range(2):
         batches = stage_batches(stage, steps=4)
@@ -45,6 +46,8 @@ def test_a_step_adds_the_gradient_of_the_penalty_by_its_importance(name, size, d
         anchors.append(flat(model))
         fishers.append(mean_of_squares(model, batches, size))
         learner.end(closure, batches)
+    learner.begin(2, 2)
+    rate = RATE * options.get("gamma", 1.0) ** 2  # falls within the stable recipe
     learner.step(closure, *stage_batches(2)[0])  # at θ*_2, away from it
     before, (x, y) = flat(model), stage_batches(2)[1]
     moves = [before - anchor for anchor in anchors]
@@ -54,13 +57,13 @@ def test_a_step_adds_the_gradient_of_the_penalty_by_its_importance(name, size, d
     else:
         pull = (decay * fishers[0] + fishers[1]) * moves[1]
         curvature = strength * (decay * fishers[0] + fishers[1])
-    pull = strength * pull * (1 / RATE / curvature).clamp(max=1)
-    stiff = (curvature > 1 / RATE).double().mean()
+    pull = strength * pull * (1 / rate / curvature).clamp(max=1)
+    stiff = (curvature > 1 / rate).double().mean()
     assert 0.1 < stiff < 0.9 if strength == STIFF else not stiff
     own, expected = gradient(model, x, y), closure(x, y).mean().detach()
-    assert (RATE * pull).norm() > 1e-4  # else nothing is tested
+    assert (rate * pull).norm() > 1e-4  # else nothing is tested
     loss = learner.step(closure, x, y)
-    torch.testing.assert_close(flat(model), before - RATE * (own + pull))
+    torch.testing.assert_close(flat(model), before - rate * (own + pull))
     torch.testing.assert_close(loss, expected)  # without the penalty
 
 

@@ -19,7 +19,7 @@ from f3eo.bench.continual.learners.batch_squared import BatchSquared
 from f3eo.bench.continual.learners.learner import Peer, Space
 from f3eo.bench.continual.learners.regularised import Regularised
 from f3eo.bench.continual.learners.spaces import PENALTY, PENALTY_OF_BATCHES, SGD, SGD_RATE
-from f3eo.bench.continual.learners.stable_sgd import GAMMA, LARGE, UNMASKED, stable
+from f3eo.bench.continual.learners.stable_sgd import GAMMA, UNMASKED, stable
 from f3eo.bench.methods.method import Source
 from f3eo.continual import Elastic, Exact, Importance
 
@@ -94,6 +94,6 @@ PEERS = (
         {"strength": 10.0},
         {**PENALTY, **GAMMA},
         note="ewc at the rate lr gamma^(k-1) in stage k",
-        recipe={**LARGE, **UNMASKED},
+        recipe=UNMASKED,
     ),
 )

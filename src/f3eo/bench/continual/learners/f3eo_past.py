@@ -14,7 +14,7 @@ from f3eo import F3EO
 from f3eo.bench.continual.learners.learner import Batches, Peer, Plain, Space
 from f3eo.bench.continual.learners.replay import MEMORY, reservoir
 from f3eo.bench.continual.learners.spaces import PENALTY, SGD, SGD_RATE, STRUCTURE, log
-from f3eo.bench.continual.learners.stable_sgd import GAMMA, LARGE, UNMASKED, stable
+from f3eo.bench.continual.learners.stable_sgd import GAMMA, UNMASKED, stable
 from f3eo.bench.methods import METHODS, Closure
 from f3eo.bench.methods import f3eo as method
 from f3eo.bench.methods.method import Source
@@ -110,6 +110,6 @@ PEERS = (
         {"penalty": 10.0},
         {"penalty": PENALTY["strength"], **GAMMA},
         note="f3eo_elastic at the rate lr gamma^(k-1) in stage k",
-        recipe={**LARGE, **UNMASKED},
+        recipe=UNMASKED,
     ),
 )

@@ -83,7 +83,7 @@ class Stable(Learner):
 RECIPE: dict[str, Any] = {"gamma": 0.8, "dropout": 0.25}
 LARGE = {"lr": 0.03}
 """The authors' first rate is 0.1, at which runs of 5,000 samples a stage diverge here."""
-UNMASKED = {**RECIPE, "dropout": 0.0}
+UNMASKED = {**LARGE, **RECIPE, "dropout": 0.0}
 """For an importance: a masked pass has other squares."""
 GAMMA = {"gamma": FloatDistribution(0.5, 0.95)}
 SPACE = {**GAMMA, "dropout": FloatDistribution(0.0, 0.5)}
