@@ -11,7 +11,7 @@ from docs.pages import ROOT, prose, text
 from f3eo.bench.continual.report import load
 from f3eo.bench.continual.report.differences import compare
 from f3eo.bench.continual.report.quantities import AVERAGE, LAST
-from f3eo.bench.continual.report.study import Place
+from f3eo.bench.continual.report.study import EQUAL, Place
 from f3eo.bench.continual.report.summary import tables
 from f3eo.bench.continual.report.summary import text as summary_text
 from f3eo.bench.report.marked import BEGIN, END
@@ -29,9 +29,7 @@ EIGHT = (
     "mnist-fashion",
     "sinusoid",
 )
-PERMUTED, ROTATED, BLOCKS, CLASS, DOMAIN, TASK, FASHION, SINUSOID = (
-    Place(name, "steps") for name in EIGHT
-)
+PERMUTED, ROTATED, BLOCKS, CLASS, DOMAIN, TASK, FASHION, SINUSOID = EIGHT
 LEARNERS = ["ewc", "ewc_batch", "si", "f3eo_elastic", "f3eo_stable_elastic", "stable_ewc"]
 
 
@@ -55,14 +53,39 @@ def chosen(learner):
     return value
 
 
-def against(place, quantity, ours, rival):
-    return compare(STUDY.values(place, quantity), ours, rival)
+def against(stream, quantity, ours, rival, equal="steps"):
+    return compare(STUDY.values(Place(stream, equal), quantity), ours, rival)
 
 
-def relations(ours, rival):
+def relations(ours, rival, equal="steps"):
     """By stream how our average stands to the rival's, where it is not level."""
-    found = {place: against(place, AVERAGE, ours, rival).relation for place in STUDY.places}
-    return {place: relation for place, relation in found.items() if relation != "level"}
+    found = {name: against(name, AVERAGE, ours, rival, equal).relation for name in EIGHT}
+    return {name: relation for name, relation in found.items() if relation != "level"}
+
+
+def gains(ours, rival, equal="steps"):
+    """By stream our gain in the average, where it is not level."""
+    found = relations(ours, rival, equal)
+    return {name: against(name, AVERAGE, ours, rival, equal).mean for name in found}
+
+
+ON = {
+    PERMUTED: "permutations",
+    ROTATED: "rotations",
+    BLOCKS: "permuted blocks",
+    CLASS: "Split-MNIST by class",
+    DOMAIN: "Split-MNIST by domain",
+    TASK: "Split-MNIST by task",
+    FASHION: "MNIST to Fashion-MNIST",
+    SINUSOID: "sinusoids",
+}
+
+
+def listed(streams, found):
+    """Streams with their gains, as the page writes them."""
+    signs = {name: "−" if found[name] < 0 else "+" for name in streams}
+    words = [f"{ON[name]} ({signs[name]}{abs(found[name]):.1f})" for name in streams]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def lines_between(begin, end):
@@ -80,19 +103,19 @@ def test_the_tables_and_the_summary_are_those_of_the_rows():
 def test_the_page_counts_the_complete_streams():
     counts = Counter((p, r["learner"]) for p, rows in STUDY.places.items() for r in rows)
     assert set(counts.values()) == {STUDY.asked["seeds"]}
-    assert list(STUDY.places) == [Place(stream, "steps") for stream in EIGHT]
-    assert "Eight of nine streams are complete, at equal steps" in prose("streams.md")
+    assert set(STUDY.places) == {Place(stream, equal) for stream in EIGHT for equal in EQUAL}
+    assert "Eight of nine streams are complete" in prose("streams.md")
 
 
 def test_the_page_says_where_f3eo_alone_gains():
     said, found = prose("streams.md"), relations("f3eo", "sgd")
     assert found == {PERMUTED: "better", ROTATED: "better", BLOCKS: "better", DOMAIN: "worse"}
-    gains = [against(place, AVERAGE, "f3eo", "sgd").mean for place in found]
+    gained = gains("f3eo", "sgd")
     first = (
         "gains {:.1f} points over SGD on permutations, {:.1f} on rotations and {:.1f} on permuted"
     )
-    assert first.format(*gains) in said
-    assert f"loses {-gains[3]:.1f} on Split-MNIST by domain" in said
+    assert first.format(*(gained[name] for name in (PERMUTED, ROTATED, BLOCKS))) in said
+    assert f"loses {-gained[DOMAIN]:.1f} on Split-MNIST by domain" in said
     better = dict.fromkeys((PERMUTED, ROTATED, BLOCKS, CLASS, DOMAIN), "better")
     assert relations("muon", "f3eo") == {**better, TASK: "worse"}
     assert "Muon is better than F3EO on five streams, worse on Split-MNIST by task" in said
@@ -101,11 +124,11 @@ def test_the_page_says_where_f3eo_alone_gains():
 def test_the_page_says_what_the_recipe_of_stable_sgd_changes():
     said, found = prose("streams.md"), relations("f3eo_stable", "stable_sgd")
     assert found == {PERMUTED: "worse", ROTATED: "better"}
-    lost, gained = (against(place, AVERAGE, "f3eo_stable", "stable_sgd").mean for place in found)
-    assert f"gains {gained:.1f} points over the recipe on rotations" in said
-    assert f"loses {-lost:.1f} on permutations" in said
+    gained = gains("f3eo_stable", "stable_sgd")
+    assert f"gains {gained[ROTATED]:.1f} points over the recipe on rotations" in said
+    assert f"loses {-gained[PERMUTED]:.1f} on permutations" in said
     assert against(ROTATED, LAST, "f3eo_stable", "stable_sgd").relation == "worse"
-    tried = [r for r in STUDY.trials if r["stream"] == PERMUTED.stream]
+    tried = [r for r in STUDY.trials if r["stream"] == PERMUTED]
     best = [
         max(100 * fmean(r["scores"][-1]) for r in tried if r["learner"] == learner)
         for learner in ("f3eo_stable", "stable_sgd")
@@ -125,11 +148,57 @@ def test_the_page_says_what_importance_and_a_memory_change():
     }
     found = relations("f3eo_memory", "replay")
     assert found == dict.fromkeys((PERMUTED, ROTATED, FASHION), "better")
-    gains = [against(place, AVERAGE, "f3eo_memory", "replay").mean for place in found]
-    assert "gains {:.1f}, {:.1f} and {:.1f} over replay".format(*gains) in said
+    gained = gains("f3eo_memory", "replay")
+    three = (gained[name] for name in (PERMUTED, ROTATED, FASHION))
+    assert "gains {:.1f}, {:.1f} and {:.1f} over replay".format(*three) in said
     better = dict.fromkeys((PERMUTED, BLOCKS, DOMAIN), "better")
     assert relations("replay_sam", "f3eo_memory") == {**better, TASK: "worse"}
     assert relations("ewc", "ewc_batch") == {}
+
+def test_the_page_says_what_a_step_costs_at_equal_seconds():
+    steps = {
+        (row["stream"], row["learner"]): sum(row["steps"])
+        for row in STUDY.results
+        if row["config"]["equal"] == "time" and row["status"] == "finished"
+    }
+
+    def prices(learner):
+        """The steps of SGD over those of the learner, by stream."""
+        return {name: steps[name, "sgd"] / steps[name, learner] for name in EIGHT}
+
+    ours = prices("f3eo")
+    on_waves = ours.pop(SINUSOID)
+    first = "A step of F3EO costs {:.1f} to {:.1f} of SGD's on images, {:.1f} on sinusoids"
+    others = [fmean(prices(name).values()) for name in ("f3eo_memory", "sam", "replay")]
+    second = "in the mean of the streams it costs {:.1f} with a memory, SAM {:.1f}, replay {:.1f}"
+    said = prose("streams.md")
+    assert first.format(min(ours.values()), max(ours.values()), on_waves) in said
+    assert second.format(*others) in said
+
+
+@pytest.mark.parametrize(
+    ("ours", "rival", "better", "worse"),
+    [
+        ("f3eo", "sgd", "is better than SGD on {}", "worse on {}"),
+        ("f3eo_stable", "stable_sgd", "is better than the recipe on {}", "worse on {}"),
+        ("f3eo_elastic", "ewc", "is better than EWC on {}", "worse on {}"),
+        ("f3eo_memory", "replay", "is nowhere better than replay", "worse on {}"),
+    ],
+)
+def test_the_page_says_where_f3eo_gains_at_equal_seconds(ours, rival, better, worse):
+    found, said = gains(ours, rival, "time"), prose("streams.md")
+    up, down = ([name for name in EIGHT if sign * found.get(name, 0) > 0] for sign in (1, -1))
+    assert bool(up) == ("{}" in better)
+    assert f"{better.format(listed(up, found))}, {worse.format(listed(down, found))}" in said
+
+
+def test_the_page_says_what_is_learnt_of_the_last_task_at_equal_seconds():
+    found = {name: against(name, LAST, "f3eo", "sgd", "time").relation for name in EIGHT}
+    level = {ROTATED: "level", SINUSOID: "level"}
+    assert found == dict.fromkeys(EIGHT, "worse") | level
+    said = "the last task is learnt worse than by SGD on all streams but rotations and sinusoids"
+    assert said in prose("streams.md")
+    assert relations("ewc", "ewc_batch", "time") == {FASHION: "worse"}
 
 
 def test_the_table_of_the_trade_off_is_that_of_its_rows():
