@@ -155,6 +155,7 @@ def test_the_page_says_what_importance_and_a_memory_change():
     assert relations("replay_sam", "f3eo_memory") == {**better, TASK: "worse"}
     assert relations("ewc", "ewc_batch") == {}
 
+
 def test_the_page_says_what_a_step_costs_at_equal_seconds():
     steps = {
         (row["stream"], row["learner"]): sum(row["steps"])
