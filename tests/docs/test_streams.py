@@ -19,16 +19,18 @@ from f3eo.bench.report.marked import BEGIN, END
 REPORT = runpy.run_path(str(ROOT / "results/tradeoff/report.py"))
 ROWS = REPORT["rows"]()
 STUDY = load(ROOT / "results/streams")
-EIGHT = (
-    "permuted-mnist",
-    "rotated-mnist",
-    "block-mnist",
-    "split-mnist-class",
-    "split-mnist-domain",
-    "split-mnist-task",
-    "mnist-fashion",
-    "sinusoid",
-)
+ON = {
+    "permuted-mnist": "permutations",
+    "rotated-mnist": "rotations",
+    "block-mnist": "permuted blocks",
+    "split-mnist-class": "Split-MNIST by class",
+    "split-mnist-domain": "Split-MNIST by domain",
+    "split-mnist-task": "Split-MNIST by task",
+    "mnist-fashion": "MNIST to Fashion-MNIST",
+    "sinusoid": "sinusoids",
+}
+"""The complete streams, and their names on the page."""
+EIGHT = tuple(ON)
 PERMUTED, ROTATED, BLOCKS, CLASS, DOMAIN, TASK, FASHION, SINUSOID = EIGHT
 LEARNERS = ["ewc", "ewc_batch", "si", "f3eo_elastic", "f3eo_stable_elastic", "stable_ewc"]
 
@@ -67,18 +69,6 @@ def gains(ours, rival, equal="steps"):
     """By stream our gain in the average, where it is not level."""
     found = relations(ours, rival, equal)
     return {name: against(name, AVERAGE, ours, rival, equal).mean for name in found}
-
-
-ON = {
-    PERMUTED: "permutations",
-    ROTATED: "rotations",
-    BLOCKS: "permuted blocks",
-    CLASS: "Split-MNIST by class",
-    DOMAIN: "Split-MNIST by domain",
-    TASK: "Split-MNIST by task",
-    FASHION: "MNIST to Fashion-MNIST",
-    SINUSOID: "sinusoids",
-}
 
 
 def listed(streams, found):
