@@ -172,6 +172,9 @@ def test_the_page_says_that_the_gain_on_text_is_a_longer_step():
     assert [r["seed"] for r in again] == [r["seed"] for r in ours] == list(range(5))
     assert {(r["learner"], r["status"]) for r in again} == {("replay", "finished")}
     assert [sgd_step(r) for r in again] == pytest.approx([sgd_step(r) for r in ours])
+    tried = [r for r in STUDY.trials if (r["stream"], r["learner"]) == (TEXT, "f3eo_memory")]
+    rates = [{r["config"]["options"]["lr"] for r in rows} for rows in (ours, tried)]
+    assert rates[0] == {max(rates[1])}  # it chose the highest rate tried
     averages = [[100 * fmean(r["scores"][-1]) for r in rows] for rows in (again, ours)]
     said = "reaches {:.1f} % where F3EO has {:.1f}, which is significantly better"
     assert said.format(*map(fmean, averages)) in prose("streams.md")
